@@ -1,0 +1,5 @@
+"""``python -m fastimd``."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,154 @@
+"""Messages, ids and frames as bytes: pure functions, no I/O.
+
+A message is compact JSON with its keys in the order of the wire. ``ts`` (milliseconds since the
+epoch) stands last, because the append script in Redis completes the JSON with it. That also lets
+the hot path read ``ts`` off the end of an entry without parsing the rest.
+
+The Java server wraps what it stores once more as a JSON string; both forms are read everywhere,
+the plain one is written.
+"""
+
+from __future__ import annotations
+
+import hmac
+import struct
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+
+from .errors import BadParameter
+
+MAX_ID_LENGTH = 128
+"""Characters in a group or user id. Ids become parts of Redis keys, so they are kept short."""
+
+_TEXT_FRAME = 0x81  # FIN and opcode 1, RFC 6455 section 5.2
+_PLAIN_START = b'{"groupId":"'
+_TS_KEY = b'"ts":'
+
+
+class Message(msgspec.Struct, frozen=True):
+    """One message of a group, its fields in the order of the wire.
+
+    ``ts`` is milliseconds since the epoch, by the clock of Redis; unique and increasing within
+    the group, and so the message's id.
+    """
+
+    groupId: str
+    userId: str
+    info: str
+    ts: int
+
+
+class _StoredMessage(msgspec.Struct):
+    """A message as any Fast-IM writer may have stored it: its ids may be numbers."""
+
+    groupId: str | int
+    userId: str | int
+    info: str
+    ts: int
+
+
+_encode = msgspec.json.Encoder().encode
+_decode_stored = msgspec.json.Decoder(_StoredMessage).decode
+_decode_string = msgspec.json.Decoder(str).decode
+_decode_ts = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)]).decode
+
+
+class CorruptEntry(ValueError):
+    """What stands in Redis is not a message in either form."""
+
+
+def message_prefix(group: str, user: str, info: str) -> bytes:
+    """The message's JSON up to and including ``"ts":``; Redis appends the number and ``}``."""
+    return _encode({"groupId": group, "userId": user, "info": info})[:-1] + b"," + _TS_KEY
+
+
+def read_entry(stored: bytes) -> tuple[int, bytes]:
+    """Read a list entry or a published message, in the plain or the wrapped form.
+
+    Returns:
+        ``ts`` and the message as plain JSON.
+
+    Raises:
+        CorruptEntry: it is not a message.
+    """
+    if stored.startswith(_PLAIN_START):
+        ts_at = stored.rfind(_TS_KEY)
+        digits = stored[ts_at + len(_TS_KEY) : -1]
+        if ts_at > 0 and digits.isdigit() and stored.endswith(b"}"):
+            return int(digits), stored
+    message = decode_message(stored)
+    return message.ts, _encode(message)
+
+
+def decode_message(stored: bytes) -> Message:
+    """Parse a message in the plain or the wrapped form.
+
+    Raises:
+        CorruptEntry: it is not a message.
+    """
+    try:
+        text = unwrap(stored)
+        read = _decode_stored(text)
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        raise CorruptEntry(f"not a message ({exc})") from exc
+    return Message(str(read.groupId), str(read.userId), read.info, read.ts)
+
+
+def unwrap(stored: bytes) -> str:
+    """A value of Redis as text, without the JSON string the Java server puts around it."""
+    if stored.startswith(b'"') and stored.endswith(b'"') and len(stored) > 1:
+        try:
+            return _decode_string(stored)
+        except msgspec.MsgspecError:
+            return stored.decode()
+    return stored.decode()
+
+
+def wrap(value: str) -> bytes:
+    """The form in which the Java server stores the string ``value``."""
+    return _encode(value)
+
+
+def same_token(stored: bytes, given: str) -> bool:
+    """Compare a stored token, in either form, with the client's, in constant time."""
+    return hmac.compare_digest(unwrap(stored).encode(), given.encode())
+
+
+def greeting(entries: Iterable[bytes], total: int) -> bytes:
+    """``{"list":[…],"total":n}`` of plain entries, oldest first."""
+    return b'{"list":[%s],"total":%d}' % (b",".join(entries), total)
+
+
+def group_summary(newest: bytes | None, total: int) -> bytes:
+    """``{"newMessage":…,"total":n}``, one group of a group-list push."""
+    return b'{"newMessage":%s,"total":%d}' % (newest or b"null", total)
+
+
+def group_list(summaries: Iterable[bytes]) -> bytes:
+    """A group-list push: the JSON array of group summaries."""
+    return b"[%s]" % b",".join(summaries)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """An unmasked, final text frame (RFC 6455 section 5.2), the same bytes for every member."""
+    size = len(payload)
+    if size < 126:
+        return bytes((_TEXT_FRAME, size)) + payload
+    if size < 65536:
+        return struct.pack("!BBH", _TEXT_FRAME, 126, size) + payload
+    return struct.pack("!BBQ", _TEXT_FRAME, 127, size) + payload
+
+
+def check_id(name: str, value: str) -> str:
+    """Return ``value`` if it may be a group or user id.
+
+    Ids are 1 to 128 printable characters of any script, without spaces at the ends.
+
+    Raises:
+        BadParameter: it may not; the error names the parameter ``name``.
+    """
+    if 0 < len(value) <= MAX_ID_LENGTH and value.isprintable() and value.strip() == value:
+        return value
+    raise BadParameter(name, f"must be 1 to {MAX_ID_LENGTH} printable characters")

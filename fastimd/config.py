@@ -1,0 +1,484 @@
+"""Settings: one frozen struct a section, filled from a TOML file and then from the environment.
+
+A setting is declared once, as a field: its default is the built-in one, its type refuses bad
+values, and the type's description is what an operator reads when a value is refused. Every value
+is checked on its own, so that all mistakes are reported at once. A value that may hold a password
+is never repeated in a report.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import itertools
+import re
+import tomllib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from .errors import ConfigError
+
+SEARCH_PATHS = (Path("fastimd.toml"), Path("/etc/fastimd/fastimd.toml"))
+"""Where settings are looked for when no file is named; the first that exists is taken."""
+
+BUILT_IN = "built-in defaults"
+"""``Config.source`` when no file was found."""
+
+_PREFIX = "FASTIMD_"
+_SHOWN = 60  # characters of a refused value in a report
+_NOT_SHOWN = "a value that is not shown, as it may hold a password"
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+_MAY_HOLD_PASSWORD = re.compile(r"@|password|rediss?://", re.IGNORECASE)
+_BIND = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>\w[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
+
+
+def parse_bind(value: str) -> tuple[str, int]:
+    """Read ``HOST:PORT`` or ``[v6]:PORT``; port 0 means one that is free.
+
+    Returns:
+        The host, without brackets, and the port.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = _BIND.fullmatch(value)
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError("neither HOST:PORT nor [v6]:PORT")
+    host = match["host"]
+    if host is None:
+        host = str(ipaddress.IPv6Address(match["v6"]))
+    elif host.replace(".", "").isdigit():
+        host = str(ipaddress.IPv4Address(host))
+    return host, int(match["port"])
+
+
+def _check_optional_bind(value: str) -> None:
+    if value:
+        parse_bind(value)
+
+
+def _check_origin(value: str) -> None:
+    if value != "*" and (not _ORIGIN.fullmatch(value) or urlsplit(value).port == 0):
+        raise ValueError("not an origin")
+
+
+def _check_redis_url(value: str) -> None:
+    """Refuse what redis-py would refuse later, or silently read as another server or database."""
+    if value == "embedded":
+        return
+    parts = urlsplit(value)
+    if value.startswith("unix://"):
+        understood = parts.hostname is None and len(parts.path) > 1
+    else:
+        understood = value.startswith(("redis://", "rediss://")) and parts.port != 0
+        understood = understood and re.fullmatch(r"/?[0-9]*", parts.path) is not None
+    if not understood:
+        raise ValueError("not a URL of Redis")
+
+
+def _pass(value: object) -> None:
+    """Check nothing beyond the type."""
+
+
+def _checked(check: Callable[[str], object], description: str) -> Meta:
+    """Constrain a string, or each string of a list, to what ``check`` passes."""
+    return Meta(description=description, extra={"check": check})
+
+
+_CENTURY = 3_153_600_000  # seconds; EXPIRE refuses lives that overflow its clock
+_Life = Annotated[
+    int, Meta(ge=1, le=_CENTURY, description="whole seconds, from 1 to 3153600000 (100 years)")
+]
+_Period = Annotated[
+    float, Meta(gt=0, le=86_400, description="seconds, more than 0, at most 86400 (a day)")
+]
+_Count = Annotated[
+    int, Meta(ge=0, le=2**32 - 1, description="a whole number, from 0 (no limit) to 4294967295")
+]
+
+
+class Server(msgspec.Struct, frozen=True):
+    """The public port."""
+
+    bind: Annotated[
+        str, _checked(parse_bind, '"HOST:PORT" or "[v6]:PORT", port 0 to 65535 (0 = a free one)')
+    ] = "127.0.0.1:9000"
+    allowed_origins: Annotated[
+        tuple[str, ...],
+        _checked(
+            _check_origin,
+            'a list of "*" (any) or origins as browsers send them, such as'
+            ' "https://chat.example.org" or "http://localhost:8080": lower case, no path',
+        ),
+    ] = ("*",)
+    max_connections: Annotated[
+        int,
+        Meta(ge=0, description="a whole number, 0 or more (0 = as many as the file limit allows)"),
+    ] = 0
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        _checked(
+            ipaddress.ip_network,
+            'a list of IP addresses or CIDR networks, such as "10.0.0.7" or "10.0.0.0/8"',
+        ),
+    ] = ()
+    drain_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="seconds, from 0 (at once) to 86400 (a day)")
+    ] = 10.0
+
+
+class Redis(msgspec.Struct, frozen=True):
+    """The Redis that holds all state. ``repr`` leaves out the URL, which may hold a password."""
+
+    url: Annotated[
+        str,
+        _checked(
+            _check_redis_url,
+            '"embedded", "redis://[[user]:password@]host[:port][/database]", the same with'
+            ' rediss:// (TLS), or "unix:///path/to/socket"; reserved characters in a password'
+            " are percent-encoded",
+        ),
+    ] = "embedded"
+    data_dir: Annotated[
+        str,
+        Meta(
+            description='the path of a directory; "" = $STATE_DIRECTORY, else'
+            " $XDG_STATE_HOME/fastimd, else ~/.local/state/fastimd"
+        ),
+    ] = ""
+
+    def __repr__(self) -> str:
+        return f"Redis(url=<not shown>, data_dir={self.data_dir!r})"
+
+
+class Group(msgspec.Struct, frozen=True):
+    """Who may enter a group."""
+
+    login_auth: Annotated[bool, Meta(description="true or false")] = False
+    auto_join: Annotated[bool, Meta(description="true or false")] = True
+
+
+class GroupMessage(msgspec.Struct, frozen=True):
+    """The messages of a group: how long, how many, how large."""
+
+    timeout: _Life = 604_800
+    list_num: Annotated[
+        int, Meta(ge=0, le=10_000, description="a whole number of messages, from 0 to 10000")
+    ] = 50
+    recall_time_limit: Annotated[
+        int, Meta(ge=0, le=_CENTURY, description="whole seconds, from 0 to 3153600000 (100 years)")
+    ] = 120
+    max_length: _Count = 100_000
+    max_bytes: Annotated[
+        int, Meta(ge=1, le=16_777_216, description="bytes, from 1 to 16777216 (16 MiB)")
+    ] = 65_536
+
+
+class GroupList(msgspec.Struct, frozen=True):
+    """The list of a user's groups, as it is pushed to list sockets."""
+
+    update_rate: _Period = 1.0
+
+
+class Socket(msgspec.Struct, frozen=True):
+    """What a WebSocket connection is held to."""
+
+    ping_interval: _Period = 25.0
+    ping_timeout: Annotated[
+        float,
+        Meta(
+            gt=0, le=86_400, description="seconds, more than ping_interval, at most 86400 (a day)"
+        ),
+    ] = 60.0
+    outbox_bytes: Annotated[int, Meta(ge=4096, description="bytes, 4096 or more")] = 1_048_576
+
+
+class Login(msgspec.Struct, frozen=True):
+    """Who may log in, and for how long."""
+
+    hook: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*)?\Z",
+            description='"" (everybody) or "package.module:callable"',
+        ),
+    ] = ""
+    token_ttl: _Life = 86_400
+
+
+class Admin(msgspec.Struct, frozen=True):
+    """The port of the operator: metrics and health."""
+
+    bind: Annotated[
+        str,
+        _checked(
+            _check_optional_bind,
+            '"" (off), "HOST:PORT" or "[v6]:PORT", port 0 to 65535 (0 = a free one)',
+        ),
+    ] = "127.0.0.1:9001"
+
+
+class Log(msgspec.Struct, frozen=True):
+    """What is logged to standard error, and how it looks."""
+
+    format: Annotated[
+        Literal["auto", "console", "json"], Meta(description='"auto", "console" or "json"')
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description='"debug", "info", "warning" or "error"'),
+    ] = "info"
+
+
+class Config(msgspec.Struct, frozen=True):
+    """Every setting, and the file they came from (an absolute path, or ``BUILT_IN``)."""
+
+    server: Server = Server()
+    redis: Redis = Redis()
+    group: Group = Group()
+    group_message: GroupMessage = GroupMessage()
+    group_list: GroupList = GroupList()
+    socket: Socket = Socket()
+    login: Login = Login()
+    admin: Admin = Admin()
+    log: Log = Log()
+    source: str = BUILT_IN
+
+
+class Setting(NamedTuple):
+    """One key as data. ``description`` says what is accepted, with its unit."""
+
+    section: str
+    key: str
+    default: Any
+    description: str
+    type: Any
+    check: Callable[[Any], object]
+
+
+class _Given(NamedTuple):
+    """A value for a known setting, and where it stands."""
+
+    setting: Setting
+    value: Any
+    where: str
+    is_text: bool  # from the environment, where everything is text
+
+
+_STRUCTS = {
+    section.name: section.type
+    for section in msgspec.structs.fields(Config)
+    if section.name != "source"
+}
+_Mistakes = defaultdict[str, list[str]]  # lines, by section; "file" if it cannot be read
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting, in the order of the documentation."""
+    for section, struct in _STRUCTS.items():
+        for field in msgspec.structs.fields(struct):
+            meta = field.type.__metadata__[0]
+            check = (meta.extra or {}).get("check", _pass)
+            yield Setting(section, field.name, field.default, meta.description, field.type, check)
+
+
+_SETTINGS = {
+    section: {setting.key: setting for setting in group}
+    for section, group in itertools.groupby(settings(), key=lambda setting: setting.section)
+}
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path:
+    """Where the embedded Redis keeps its files when ``redis.data_dir`` is "".
+
+    systemd sets $STATE_DIRECTORY, a list with colons, for a unit with StateDirectory=; a relative
+    $XDG_STATE_HOME is ignored, as the XDG Base Directory Specification asks.
+
+    Raises:
+        ConfigError: there is no home directory to put it in.
+    """
+    if state_directory := environ.get("STATE_DIRECTORY", "").partition(":")[0]:
+        return Path(state_directory)
+    state_home = Path(environ.get("XDG_STATE_HOME", ""))
+    if state_home.is_absolute():
+        return state_home / "fastimd"
+    try:
+        home = Path(environ.get("HOME") or Path.home())
+    except RuntimeError as error:
+        mistake = "redis.data_dir: not given, and there is no home directory to use instead"
+        raise ConfigError([mistake]) from error
+    return home / ".local/state/fastimd"
+
+
+def _read_file(path: Path | None, mistakes: _Mistakes) -> tuple[str, dict[str, Any]]:
+    """The file's name and content; no content if none was named and none is found."""
+    for candidate in SEARCH_PATHS if path is None else (path,):
+        source = str(candidate.absolute())
+        try:
+            data = candidate.read_bytes()
+        except OSError as error:
+            if path is None and isinstance(error, FileNotFoundError):
+                continue
+            mistakes["file"].append(f"{source}: cannot be read: {error.strerror}")
+            return source, {}
+        return source, _parse_toml(source, data, mistakes)
+    return BUILT_IN, {}
+
+
+def _parse_toml(source: str, data: bytes, mistakes: _Mistakes) -> dict[str, Any]:
+    try:
+        return tomllib.loads(data.decode())
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        reason = f"not UTF-8 (at line {line})"
+    except ValueError as error:
+        end = f"at line {len(data.splitlines())}, the end of the document"
+        reason = str(error).replace("at end of document", end)
+    mistakes["file"].append(f"{source}: not TOML: {reason}")
+    return {}
+
+
+def _suggest(word: str, known: Iterable[str], prefix: str = "") -> str:
+    names = list(known)
+    nearest = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {prefix}{nearest[0]}?" if nearest else f"known are {', '.join(names)}"
+
+
+def _find_section(section: str, where: str, mistakes: _Mistakes) -> Mapping[str, Setting] | None:
+    """The keys of the section; a name nobody knows is a mistake."""
+    if section not in _SETTINGS:
+        advice = _suggest(section, _SETTINGS)
+        mistakes[section].append(f"{where}: unknown section {_show(section)}, {advice}")
+    return _SETTINGS.get(section)
+
+
+def _find_key(section: str, key: str, where: str, mistakes: _Mistakes) -> Setting | None:
+    """The setting of that name; a name nobody knows is a mistake."""
+    keys = _SETTINGS[section]
+    if key not in keys:
+        elsewhere = [f"{other.section}.{key}" for other in settings() if other.key == key]
+        advice = f"did you mean {' or '.join(elsewhere)}?"
+        if not elsewhere:
+            advice = _suggest(key, keys, prefix=f"{section}.")
+        mistakes[section].append(f"{where}: unknown key {_show(f'{section}.{key}')}, {advice}")
+    return keys.get(key)
+
+
+def _from_file(source: str, tables: Mapping[str, Any], mistakes: _Mistakes) -> Iterator[_Given]:
+    for section, table in tables.items():
+        if _find_section(section, source, mistakes) is None:
+            continue
+        if not isinstance(table, dict):
+            advice = f"not a section; accepted: [{section}] with its keys on the lines below"
+            mistakes[section].append(f"{source}: {section}: {advice}")
+            continue
+        for key, value in table.items():
+            if setting := _find_key(section, key, source, mistakes):
+                yield _Given(setting, value, source, is_text=False)
+
+
+def _from_environment(environ: Mapping[str, str], mistakes: _Mistakes) -> Iterator[_Given]:
+    for variable in sorted(environ):
+        section, separator, key = variable.removeprefix(_PREFIX).lower().partition("__")
+        if not variable.startswith(_PREFIX) or not separator:
+            continue
+        where = f"environment variable {variable}"
+        if _find_section(section, where, mistakes) is None:
+            continue
+        if setting := _find_key(section, key, where, mistakes):
+            yield _Given(setting, environ[variable], where, is_text=True)
+
+
+def _from_text(text: str, default: Any) -> Any:
+    """Read text as the type of the default; text that is not of it comes back as it is."""
+    try:
+        match default:
+            case bool():
+                return _BOOLEANS[text.lower()]
+            case int() | float():
+                return type(default)(text)
+            case tuple() if text.startswith("["):
+                return tomllib.loads(f"list = {text}")["list"]
+            case tuple():
+                return [item.strip() for item in text.split(",") if item.strip()]
+    except (KeyError, ValueError):
+        pass
+    return text
+
+
+def _show(value: object) -> str:
+    shown = repr(value)
+    if _MAY_HOLD_PASSWORD.search(shown):
+        return _NOT_SHOWN
+    return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
+
+
+def _accept(given: _Given, mistakes: _Mistakes) -> Any:
+    """The value in the setting's type; if it is refused, a mistake and the default."""
+    setting, value, where, is_text = given
+    refused = value
+    try:
+        typed = _from_text(value, setting.default) if is_text else value
+        accepted = msgspec.convert(typed, setting.type, strict=True)
+        for refused in accepted if isinstance(accepted, tuple) else (accepted,):
+            setting.check(refused)
+    except (msgspec.ValidationError, ValueError):
+        name = f"{setting.section}.{setting.key}"
+        shown = _NOT_SHOWN if name == "redis.url" else _show(refused)
+        line = f"{where}: {name}: got {shown}; accepted: {setting.description}"
+        mistakes[setting.section].append(line)
+        return setting.default
+    return accepted
+
+
+def _check_pings(socket: Socket, where: Iterable[str], mistakes: _Mistakes) -> None:
+    """Silence may be held against a peer only after a ping it could have answered.
+
+    Not asked while one of the two may be missing because of another mistake.
+    """
+    if {"file", "socket"} & mistakes.keys():
+        return
+    if socket.ping_timeout <= socket.ping_interval:
+        mistakes["socket"].append(
+            f"{', '.join(where)}: socket.ping_timeout: got {socket.ping_timeout:g};"
+            f" accepted: seconds, more than socket.ping_interval ({socket.ping_interval:g})"
+        )
+
+
+def load(path: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read the settings: built-in defaults, then a file, then the environment.
+
+    Args:
+        path: the file; ``None`` looks in ``SEARCH_PATHS`` and is content with none.
+        environ: ``FASTIMD_<SECTION>__<KEY>`` overrides a key, in upper or lower case after the
+            prefix. A list is separated by commas or is a TOML array; a boolean is true, false,
+            1, 0, yes or no.
+
+    Raises:
+        ConfigError: the file cannot be read or is not TOML; or any key, section or value is
+            wrong, in which case it lists every mistake.
+    """
+    mistakes: _Mistakes = defaultdict(list)
+    source, tables = _read_file(path, mistakes)
+    values: dict[str, dict[str, Any]] = {section: {} for section in _STRUCTS}
+    ping_places: dict[str, str] = {}
+    for given in (*_from_file(source, tables, mistakes), *_from_environment(environ, mistakes)):
+        section, key = given.setting.section, given.setting.key
+        values[section][key] = _accept(given, mistakes)
+        if key.startswith("ping_"):
+            ping_places[key] = given.where
+    config = Config(
+        **{section: struct(**values[section]) for section, struct in _STRUCTS.items()},
+        source=source,
+    )
+    _check_pings(config.socket, dict.fromkeys(ping_places.values()), mistakes)
+    if lines := [line for section in mistakes.values() for line in section]:
+        raise ConfigError(lines)
+    return config

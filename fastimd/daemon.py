@@ -1,0 +1,247 @@
+"""The daemon's tree of nurseries: floors open upward and drain downward.
+
+Every task below is supervised: one that crashes ends the daemon, and the log says which and why.
+The crash of a single connection stays behind the door.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from . import __version__, systemd
+from .config import Config, default_data_dir, parse_bind
+from .door import Door, address_of, admin_handler, connection_limit, listen, public_handler
+from .errors import FastimdError, StartupError
+from .http.admin import create_admin_app
+from .http.app import create_app
+from .http.login import load_login_hook
+from .http.server import HttpServer
+from .hub import Hub
+from .metrics import Metrics
+from .poller import Poller
+from .redis.client import Client
+from .redis.embedded import serve_embedded
+from .redis.wire import Address
+from .relay import Relay
+from .sockets.keepalive import Keepalive
+from .sockets.session import Surroundings
+from .store import Store
+
+DRAIN_PACE_SECONDS = 0.005
+"""The longest pause between two sockets that are told to go."""
+ADMIN_CONNECTIONS = 64
+
+log = structlog.get_logger("fastimd.daemon")
+
+
+class TaskCrashed(FastimdError):
+    """A supervised task ended by itself."""
+
+
+class _Stop:
+    """The first signal drains the daemon once it serves, and ends it before; so does a second."""
+
+    def __init__(self, everything: trio.CancelScope) -> None:
+        self._everything = everything
+        self.is_serving = False
+        self.asked = trio.Event()
+
+    async def wait_signals(self, signals: AsyncIterator[int]) -> None:
+        async for number in signals:
+            log.info("daemon.signal", signal=signal.Signals(number).name)
+            if not self.is_serving or self.asked.is_set():
+                self._everything.cancel()
+            self.asked.set()
+
+
+async def serve(config: Config) -> None:
+    """Run the daemon until SIGTERM or SIGINT, then drain.
+
+    Raises:
+        StartupError: it cannot start.
+        TaskCrashed: one of its tasks crashed; the log line says why.
+    """
+    log.info("daemon.starting", version=__version__, config=config.source, pid=os.getpid())
+    log_in = load_login_hook(config.login.hook)
+    _warn_of_open_login(config)
+    metrics = Metrics()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with _floor() as redis_floor:
+            stop = _Stop(redis_floor.cancel_scope)
+            redis_floor.start_soon(_supervise, "signals", stop.wait_signals, signals)
+            client = Client(await _redis_address(config, redis_floor))
+            redis_floor.start_soon(_supervise, "redis", client.run)
+            store = Store(client, config, metrics)
+            async with _floor() as relay_floor:
+                relay, hub, poller = _build_hub(config, client.address, store, metrics)
+                relay_floor.start_soon(_supervise, "relay", relay.run)
+                relay_floor.start_soon(_supervise, "poller", poller.run)
+                await client.wait_connected()
+                await relay.wait_connected()
+                keepalive = Keepalive(config.socket.ping_interval, config.socket.ping_timeout)
+                around = Surroundings(config, store, hub, poller, metrics, keepalive)
+                http = HttpServer(create_app(config, store, log_in, metrics))
+                async with _floor() as front_floor:
+                    front_floor.start_soon(_supervise, "keepalive", keepalive.run)
+                    await _start(front_floor, "http", http.run_lifespan)
+                    admin = await _open_admin(config, front_floor, metrics, client, relay, stop)
+                    await _serve_public(config, around, http, stop, admin)
+                    await _wait_appended(client)
+    log.info("daemon.stopped")
+
+
+async def _serve_public(
+    config: Config, around: Surroundings, http: HttpServer, stop: _Stop, admin: str
+) -> None:
+    listener = listen(config.server.bind, "server.bind")
+    limit = connection_limit(config.server.max_connections)
+    async with trio.open_nursery() as connections:
+        handle = public_handler(around, http, connections)
+        door = Door(listener, handle, config, around.metrics, max_connections=limit)
+        around.metrics.add_gauge("connections", "Open connections.", lambda: door.connections)
+        async with _floor() as accepting:
+            accept = partial(door.accept_connections, connections)
+            accepting.start_soon(_supervise, "door", accept)
+            address = address_of(listener)
+            log.info(
+                "daemon.serving",
+                page=f"http://{address}/test/websocket",
+                admin=admin,
+                max_connections=limit,
+            )
+            stop.is_serving = True
+            systemd.notify("READY=1")
+            await stop.asked.wait()
+        systemd.notify("STOPPING=1")
+        await _drain(config.server.drain_seconds, around, door)
+        connections.cancel_scope.cancel()
+
+
+async def _drain(seconds: float, around: Surroundings, door: Door) -> None:
+    """Tell every socket to go, evenly over most of the time, and wait for them within it."""
+    sessions = list(around.sessions)
+    log.info("daemon.draining", sockets=len(sessions), seconds=seconds)
+    pace = min(DRAIN_PACE_SECONDS, seconds * 0.8 / max(len(sessions), 1))
+    with trio.move_on_after(seconds):
+        for session in sessions:
+            session.close(1001, "going away")
+            await trio.sleep(pace)
+        while around.sessions:
+            await trio.sleep(0.02)
+    door.close_all()
+
+
+async def _wait_appended(client: Client) -> None:
+    with trio.move_on_after(2):
+        while client.appender.held:
+            await trio.sleep(0.01)
+
+
+async def _open_admin(
+    config: Config,
+    floor: trio.Nursery,
+    metrics: Metrics,
+    client: Client,
+    relay: Relay,
+    stop: _Stop,
+) -> str:
+    """Serve the admin address; returns where, or "off"."""
+    if not config.admin.bind:
+        return "off"
+
+    def reasons_not_ready() -> list[str]:
+        reasons = [f"redis: {client.last_error}"] if client.last_error else []
+        reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
+        reasons += ["draining"] if stop.asked.is_set() else []
+        return reasons if stop.is_serving else [*reasons, "starting"]
+
+    http = HttpServer(create_admin_app(metrics, reasons_not_ready))
+    await _start(floor, "admin http", http.run_lifespan)
+    listener = listen(config.admin.bind, "admin.bind")
+    door = Door(listener, admin_handler(http), config, metrics, max_connections=ADMIN_CONNECTIONS)
+    floor.start_soon(_supervise, "admin door", partial(door.accept_connections, floor))
+    return f"http://{address_of(listener)}"
+
+
+async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
+    """Where Redis is, after starting the embedded one if it is that."""
+    if config.redis.url != "embedded":
+        return Address(config.redis.url)
+    data_dir = Path(config.redis.data_dir or default_data_dir(os.environ))
+    socket_path = await _start(floor, "embedded redis", partial(serve_embedded, data_dir))
+    return Address(f"unix://{socket_path}")
+
+
+def _build_hub(
+    config: Config, address: Address, store: Store, metrics: Metrics
+) -> tuple[Relay, Hub, Poller]:
+    relay = Relay(address, store, metrics)
+    hub = Hub(relay, store, metrics)
+    poller = Poller(relay, store, metrics, update_rate=config.group_list.update_rate)
+    relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=poller.sweep)
+    metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
+    return relay, hub, poller
+
+
+def _warn_of_open_login(config: Config) -> None:
+    host, _ = parse_bind(config.server.bind)
+    try:
+        loopback = host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if not loopback and not config.login.hook:
+        log.warning(
+            "login.open",
+            bind=config.server.bind,
+            hint="everybody may log in as anybody: set login.hook",
+        )
+
+
+@asynccontextmanager
+async def _floor() -> AsyncIterator[trio.Nursery]:
+    """A nursery whose tasks end when what stands on it has ended."""
+    async with trio.open_nursery() as nursery:
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+async def _start(nursery: trio.Nursery, name: str, task: Callable[..., Awaitable[Any]]) -> Any:
+    return await nursery.start(partial(_supervise_started, name, task))
+
+
+async def _supervise_started(
+    name: str, task: Callable[..., Awaitable[Any]], *, task_status: trio.TaskStatus[Any]
+) -> None:
+    await _supervise(name, partial(task, task_status=task_status))
+
+
+async def _supervise(name: str, task: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+    try:
+        await task(*arguments)
+    except (StartupError, trio.Cancelled):
+        raise
+    except BaseExceptionGroup as group:
+        _, others = group.split((StartupError, trio.Cancelled))
+        if others is None:
+            raise
+        _log_crash(name, others)
+        raise TaskCrashed(name) from others
+    except Exception as exc:
+        _log_crash(name, exc)
+        raise TaskCrashed(name) from exc
+    log.critical("task.crashed", task=name, error="it ended")
+    raise TaskCrashed(name)
+
+
+def _log_crash(name: str, failure: BaseException) -> None:
+    log.critical("task.crashed", task=name, error=repr(failure), exc_info=failure)

@@ -1,0 +1,262 @@
+"""The door: accepts connections, reads the request head, hands the stream on.
+
+A WebSocket handshake goes to a socket task, anything else to hypercorn. Whatever goes wrong on a
+connection ends that connection, with one line in the log, and touches no other.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import resource
+import socket
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address, ip_network
+
+import structlog
+import trio
+
+from .config import Config, parse_bind
+from .errors import StartupError
+from .head import Head, HeadReader, Refused
+from .http.server import HttpServer
+from .metrics import Metrics
+from .sockets.chat import serve_chat
+from .sockets.grouplist import serve_group_list
+from .sockets.handshake import accept, find_route
+from .sockets.session import Session, Surroundings, run_session
+
+BACKLOG = 4096
+ACCEPTS_A_TURN = 64
+OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
+SPARE_FILES = 64
+"""Descriptors kept for Redis, logs and listeners when ``max_connections`` is by the file limit."""
+
+log = structlog.get_logger("fastimd.door")
+
+Handle = Callable[[socket.socket, HeadReader, Head], Awaitable[None]]
+
+
+def listen(bind: str, setting: str) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        StartupError: the address cannot be bound; the message names ``setting``.
+    """
+    host, port = parse_bind(bind)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except BaseException:
+            listener.close()
+            raise
+    except OSError as exc:
+        raise StartupError(f"{setting}: cannot listen on {bind}: {exc.strerror or exc}") from exc
+    listener.setblocking(False)
+    return listener
+
+
+def address_of(listener: socket.socket) -> str:
+    """HOST:PORT of a listener, as it stands in a URL."""
+    host, port = listener.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class Door:
+    """One listener and the connections that came through it.
+
+    Args:
+        handle: serves a connection whose first head was read, until it ends.
+        max_connections: more than these get a 503 and the end.
+    """
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        handle: Handle,
+        config: Config,
+        metrics: Metrics,
+        *,
+        max_connections: int,
+    ) -> None:
+        self._listener = listener
+        self._handle = handle
+        self._metrics = metrics
+        self._max_connections = max_connections
+        self._trusted = [ip_network(proxy) for proxy in config.server.trusted_proxies]
+        self._ids = itertools.count(1)
+        self._open: set[socket.socket] = set()
+        self._out_of_files_logged_at = -1.0
+
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    async def accept_connections(self, nursery: trio.Nursery) -> None:
+        """Accept until cancelled; each connection runs in ``nursery``."""
+        with self._listener:
+            while True:
+                await trio.lowlevel.wait_readable(self._listener)
+                try:
+                    for _ in range(ACCEPTS_A_TURN):
+                        connection, peer = self._listener.accept()
+                        nursery.start_soon(self._serve, connection, peer)
+                except BlockingIOError:
+                    pass
+                except OSError as exc:
+                    await self._rest(exc)
+
+    def close_all(self) -> None:
+        """Cut every connection that is still open."""
+        for connection in list(self._open):
+            _close(connection)
+
+    async def _rest(self, failure: OSError) -> None:
+        if failure.errno not in OUT_OF_FILES and failure.errno != errno.ECONNABORTED:
+            raise failure
+        now = trio.current_time()
+        if failure.errno in OUT_OF_FILES and now - self._out_of_files_logged_at >= 1:
+            self._out_of_files_logged_at = now
+            log.error("door.accept_failed", error=str(failure), connections=len(self._open))
+        await trio.sleep(0.1)
+
+    async def _serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        self._open.add(connection)
+        structlog.contextvars.bind_contextvars(conn=next(self._ids))
+        try:
+            connection.setblocking(False)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._admit(connection, peer)
+        except OSError as exc:
+            log.debug("connection.lost", error=str(exc))
+        except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
+            log.debug("connection.lost", error=str(exc))
+        except Exception as exc:
+            self._crashed(exc)
+        except BaseExceptionGroup as group:
+            cancelled, crashed = group.split(trio.Cancelled)
+            if crashed is not None:
+                self._crashed(crashed)
+            if cancelled is not None:
+                raise cancelled from None
+        finally:
+            self._open.discard(connection)
+            _close(connection)
+
+    def _crashed(self, failure: BaseException) -> None:
+        self._metrics.connections_crashed += 1
+        log.error("connection.crashed", exc_info=failure)
+
+    async def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+        reader = HeadReader(connection)
+        try:
+            if len(self._open) > self._max_connections:
+                self._metrics.connections_refused += 1
+                raise Refused(503, "too many connections", "Retry-After: 5\r\n")
+            head = await reader.read_head()
+            if head is None:
+                return
+            structlog.contextvars.bind_contextvars(client=self._client_address(head, peer))
+            await self._handle(connection, reader, head)
+        except Refused as exc:
+            log.info("connection.refused", status=exc.status, reason=str(exc))
+            await _refuse(connection, exc)
+
+    def _client_address(self, head: Head, peer: tuple[str, int]) -> str:
+        """The client's own address: what trusted proxies say of it, from the last hop back."""
+        hops = head.fields.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
+        client = peer[0]
+        while hops and hops[-1].strip() and self._is_trusted(client):
+            client = hops.pop().strip()
+        return client
+
+    def _is_trusted(self, address: str) -> bool:
+        try:
+            parsed = ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed in network for network in self._trusted)
+
+
+def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery) -> Handle:
+    """Serves sockets and the HTTP app; outboxes flush in ``nursery``."""
+
+    async def handle(connection: socket.socket, reader: HeadReader, head: Head) -> None:
+        if not head.wants_websocket:
+            await serve_http(http, connection, reader, head)
+            return
+        answer = accept(head, around.config.server.allowed_origins)
+        route = find_route(head.target)
+        with trio.CancelScope() as scope:
+            session = Session(connection, scope, nursery, around)
+            session.outbox.push(answer)
+            serve = serve_group_list if route.group is None else serve_chat
+            await run_session(serve, session, around, route, reader.buffer)
+
+    return handle
+
+
+def admin_handler(http: HttpServer) -> Handle:
+    """Serves the admin app alone."""
+
+    async def handle(connection: socket.socket, reader: HeadReader, head: Head) -> None:
+        await serve_http(http, connection, reader, head)
+
+    return handle
+
+
+async def serve_http(
+    http: HttpServer, connection: socket.socket, reader: HeadReader, head: Head
+) -> None:
+    """Hand a connection to hypercorn."""
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+    await http.serve(stream, reader, head)
+
+
+def connection_limit(max_connections: int) -> int:
+    """``max_connections``, or what the limit of open files leaves; raises the soft limit."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max_connections or max(hard - SPARE_FILES, 1)
+
+
+async def _refuse(connection: socket.socket, refused: Refused) -> None:
+    body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, str(refused).encode())
+    answer = (
+        f"HTTP/1.1 {refused.status} {_REASONS.get(refused.status, 'Refused')}\r\n"
+        f"{refused.headers}Content-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    ).encode() + body
+    with trio.move_on_after(1):
+        connection.send(answer)  # the first bytes of a connection: the kernel takes them
+        connection.shutdown(socket.SHUT_WR)
+        while True:
+            await trio.lowlevel.wait_readable(connection)
+            if not connection.recv(65536):
+                break
+
+
+def _close(connection: socket.socket) -> None:
+    if connection.fileno() >= 0:
+        trio.lowlevel.notify_closing(connection)
+        connection.close()
+
+
+_REASONS: dict[int, str] = {
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    408: "Request Timeout",
+    426: "Upgrade Required",
+    431: "Request Header Fields Too Large",
+    501: "Not Implemented",
+    503: "Service Unavailable",
+}

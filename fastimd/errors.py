@@ -1,0 +1,56 @@
+"""The one tree of our own exceptions.
+
+FastimdError
+├── StartupError          the daemon cannot start, and an operator must act (exit status 78)
+│   └── ConfigError       settings that are wrong, all of them at once
+├── StoreUnavailable      Redis is away or does not answer; the same request may work later
+├── BadParameter          a client's parameter is missing or malformed
+└── NotLoggedIn           a client's token is missing, wrong or expired
+
+Errors of a client carry what the client may be told. Errors of Redis are redis-py's own classes
+inside ``redis/`` and are translated into ``StoreUnavailable`` where they leave it.
+"""
+
+from __future__ import annotations
+
+
+class FastimdError(Exception):
+    """Root of every exception that fastimd raises on purpose."""
+
+
+class StartupError(FastimdError):
+    """The daemon cannot start; the message is one line that names what is wrong."""
+
+
+class ConfigError(StartupError):
+    """Settings that are wrong.
+
+    Args:
+        mistakes: one line each, naming where it stands, the key, what was given and what is
+            accepted.
+    """
+
+    def __init__(self, mistakes: list[str]) -> None:
+        super().__init__("; ".join(mistakes))
+        self.mistakes = mistakes
+
+
+class StoreUnavailable(FastimdError):
+    """Redis cannot be reached or did not answer in time."""
+
+
+class BadParameter(FastimdError):
+    """A parameter of a client is missing or malformed.
+
+    Args:
+        name: the parameter, as the client spells it.
+        accepted: what would have been accepted.
+    """
+
+    def __init__(self, name: str, accepted: str) -> None:
+        super().__init__(f"{name}: {accepted}")
+        self.name = name
+
+
+class NotLoggedIn(FastimdError):
+    """The token of a client is missing, wrong or expired."""

@@ -1,0 +1,152 @@
+"""Request heads: read within bounds, parsed strictly, and judged before anything else sees them.
+
+The door needs of HTTP only what decides where a connection goes; hypercorn parses the head again.
+A head that two parsers could read differently is refused here.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import trio
+
+MAX_HEAD_BYTES = 16 * 1024
+HEAD_SECONDS = 10.0
+IDLE_SECONDS = 60.0
+"""How long a connection may stay silent between two requests."""
+
+_END = b"\r\n\r\n"
+_REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.([01])")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
+_SINGLE = frozenset((b"host", b"content-length", b"upgrade", b"origin"))
+
+
+class Refused(Exception):
+    """A request that gets an error answer and the end of its connection."""
+
+    def __init__(self, status: int, reason: str, headers: str = "") -> None:
+        super().__init__(reason)
+        self.status = status
+        self.headers = headers
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A request head. ``fields`` has lower-case names; repeated fields are joined by commas."""
+
+    raw: bytes
+    method: bytes
+    target: bytes
+    fields: Mapping[bytes, bytes]
+
+    @property
+    def wants_websocket(self) -> bool:
+        """The client asks to speak WebSocket from here on."""
+        return self.fields.get(b"upgrade", b"").lower() == b"websocket"
+
+    @property
+    def body_bytes(self) -> int | None:
+        """The length of the body; None when it comes in chunks."""
+        if b"transfer-encoding" in self.fields:
+            return None
+        return int(self.fields.get(b"content-length", b"0"))
+
+
+def parse_head(raw: bytes) -> Head:
+    """Parse a request head that ends with an empty line.
+
+    Raises:
+        Refused: it is not HTTP/1, or could be read in two ways.
+    """
+    line, *field_lines = raw[: -len(_END)].split(b"\r\n")
+    request = _REQUEST_LINE.fullmatch(line)
+    if request is None:
+        raise Refused(400, "malformed request line")
+    fields: dict[bytes, bytes] = {}
+    for field_line in field_lines:
+        field = _FIELD.fullmatch(field_line)
+        if field is None:
+            raise Refused(400, "malformed header field")
+        name = field[1].lower()
+        if name in fields:
+            if name in _SINGLE:
+                raise Refused(400, f"more than one {name.decode()} header field")
+            fields[name] += b"," + field[2]
+        else:
+            fields[name] = field[2]
+    return _judge(Head(raw, request[1], request[2], fields))
+
+
+def _judge(head: Head) -> Head:
+    length = head.fields.get(b"content-length")
+    if length is not None and not (length.isdigit() and len(length) < 16):
+        raise Refused(400, "malformed content-length")
+    if length is not None and b"transfer-encoding" in head.fields:
+        raise Refused(400, "content-length beside transfer-encoding")
+    if head.method == b"CONNECT" or not head.target.startswith((b"/", b"http://", b"*")):
+        raise Refused(400, "this is not a proxy")
+    if b"upgrade" in head.fields and not head.wants_websocket:
+        raise Refused(501, "the only upgrade is websocket")
+    return head
+
+
+class HeadReader:
+    """Reads a connection's bytes, head by head.
+
+    Args:
+        connection: a non-blocking socket.
+    """
+
+    __slots__ = ("_connection", "buffer")
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self.buffer = b""
+
+    async def receive(self, max_bytes: int = 65536) -> bytes:
+        """What was read too far, else what comes next; empty at the end of the stream.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        if self.buffer:
+            data, self.buffer = self.buffer[:max_bytes], self.buffer[max_bytes:]
+            return data
+        await trio.lowlevel.wait_readable(self._connection)
+        return self._connection.recv(max_bytes)
+
+    async def read_head(self, wait_seconds: float = HEAD_SECONDS) -> Head | None:
+        """Read the next head; None when the client has ended the stream or says nothing.
+
+        Args:
+            wait_seconds: how long the first byte may take; the rest has ``HEAD_SECONDS``.
+
+        Raises:
+            Refused: it is too long, too slow or malformed.
+            OSError: the connection broke.
+        """
+        with trio.move_on_after(wait_seconds):
+            data = await self.receive()
+            if not data:
+                return None
+            with trio.move_on_after(HEAD_SECONDS):
+                return await self._complete(data)
+            raise Refused(408, "the request head took too long")
+        return None
+
+    async def _complete(self, data: bytes) -> Head | None:
+        while (end := data.find(_END)) < 0:
+            if len(data) > MAX_HEAD_BYTES:
+                break
+            more = await self.receive()
+            if not more:
+                return None
+            data += more
+        if end < 0 or end > MAX_HEAD_BYTES:
+            raise Refused(431, f"the request head is longer than {MAX_HEAD_BYTES} bytes")
+        end += len(_END)
+        self.buffer = data[end:] + self.buffer
+        return parse_head(data[:end])

@@ -1,0 +1,225 @@
+"""The quart-trio app: the seed's routes and the test page.
+
+Every answer of the seed's routes is ``{"code":…,"msg":…,"data":…}``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from importlib.resources import files
+from typing import Any, NoReturn
+
+import msgspec
+import structlog
+from quart import Response, request
+from quart_cors import cors
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, NotFound
+
+from ..codec import check_id
+from ..config import Config
+from ..errors import BadParameter, NotLoggedIn, StoreUnavailable
+from ..metrics import Metrics
+from ..store import Store
+from .login import LoginHook
+
+MAX_BODY_BYTES = 1024 * 1024
+BODY_SECONDS = 30
+MAX_TS = 2**53 - 1
+
+_DONE = "操作成功"
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self' ws: wss: http: https:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+_PAGE_TYPES = {
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "svg": "image/svg+xml",
+}
+
+log = structlog.get_logger("fastimd.http")
+
+Handler = Callable[[], Awaitable[Response]]
+
+
+def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics) -> QuartTrio:
+    """The app; it is served by hypercorn behind the door."""
+    app = QuartTrio("fastimd.http", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    cors(app, allow_origin=list(config.server.allowed_origins), expose_headers=[])
+    _add_errors(app)
+    _add_routes(app, store, log_in)
+    _add_page(app)
+
+    @app.after_request
+    async def count(response: Response) -> Response:
+        # The rule, never the path: a path may hold a token.
+        route = request.url_rule.rule if request.url_rule is not None else "none"
+        metrics.count_request(route, response.status_code)
+        log.info("http.request", method=request.method, route=route, status=response.status_code)
+        return response
+
+    return app
+
+
+def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
+    def logged_in(handler: Callable[[str], Awaitable[Response]]) -> Handler:
+        @wraps(handler)
+        async def check() -> Response:
+            user = _header("userId")
+            try:
+                await store.check_token(check_id("userId", user), _header("token"))
+            except (NotLoggedIn, BadParameter):
+                return _answer(440, "请登录后访问")
+            return await handler(user)
+
+        return check
+
+    @app.post("/user/login")
+    async def login() -> Response:
+        user = check_id("userId", await _text("userId"))
+        user_info = await log_in(user, await _text("password"))
+        if user_info is None:
+            return _answer(100, "登录失败")
+        return _answer(200, await store.log_in(user), user_info)
+
+    @app.post("/user/joinGroup")
+    @logged_in
+    async def join_group(user: str) -> Response:
+        joined = await store.join(await _group(), user)
+        return _answer(200, _DONE) if joined else _answer(100, "操作失败")
+
+    @app.post("/user/listGroup")
+    @logged_in
+    async def list_group(user: str) -> Response:
+        return _answer(200, _DONE, await store.groups_of(user))
+
+    @app.post("/group/listMessage")
+    @logged_in
+    async def list_message(_user: str) -> Response:
+        given = await request.values
+        if "startPage" not in given and "ts" in given:
+            return await _before(store)
+        group = await _group()
+        start, stop = await _integer("startPage"), await _integer("endPage")
+        return _messages(await store.messages(group, start, stop))
+
+    @app.post("/group/listOldMessage")
+    @logged_in
+    async def list_old_message(_user: str) -> Response:
+        return await _before(store)
+
+    @app.post("/group/delMessage")
+    @logged_in
+    async def delete_message(user: str) -> Response:
+        group, ts = await _group(), await _integer("ts", least=0)
+        match await store.recall(group, user, ts):
+            case "done":
+                return _answer(200, "撤回消息成功")
+            case "old":
+                return _answer(100, "无法撤回消息")
+            case _:
+                return _answer(100, "消息不存在")
+
+
+def _add_page(app: QuartTrio) -> None:
+    folder = files("fastimd.http") / "static"
+    page = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+
+    def send(name: str) -> Response:
+        if name not in page:
+            raise NotFound
+        response = Response(page[name], mimetype=_PAGE_TYPES[name.rpartition(".")[2]])
+        response.headers["Content-Security-Policy"] = _PAGE_POLICY
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+    @app.get("/test/websocket")
+    async def test_page() -> Response:
+        return send("websocket.html")
+
+    @app.get("/test/static/<name>")
+    async def test_page_part(name: str) -> Response:
+        return send(name)
+
+
+def _add_errors(app: QuartTrio) -> None:
+    @app.errorhandler(BadParameter)
+    async def bad_parameter(error: BadParameter) -> Response:
+        return _answer(400, str(error), status=400)
+
+    @app.errorhandler(StoreUnavailable)
+    async def unavailable(error: StoreUnavailable) -> Response:
+        log.warning("http.store_unavailable", error=str(error))
+        return _answer(503, "暂时无法服务 (Redis is away, try again)", status=503)
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        status = error.code or 500
+        answer = _answer(status, error.name, status=status)
+        if error.get_response().headers.get("Allow"):
+            answer.headers["Allow"] = error.get_response().headers["Allow"]
+        return answer
+
+    @app.errorhandler(Exception)
+    async def crashed(error: Exception) -> Response:
+        log.error("http.crashed", route=str(request.url_rule), exc_info=error)
+        return _answer(500, "internal error", status=500)
+
+
+def _answer(code: int, msg: str, data: Any = None, *, status: int = 200) -> Response:
+    body = msgspec.json.encode({"code": code, "msg": msg, "data": data})
+    return Response(body, status=status, mimetype="application/json")
+
+
+def _messages(messages: list[bytes]) -> Response:
+    return _answer(200, _DONE, [message.decode() for message in messages])
+
+
+async def _before(store: Store) -> Response:
+    group = await _group()
+    user = check_id("userId", await _text("userId"))
+    ts, count = await _integer("ts", least=0), await _integer("count", least=0)
+    return _messages(await store.before(group, user, ts, count))
+
+
+async def _group() -> str:
+    return check_id("groupId", await _text("groupId"))
+
+
+async def _text(name: str) -> str:
+    value: str | None = (await request.values).get(name)
+    if value is None or value == "":
+        _missing(name)
+    return value
+
+
+async def _integer(name: str, *, least: int = -MAX_TS) -> int:
+    value = await _text(name)
+    try:
+        number = int(value) if value.isascii() else None
+    except ValueError:
+        number = None
+    if number is None or not least <= number <= MAX_TS:
+        raise BadParameter(name, f"must be a whole number from {least} to {MAX_TS}")
+    return number
+
+
+def _missing(name: str) -> NoReturn:
+    raise BadParameter(name, "is required (multipart/form-data or x-www-form-urlencoded)")
+
+
+def _header(name: str) -> str:
+    """A request header; ids of any script travel as UTF-8."""
+    value = request.headers.get(name, "")
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value

@@ -1,0 +1,159 @@
+"""Who is in which group here, and the fan-out to them.
+
+Theory of operation: the relay hands messages in batches. The hub turns each into a frame once,
+joins the frames of a group that came in one batch, and pushes the same bytes to every member.
+
+An arriving member hears nothing until its greeting was read; frames that come meanwhile are kept
+with their ``ts``. The greeting then says up to which ``ts`` the member knows everything, and until
+the first frame newer than that goes by, it stands with the arrivals and frames are chosen for it.
+So between the greeting and the first live message nothing is missing and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+
+import trio
+
+from . import codec
+from .metrics import Metrics
+from .outbox import Outbox
+from .relay import OnMessage, Relay, Subscription
+from .store import Store
+
+MEMBERS_A_TURN = 256
+"""Members served before other tasks get their turn."""
+
+
+class _Group:
+    __slots__ = (
+        "arrivals",
+        "delivered",
+        "members",
+        "name",
+        "pending",
+        "receive",
+        "recent",
+        "subscription",
+    )
+
+    receive: OnMessage
+    subscription: Subscription
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        # How many messages went to the members so far, and how many had when each became one.
+        self.delivered = 0
+        self.members: dict[Outbox, int] = {}
+        # Where each arrival's greeting ended, None before it is read.
+        self.arrivals: dict[Outbox, int | None] = {}
+        self.recent: list[tuple[int, bytes]] = []
+        self.pending: list[tuple[int, bytes]] = []
+
+    def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> None:
+        missed = [(ts, frame) for ts, frame in self.recent if ts > last_ts]
+        outbox.push(codec.text_frame(greeting) + b"".join([frame for _, frame in missed]))
+        outbox.messages += 1 + len(missed)
+        if missed:
+            last_ts = missed[-1][0]
+        self.arrivals[outbox] = last_ts
+        self._forget_recent()
+
+    def leave(self, outbox: Outbox) -> None:
+        if outbox in self.members:
+            outbox.messages += self.delivered - self.members.pop(outbox)
+        self.arrivals.pop(outbox, None)
+        self._forget_recent()
+
+    def serve_arrivals(self, batch: list[tuple[int, bytes]]) -> None:
+        """Give the batch's newer frames to the arrivals; who got one is a member from now on."""
+        for outbox, known in list(self.arrivals.items()):
+            if known is None:
+                continue
+            frames = [frame for ts, frame in batch if ts > known]
+            if frames:
+                outbox.push(b"".join(frames))
+                outbox.messages += len(frames)
+                del self.arrivals[outbox]
+                self.members[outbox] = self.delivered
+
+    def _forget_recent(self) -> None:
+        if self.recent and None not in self.arrivals.values():
+            self.recent.clear()
+
+
+class Hub:
+    """The groups with members on this daemon."""
+
+    def __init__(self, relay: Relay, store: Store, metrics: Metrics) -> None:
+        self._relay = relay
+        self._store = store
+        self._metrics = metrics
+        self._groups: dict[str, _Group] = {}
+        self._to_flush: list[_Group] = []
+        self._flushing = trio.Lock()
+
+    @property
+    def groups(self) -> int:
+        """How many groups have members here."""
+        return len(self._groups)
+
+    @asynccontextmanager
+    async def member(self, name: str, outbox: Outbox) -> AsyncIterator[None]:
+        """Greet a socket, and let it hear the group until the block ends.
+
+        Raises:
+            StoreUnavailable: the group's messages cannot be read now.
+        """
+        group = self._groups.get(name) or self._open(name)
+        group.arrivals[outbox] = None
+        try:
+            await self._relay.wait_heard(group.subscription)
+            greeting = await self._store.greeting(name)
+            group.subscription.last_ts = max(group.subscription.last_ts, greeting.last_ts)
+            group.admit(outbox, *greeting)
+            yield
+        finally:
+            self._leave(group, outbox)
+
+    async def flush(self) -> None:
+        """Push what has come since the last flush to the members."""
+        async with self._flushing:  # a gap's repair and the relay's reader both flush
+            groups, self._to_flush = self._to_flush, []
+            for group in groups:
+                await self._flush_group(group)
+
+    def _open(self, name: str) -> _Group:
+        group = self._groups[name] = _Group(name)
+        group.receive = partial(self._receive, group)
+        group.subscription = self._relay.listen(name, group.receive)
+        return group
+
+    def _leave(self, group: _Group, outbox: Outbox) -> None:
+        group.leave(outbox)
+        if not group.members and not group.arrivals:
+            self._relay.unlisten(group.subscription, group.receive)
+            del self._groups[group.name]
+
+    def _receive(self, group: _Group, ts: int, message: bytes) -> None:
+        frame = codec.text_frame(message)
+        if not group.pending:
+            self._to_flush.append(group)
+        group.pending.append((ts, frame))
+        if None in group.arrivals.values():
+            group.recent.append((ts, frame))
+
+    async def _flush_group(self, group: _Group) -> None:
+        batch, group.pending = group.pending, []
+        members = tuple(group.members)
+        group.delivered += len(batch)
+        if group.arrivals:
+            group.serve_arrivals(batch)
+        frames = batch[0][1] if len(batch) == 1 else b"".join([frame for _, frame in batch])
+        for start in range(0, len(members), MEMBERS_A_TURN):
+            for outbox in members[start : start + MEMBERS_A_TURN]:
+                outbox.push(frames)
+            await trio.lowlevel.checkpoint()
+        self._metrics.deliveries += len(members) * len(batch)

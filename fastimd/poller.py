@@ -1,0 +1,215 @@
+"""The group-list poller: tells each list socket when one of its user's groups changed.
+
+Theory of operation: one task. It listens (through the relay) to the groups that connected users
+are in and marks a group dirty when a message goes by, when a recall is announced, or when its list
+is due to expire. Once per ``update_rate`` it asks Redis about the dirty groups only, and pushes to
+the users of those that did change. A slow sweep asks about everything, for writers that announce
+nothing. So the cost grows with the groups that move, not with users times groups.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+import structlog
+import trio
+
+from . import codec
+from .errors import StoreUnavailable
+from .metrics import Metrics
+from .outbox import Outbox
+from .relay import Relay, Subscription
+from .store import Event, GroupState, Store
+
+SWEEP_SECONDS = 30.0
+QUESTIONS_AT_ONCE = 64
+UNKNOWN = GroupState(codec.group_summary(None, 0), 0, None)
+
+log = structlog.get_logger("fastimd.poller")
+
+
+class _Watched:
+    """A group that users with a list socket here are in."""
+
+    __slots__ = ("_poller", "name", "state", "subscription", "users")
+
+    def __init__(self, name: str, poller: Poller) -> None:
+        self.name = name
+        self.users: set[_User] = set()
+        self.state = UNKNOWN
+        self._poller = poller
+        self.subscription: Subscription
+
+    def receive(self, _ts: int, _message: bytes) -> None:
+        self._poller.dirty.add(self)
+
+
+class _User:
+    """A user with a list socket here."""
+
+    __slots__ = ("groups", "name", "outboxes")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.outboxes: set[Outbox] = set()
+        self.groups: set[_Watched] = set()
+
+    def frame(self) -> bytes:
+        """The user's group list, most recently active first."""
+        states = sorted((group.state for group in self.groups), key=_by_activity)
+        return codec.text_frame(codec.group_list(state.summary for state in states))
+
+
+class Poller:
+    """The list sockets of this daemon.
+
+    Args:
+        update_rate: seconds between two pushes to a socket, at least.
+    """
+
+    def __init__(self, relay: Relay, store: Store, metrics: Metrics, *, update_rate: float) -> None:
+        self._relay = relay
+        self._store = store
+        self._metrics = metrics
+        self._update_rate = update_rate
+        self._users: dict[str, _User] = {}
+        self._groups: dict[str, _Watched] = {}
+        self._joined: set[_User] = set()
+        self._expiring: list[tuple[float, str]] = []
+        self._sweep_now = False
+        self.dirty: set[_Watched] = set()
+
+    @asynccontextmanager
+    async def watcher(self, name: str, outbox: Outbox) -> AsyncIterator[None]:
+        """Push the user's group list now, if there is one, and at each change while in the block.
+
+        Raises:
+            StoreUnavailable: the groups cannot be read now.
+        """
+        user = self._users.setdefault(name, _User(name))
+        try:
+            await self._refresh_user(user)
+            await self._ask([group for group in user.groups if group.state is UNKNOWN])
+            if user.groups:
+                outbox.push(user.frame())
+                outbox.messages += 1
+            user.outboxes.add(outbox)
+            yield
+        finally:
+            user.outboxes.discard(outbox)
+            if not user.outboxes and self._users.get(name) is user:
+                self._forget(user)
+
+    def receive_event(self, payload: bytes) -> None:
+        """Take a recall or a join that a daemon announced."""
+        try:
+            event = msgspec.json.decode(payload, type=Event)
+        except msgspec.MsgspecError as exc:
+            log.warning("poller.unknown_event", error=str(exc))
+            return
+        if event.ts is None and event.user in self._users:
+            self._joined.add(self._users[event.user])
+        elif event.group in self._groups:
+            self.dirty.add(self._groups[event.group])
+
+    def sweep(self) -> None:
+        """Ask about everything at the next turn: something may have been missed."""
+        self._sweep_now = True
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        swept_at = trio.current_time()
+        while True:
+            await trio.sleep(self._update_rate)
+            if self._sweep_now or trio.current_time() - swept_at >= SWEEP_SECONDS:
+                self._sweep_now = False
+                swept_at = trio.current_time()
+                self.dirty.update(self._groups.values())
+                self._joined.update(self._users.values())
+            try:
+                await self._poll()
+            except StoreUnavailable:
+                self._sweep_now = True  # the connection says why
+
+    async def _poll(self) -> None:
+        self._collect_expired()
+        joined, self._joined = self._joined, set()
+        changed: set[_User] = set()
+        for user in joined:
+            if user.outboxes and await self._refresh_user(user):
+                changed.add(user)
+        dirty, self.dirty = self.dirty, set()
+        for group in await self._ask([group for group in dirty if group.users]):
+            changed |= group.users
+        for user in changed:
+            self._push(user)
+
+    def _push(self, user: _User) -> None:
+        frame = user.frame()
+        for outbox in user.outboxes:
+            outbox.push(frame)
+            outbox.messages += 1
+        self._metrics.group_list_pushes += len(user.outboxes)
+
+    async def _ask(self, groups: list[_Watched]) -> list[_Watched]:
+        """Ask Redis about groups; return those that changed."""
+        before = [(group, group.state) for group in groups]
+        for start in range(0, len(groups), QUESTIONS_AT_ONCE):
+            page = groups[start : start + QUESTIONS_AT_ONCE]
+            names = [group.name for group in page]
+            for group, state in zip(page, await self._store.group_states(names), strict=True):
+                group.state = state
+                self._expect_expiry(group)
+        return [group for group, state in before if group.state.summary != state.summary]
+
+    def _expect_expiry(self, group: _Watched) -> None:
+        if group.state.expires_in is not None:
+            due = trio.current_time() + group.state.expires_in
+            heapq.heappush(self._expiring, (due, group.name))
+
+    def _collect_expired(self) -> None:
+        now = trio.current_time()
+        while self._expiring and self._expiring[0][0] <= now:
+            group = self._groups.get(heapq.heappop(self._expiring)[1])
+            if group is not None:
+                self.dirty.add(group)
+
+    async def _refresh_user(self, user: _User) -> bool:
+        """Read which groups a user is in; True when that changed."""
+        names = set(await self._store.groups_of(user.name))
+        known = {group.name for group in user.groups}
+        for name in names - known:
+            await self._watch(name, user)
+        for group in [group for group in user.groups if group.name not in names]:
+            self._unwatch(group, user)
+        return names != known
+
+    async def _watch(self, name: str, user: _User) -> None:
+        group = self._groups.get(name)
+        if group is None:
+            group = self._groups[name] = _Watched(name, self)
+            group.subscription = self._relay.listen(name, group.receive)
+        group.users.add(user)
+        user.groups.add(group)
+        await self._relay.wait_heard(group.subscription)
+        if group.state is UNKNOWN:
+            self.dirty.add(group)
+
+    def _unwatch(self, group: _Watched, user: _User) -> None:
+        group.users.discard(user)
+        user.groups.discard(group)
+        if not group.users:
+            self._relay.unlisten(group.subscription, group.receive)
+            self._groups.pop(group.name, None)
+
+    def _forget(self, user: _User) -> None:
+        for group in list(user.groups):
+            self._unwatch(group, user)
+        del self._users[user.name]
+
+
+def _by_activity(state: GroupState) -> int:
+    return -state.last_ts

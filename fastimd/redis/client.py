@@ -1,0 +1,193 @@
+"""The daemon's command connection, kept up.
+
+One task opens the connection, loads the scripts, settles the appender, and serves it until it
+breaks; then the next, after a backoff with jitter. Whoever calls meanwhile waits for it a little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+import trio
+from redis import exceptions
+from redis.backoff import ExponentialWithJitterBackoff
+
+from ..errors import StartupError, StoreUnavailable
+from .appender import Appender
+from .connection import Connection, OnReply
+from .scripts import ALL, Script
+from .wire import Address, Argument, Reply, Wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+CALL_SECONDS = 2.0
+"""How long a caller waits for Redis before it is told that the store is unavailable."""
+
+LOG_INTERVAL = 1.0
+
+log = structlog.get_logger("fastimd.redis")
+
+
+class Reconnecting:
+    """Backoff and log lines of one connection that is opened again and again."""
+
+    def __init__(self, purpose: str, address: Address) -> None:
+        self._purpose = purpose
+        self._address = address
+        self._backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
+        self._failures = 0
+        self._logged_at = -LOG_INTERVAL
+        self.last_error: str | None = "not connected yet"
+
+    def connected(self) -> None:
+        """The connection is in use."""
+        log.info("redis.connected", purpose=self._purpose, address=str(self._address))
+        self._failures = 0
+        self.last_error = None
+
+    async def wait_after(self, failure: Exception) -> None:
+        """Say why the connection is not there, and wait before the next attempt.
+
+        Raises:
+            StartupError: Redis refuses the login; another attempt would end the same.
+        """
+        self.last_error = str(failure) or type(failure).__name__
+        if isinstance(failure, exceptions.AuthenticationError):
+            raise StartupError(f"redis.url: {self._address} refuses the login: {failure}")
+        if trio.current_time() - self._logged_at >= LOG_INTERVAL:
+            self._logged_at = trio.current_time()
+            log.warning(
+                "redis.unavailable",
+                purpose=self._purpose,
+                address=str(self._address),
+                error=self.last_error,
+                attempts=self._failures + 1,
+            )
+        self._failures += 1
+        await trio.sleep(self._backoff.compute(self._failures))
+
+
+@asynccontextmanager
+async def connected_wire(address: Address) -> AsyncIterator[Wire]:
+    """A wire to Redis that is closed at the end, whatever happens."""
+    wire = await address.connect()
+    try:
+        yield wire
+    finally:
+        await wire.aclose()
+
+
+class Client:
+    """Commands to Redis from any task.
+
+    Args:
+        address: where Redis is.
+
+    Error handling: a command that finds no connection within ``CALL_SECONDS``, or whose connection
+    breaks, raises ``StoreUnavailable``; so does a refusal that says Redis cannot serve now.
+    """
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.appender = Appender()
+        self._connection: Connection | None = None
+        self._is_connected = trio.Event()
+        self._reconnecting = Reconnecting("commands", address)
+
+    @property
+    def last_error(self) -> str | None:
+        """Why there is no connection; None while there is one."""
+        return self._reconnecting.last_error
+
+    async def wait_connected(self) -> None:
+        """Wait until commands can be sent."""
+        await self._is_connected.wait()
+
+    def submit(self, on_reply: OnReply, *command: Argument) -> None:
+        """Send a command without waiting; ``on_reply`` gets the reply or an exception."""
+        if self._connection is None:
+            on_reply(exceptions.ConnectionError(self.last_error or "not connected"))
+        else:
+            self._connection.submit(on_reply, *command)
+
+    async def call(self, *command: Argument) -> Reply:
+        """Send a command and return its reply.
+
+        Raises:
+            StoreUnavailable: see the class.
+            redis.exceptions.ResponseError: the command is wrong.
+        """
+        return await self._attempt(lambda connection: connection.call(*command))
+
+    async def run_script(
+        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
+    ) -> Reply:
+        """Run a script and return its reply; errors as with ``call``."""
+        return await self._attempt(
+            lambda connection: connection.run_script(script, keys, *arguments)
+        )
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled.
+
+        Raises:
+            StartupError: Redis refuses the login.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.appender.run_expiry)
+            while True:
+                try:
+                    await self._serve_connection()
+                except (exceptions.RedisError, OSError) as exc:
+                    await self._reconnecting.wait_after(exc)
+
+    async def _attempt(self, command: Callable[[Connection], object]) -> Reply:
+        try:
+            with trio.fail_after(CALL_SECONDS):
+                await self._is_connected.wait()
+                assert self._connection is not None
+                return await command(self._connection)  # type: ignore[misc]
+        except trio.TooSlowError:
+            reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
+            raise StoreUnavailable(f"Redis is away ({reason})") from None
+        except (
+            exceptions.ConnectionError,
+            exceptions.ReadOnlyError,
+            exceptions.OutOfMemoryError,
+        ) as exc:
+            raise StoreUnavailable(f"Redis cannot serve this now ({exc})") from exc
+
+    async def _serve_connection(self) -> None:
+        async with connected_wire(self.address) as wire:
+            await wire.ask(*(("SCRIPT", "LOAD", script.source) for script in ALL))
+            connection = Connection(wire)
+            failure: exceptions.ConnectionError | None = None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._put_to_use, connection)
+                try:
+                    await connection.run()
+                except exceptions.ConnectionError as exc:
+                    failure = exc
+                    self._retire()
+                nursery.cancel_scope.cancel()
+            if failure is not None:
+                raise failure
+
+    async def _put_to_use(self, connection: Connection) -> None:
+        try:
+            await self.appender.resume(connection)
+        except exceptions.RedisError as exc:
+            connection.fail(str(exc))
+            return
+        self._connection = connection
+        self._is_connected.set()
+        self._reconnecting.connected()
+
+    def _retire(self) -> None:
+        self.appender.suspend()
+        self._connection = None
+        self._is_connected = trio.Event()

@@ -1,0 +1,136 @@
+"""One pipelined command connection.
+
+Every command goes out at once, whoever sends it; Redis answers in the same order, so a FIFO of
+callbacks is all the bookkeeping there is. A callback gets the reply, or an exception instance:
+Redis's refusal, or ``ConnectionError`` when the connection broke before the reply came.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeAlias
+
+import outcome
+import trio
+from redis import exceptions
+
+from .scripts import Script
+from .wire import Argument, Reply, Wire
+
+OnReply: TypeAlias = Callable[[Reply], None]
+
+PROBE_INTERVAL = 3.0
+PROBE_TIMEOUT = 5.0
+"""Seconds; together less than the ten in which a silent connection must be found out."""
+
+
+class Connection:
+    """A command connection that is open.
+
+    Resource handling: ``run`` owns the wire; the connection can be used while it runs.
+    """
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._waiting: deque[OnReply] = deque()
+        self._broken: exceptions.ConnectionError | None = None
+        self._scope = trio.CancelScope()
+
+    def submit(self, on_reply: OnReply, *command: Argument) -> None:
+        """Send a command; ``on_reply`` is called once, later, from the reader's task."""
+        if self._broken is not None:
+            on_reply(self._broken)
+            return
+        self._waiting.append(on_reply)
+        self._wire.write(*command)
+
+    async def call(self, *command: Argument) -> Reply:
+        """Send a command and wait for its reply.
+
+        Raises:
+            redis.exceptions.ConnectionError: the connection broke first.
+            redis.exceptions.RedisError: Redis refused the command.
+        """
+        if self._broken is not None:
+            await trio.lowlevel.checkpoint()
+            raise exceptions.ConnectionError(str(self._broken))
+        wake = _Wake(trio.lowlevel.current_task())
+        self.submit(wake, *command)
+        return await trio.lowlevel.wait_task_rescheduled(wake.abort)
+
+    async def run_script(
+        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
+    ) -> Reply:
+        """Run a script by its digest, or by its source when Redis has forgotten it."""
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except exceptions.NoScriptError:
+            return await self.call("EVAL", script.source, len(keys), *keys, *arguments)
+
+    def fail(self, reason: str) -> None:
+        """Give the connection up: ``run`` ends and everything unanswered fails."""
+        self._broken = self._broken or exceptions.ConnectionError(reason)
+        self._scope.cancel()
+
+    async def run(self) -> None:
+        """Serve the connection until it breaks.
+
+        Raises:
+            redis.exceptions.ConnectionError: always, with the reason, unless cancelled.
+        """
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    for serve in (self._wire.run_writer, self._read, self._probe):
+                        nursery.start_soon(self._fail_when_broken, serve)
+        finally:
+            self.fail("the connection is closed")
+            self._fail_waiting()
+            await self._wire.aclose()
+        assert self._broken is not None
+        raise self._broken
+
+    async def _fail_when_broken(self, serve: Callable[[], object]) -> None:
+        try:
+            await serve()  # type: ignore[misc]
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
+            self.fail(str(exc) or "broken")
+        except exceptions.InvalidResponse as exc:
+            self.fail(f"not RESP: {exc}")
+
+    async def _read(self) -> None:
+        while True:
+            for reply in await self._wire.read():
+                self._waiting.popleft()(reply)
+
+    async def _probe(self) -> None:
+        while True:
+            await trio.sleep(PROBE_INTERVAL)
+            with trio.move_on_after(PROBE_TIMEOUT) as scope:
+                await self.call("PING")
+            if scope.cancelled_caught:
+                self.fail(f"no answer to PING for {PROBE_TIMEOUT} s")
+
+    def _fail_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for on_reply in waiting:
+            on_reply(exceptions.ConnectionError(str(self._broken)))
+
+
+class _Wake:
+    """A callback that wakes the task that waits for the reply, if it still waits."""
+
+    __slots__ = ("_task",)
+
+    def __init__(self, task: trio.lowlevel.Task) -> None:
+        self._task: trio.lowlevel.Task | None = task
+
+    def __call__(self, reply: Reply) -> None:
+        if self._task is not None:
+            result = outcome.Error(reply) if isinstance(reply, Exception) else outcome.Value(reply)
+            trio.lowlevel.reschedule(self._task, result)
+
+    def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED

@@ -1,0 +1,25 @@
+-- Append one message: give it the next ts, store it, renew the expiry and publish it, in one step.
+-- KEYS  the list, the daemon's applied mark, the group's ts floor
+-- ARGV  channel, JSON up to "ts":, expiry in seconds, longest list (0 = any), epoch, sequence,
+--       expiry of the mark in seconds
+-- Returns the ts. FENCED when a later connection of the same daemon has settled its appends.
+local marks = redis.call('MGET', KEYS[2], KEYS[3])
+local epoch = marks[1] and tonumber(string.match(marks[1], '^(%d+):'))
+if epoch and epoch > tonumber(ARGV[5]) then
+  return redis.error_reply('FENCED a later connection took over')
+end
+
+local newest = redis.call('LINDEX', KEYS[1], -1)
+local ts = math.max(now(), (newest and ts_of(newest) or 0) + 1, (tonumber(marks[2] or 0)) + 1)
+local digits = string.format('%.0f', ts)
+local message = ARGV[2] .. digits .. '}'
+
+local length = redis.call('RPUSH', KEYS[1], message)
+local longest = tonumber(ARGV[4])
+if longest > 0 and length > longest then
+  redis.call('LTRIM', KEYS[1], -longest, -1)
+end
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+redis.call('SET', KEYS[2], ARGV[5] .. ':' .. ARGV[6], 'EX', ARGV[7])
+redis.call('PUBLISH', ARGV[1], message)
+return ts

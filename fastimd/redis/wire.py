@@ -1,0 +1,183 @@
+"""The bottom of the Redis wire: where Redis is, and RESP over one Trio stream.
+
+A ``Wire`` writes what its users leave in it during one scheduler turn with one system call, and
+reads replies in whatever batches the kernel hands over. Command and pub/sub connections are built
+on it; neither knows sockets.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import hiredis
+import trio
+from redis import exceptions
+from redis.connection import parse_url
+
+Argument: TypeAlias = bytes | str | int | float
+Reply: TypeAlias = Any
+"""What hiredis makes of a reply: bytes, int, None, a list of these, or an exception instance."""
+
+CONNECT_SECONDS = 5.0
+RECEIVE_BYTES = 262_144
+
+_ERRORS: dict[str, type[exceptions.RedisError]] = {
+    "LOADING": exceptions.BusyLoadingError,
+    "MASTERDOWN": exceptions.MasterDownError,
+    "NOAUTH": exceptions.AuthenticationError,
+    "NOPERM": exceptions.NoPermissionError,
+    "NOSCRIPT": exceptions.NoScriptError,
+    "OOM": exceptions.OutOfMemoryError,
+    "READONLY": exceptions.ReadOnlyError,
+    "WRONGPASS": exceptions.AuthenticationError,
+}
+
+
+class Wire:
+    """RESP over one stream.
+
+    Resource handling: ``run_writer`` must run in a task as long as the wire is used; whoever
+    opened the stream closes it with ``aclose``.
+    """
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._reader = hiredis.Reader(
+            protocolError=exceptions.InvalidResponse, replyError=_reply_error
+        )
+        self._unsent: list[bytes] = []
+        self._unsent_added = trio.Event()
+
+    def write(self, *command: Argument) -> None:
+        """Leave a command to be written in this scheduler turn."""
+        self._unsent.append(_pack(command))
+        self._unsent_added.set()
+
+    async def run_writer(self) -> None:
+        """Write what is left in the wire, until cancelled.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+        """
+        while True:
+            await self._unsent_added.wait()
+            self._unsent_added = trio.Event()
+            unsent, self._unsent = self._unsent, []
+            await self._stream.send_all(b"".join(unsent))
+
+    async def read(self) -> list[Reply]:
+        """Wait for replies and return all that have come.
+
+        Raises:
+            trio.BrokenResourceError: the connection is gone.
+            redis.exceptions.InvalidResponse: what comes is not RESP.
+        """
+        replies: list[Reply] = []
+        while not replies:
+            data = await self._stream.receive_some(RECEIVE_BYTES)
+            if not data:
+                raise trio.BrokenResourceError("closed by Redis")
+            self._reader.feed(bytes(data))
+            while (reply := self._reader.gets()) is not False:
+                replies.append(reply)
+        return replies
+
+    async def ask(self, *commands: tuple[Argument, ...]) -> list[Reply]:
+        """Send commands and wait for their replies, before the wire is put to use.
+
+        Raises:
+            redis.exceptions.ResponseError: Redis refused one of them.
+        """
+        await self._stream.send_all(b"".join(_pack(command) for command in commands))
+        replies: list[Reply] = []
+        while len(replies) < len(commands):
+            replies += await self.read()
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def aclose(self) -> None:
+        """Close the stream at once."""
+        await trio.aclose_forcefully(self._stream)
+
+
+class Address:
+    """Where Redis is and how to log in to it.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
+
+    Raises:
+        ValueError: the URL cannot be read.
+    """
+
+    def __init__(self, url: str) -> None:
+        options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        self._path: str | None = options.get("path")
+        self._host: str = options.get("host", "localhost")
+        self._port: int = options.get("port", 6379)
+        self._username: str | None = options.get("username")
+        self._password: str | None = options.get("password")
+        self._database: int = options.get("db", 0)
+        self._ssl = _ssl_context(options) if url.startswith("rediss:") else None
+
+    def __str__(self) -> str:
+        """The place alone, for logs: never the password."""
+        return self._path or f"{self._host}:{self._port}"
+
+    async def connect(self) -> Wire:
+        """Open a connection, log in and select the database.
+
+        Raises:
+            OSError: it cannot be reached within ``CONNECT_SECONDS``, or broke.
+            redis.exceptions.RedisError: Redis refused the login or the database.
+        """
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                wire = Wire(await self._open_stream())
+                try:
+                    await wire.ask(*self._opening())
+                except BaseException:
+                    await wire.aclose()
+                    raise
+                return wire
+        except trio.TooSlowError as exc:
+            raise TimeoutError(f"{self} did not answer within {CONNECT_SECONDS} s") from exc
+        except trio.BrokenResourceError as exc:
+            raise ConnectionError(f"{self}: {exc}") from exc
+
+    async def _open_stream(self) -> trio.abc.Stream:
+        if self._path is not None:
+            return await trio.open_unix_socket(self._path)
+        stream = await trio.open_tcp_stream(self._host, self._port)
+        if self._ssl is None:
+            return stream
+        return trio.SSLStream(stream, self._ssl, server_hostname=self._host)
+
+    def _opening(self) -> Iterable[tuple[Argument, ...]]:
+        if self._password is not None:
+            user = () if self._username is None else (self._username,)
+            yield ("AUTH", *user, self._password)
+        if self._database:
+            yield ("SELECT", self._database)
+        yield ("CLIENT", "SETNAME", "fastimd")
+
+
+def _pack(command: tuple[Argument, ...]) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
+
+
+def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
+    if options.get("ssl_cert_reqs") == "none":
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _reply_error(message: str) -> exceptions.RedisError:
+    return _ERRORS.get(message.split(" ", 1)[0], exceptions.ResponseError)(message)

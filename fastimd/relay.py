@@ -1,0 +1,281 @@
+"""The pub/sub relay: every message of the groups that somebody here listens to.
+
+Theory of operation: one connection subscribes to the channels of those groups. Each group has a
+``Subscription`` that remembers the ``ts`` of the newest message it handed on. When the connection
+breaks, the next one subscribes to all of them again; what comes live is held back, group by group,
+until the messages after that ``ts`` were read from the group's list. As ``ts`` is unique and
+increasing within a group, nothing is missed and nothing comes twice.
+
+A group that nobody listens to any more stays subscribed for a few seconds: a client that comes
+back at once costs Redis nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import structlog
+import trio
+from redis import exceptions
+
+from . import codec
+from .errors import StoreUnavailable
+from .metrics import Metrics
+from .redis.client import CALL_SECONDS, Reconnecting, connected_wire
+from .redis.connection import PROBE_INTERVAL, PROBE_TIMEOUT
+from .redis.wire import Address, Reply, Wire
+from .store import EVENTS_CHANNEL, Store, channel_of
+
+LINGER_SECONDS = 5.0
+REPAIRS_AT_ONCE = 32
+REPAIR_PAGE = 500
+
+OnMessage: TypeAlias = Callable[[int, bytes], None]
+"""Gets ``ts`` and the message as plain JSON; must not wait."""
+
+log = structlog.get_logger("fastimd.relay")
+
+
+class Subscription:
+    """A group's channel, as this daemon hears it.
+
+    ``last_ts`` is the newest message handed on, milliseconds since the epoch. While ``held`` is a
+    list the gap after it is being repaired, and live messages wait there.
+    """
+
+    __slots__ = ("confirmed", "group", "held", "idle_since", "last_ts", "listeners", "repaired_to")
+
+    def __init__(self, group: str) -> None:
+        self.group = group
+        self.listeners: list[OnMessage] = []
+        self.confirmed = trio.Event()
+        self.last_ts = 0
+        self.repaired_to = 0
+        self.held: list[tuple[int, bytes]] | None = None
+        self.idle_since = 0.0
+
+    def receive(self, ts: int, message: bytes) -> None:
+        """Take a live message."""
+        if self.held is not None:
+            self.held.append((ts, message))
+        elif ts > self.repaired_to:
+            self.repaired_to = 0
+            self.hand_on(ts, message)
+
+    def hand_on(self, ts: int, message: bytes) -> None:
+        """Give a message to everybody who listens."""
+        self.last_ts = max(self.last_ts, ts)
+        for listener in self.listeners:
+            listener(ts, message)
+
+    def finish_repair(self) -> None:
+        """The gap is filled: let the held messages through, without those that were in it."""
+        held, self.held = self.held or [], None
+        self.repaired_to = self.last_ts
+        for ts, message in held:
+            self.receive(ts, message)
+
+
+class Relay:
+    """Messages from Redis to whoever listens here."""
+
+    def __init__(self, address: Address, store: Store, metrics: Metrics) -> None:
+        self._address = address
+        self._store = store
+        self._metrics = metrics
+        self._on_batch: Callable[[], Awaitable[None]]
+        self._on_event: Callable[[bytes], None]
+        self._on_gap: Callable[[], None]
+        self._by_channel: dict[bytes, Subscription] = {}
+        self._idle: dict[bytes, Subscription] = {}
+        self._awaiting: deque[Subscription] = deque()
+        self._wire: Wire | None = None
+        self._was_connected = trio.Event()
+        self._heard_at = 0.0
+        self._reconnecting = Reconnecting("messages", address)
+
+    def hand_to(
+        self,
+        *,
+        on_batch: Callable[[], Awaitable[None]],
+        on_event: Callable[[bytes], None],
+        on_gap: Callable[[], None],
+    ) -> None:
+        """Say who is told, before the relay runs.
+
+        Args:
+            on_batch: awaited after each batch of messages was handed on; while it runs no more
+                are read, so that a busy daemon leaves the rest with Redis.
+            on_event: gets the payload of our own channel of rare events.
+            on_gap: called after each reconnection, when rare events may have been missed.
+        """
+        self._on_batch = on_batch
+        self._on_event = on_event
+        self._on_gap = on_gap
+
+    async def wait_connected(self) -> None:
+        """Wait until the relay hears Redis for the first time."""
+        await self._was_connected.wait()
+
+    @property
+    def last_error(self) -> str | None:
+        """Why there is no connection; None while there is one."""
+        return self._reconnecting.last_error
+
+    def listen(self, group: str, listener: OnMessage) -> Subscription:
+        """Listen to a group; ``wait_heard`` tells when every new message will be heard."""
+        channel = channel_of(group).encode()
+        subscription = self._by_channel.get(channel)
+        if subscription is None:
+            subscription = self._by_channel[channel] = Subscription(group)
+            self._send_subscribe(subscription)
+        self._idle.pop(channel, None)
+        subscription.listeners.append(listener)
+        return subscription
+
+    def unlisten(self, subscription: Subscription, listener: OnMessage) -> None:
+        """Stop listening."""
+        subscription.listeners.remove(listener)
+        if not subscription.listeners:
+            subscription.idle_since = trio.current_time()
+            self._idle[channel_of(subscription.group).encode()] = subscription
+
+    async def wait_heard(self, subscription: Subscription) -> None:
+        """Wait until Redis has confirmed a subscription.
+
+        Raises:
+            StoreUnavailable: it did not within two seconds.
+        """
+        with trio.move_on_after(CALL_SECONDS):
+            await subscription.confirmed.wait()
+            return
+        raise StoreUnavailable(f"Redis is away ({self.last_error or 'no confirmation'})")
+
+    async def run(self) -> None:
+        """Keep the connection up and the gaps repaired, until cancelled.
+
+        Raises:
+            StartupError: Redis refuses the login.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._drop_idle)
+            while True:
+                try:
+                    await self._serve_connection()
+                except (exceptions.RedisError, OSError, trio.BrokenResourceError) as exc:
+                    await self._reconnecting.wait_after(exc)
+
+    async def _serve_connection(self) -> None:
+        async with connected_wire(self._address) as wire:
+            await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
+            failures: list[Exception] = []
+            async with trio.open_nursery() as nursery:
+
+                async def guard(serve: Callable[..., Awaitable[None]], *arguments: object) -> None:
+                    try:
+                        await serve(*arguments)
+                    except (exceptions.RedisError, OSError, trio.BrokenResourceError) as exc:
+                        failures.append(exc)
+                        nursery.cancel_scope.cancel()
+
+                self._take_over(wire)
+                nursery.start_soon(guard, wire.run_writer)
+                nursery.start_soon(guard, self._probe, wire)
+                nursery.start_soon(guard, self._read, wire, nursery)
+            self._wire = None
+            if failures:
+                raise failures[0]
+
+    def _take_over(self, wire: Wire) -> None:
+        self._wire = wire
+        self._heard_at = trio.current_time()
+        self._awaiting.clear()
+        for subscription in self._by_channel.values():
+            if subscription.confirmed.is_set():
+                subscription.held = []
+            self._send_subscribe(subscription)
+        self._on_gap()
+        self._was_connected.set()
+        self._reconnecting.connected()
+
+    def _send_subscribe(self, subscription: Subscription) -> None:
+        if self._wire is not None:
+            self._awaiting.append(subscription)
+            self._wire.write("SUBSCRIBE", channel_of(subscription.group))
+
+    async def _read(self, wire: Wire, nursery: trio.Nursery) -> None:
+        repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
+        while True:
+            replies = await wire.read()
+            self._heard_at = trio.current_time()
+            for reply in replies:
+                self._receive(reply, nursery, repairs)
+            await self._on_batch()
+
+    def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
+        if isinstance(reply, Exception):
+            raise reply
+        kind, channel, payload = reply if len(reply) == 3 else (*reply, None)
+        if kind == b"message":
+            self._receive_message(channel, payload)
+        elif kind == b"subscribe":
+            subscription = self._awaiting.popleft()
+            subscription.confirmed.set()
+            if subscription.held is not None:
+                nursery.start_soon(self._repair, subscription, repairs)
+
+    def _receive_message(self, channel: bytes, payload: bytes) -> None:
+        subscription = self._by_channel.get(channel)
+        if subscription is None:
+            if channel == EVENTS_CHANNEL.encode():
+                self._on_event(payload)
+            return
+        try:
+            subscription.receive(*codec.read_entry(payload))
+        except codec.CorruptEntry as exc:
+            self._metrics.corrupt_entries += 1
+            log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))
+
+    async def _repair(self, subscription: Subscription, repairs: trio.CapacityLimiter) -> None:
+        repaired = 0
+        async with repairs:
+            while True:
+                try:
+                    page = await self._store.after(
+                        subscription.group, subscription.last_ts, REPAIR_PAGE
+                    )
+                except StoreUnavailable:
+                    await trio.sleep(0.1)  # the other connection says why
+                    continue
+                for ts, message in page:
+                    subscription.hand_on(ts, message)
+                repaired += len(page)
+                await self._on_batch()
+                if len(page) < REPAIR_PAGE:
+                    break
+            subscription.finish_repair()
+            await self._on_batch()
+        self._metrics.messages_repaired += repaired
+        if repaired:
+            log.info("relay.repaired", group=subscription.group, messages=repaired)
+
+    async def _probe(self, wire: Wire) -> None:
+        while True:
+            await trio.sleep(PROBE_INTERVAL)
+            wire.write("PING")
+            if trio.current_time() - self._heard_at > PROBE_INTERVAL + PROBE_TIMEOUT:
+                raise trio.BrokenResourceError("silent")
+
+    async def _drop_idle(self) -> None:
+        while True:
+            await trio.sleep(1)
+            now = trio.current_time()
+            for channel, subscription in list(self._idle.items()):
+                if now - subscription.idle_since < LINGER_SECONDS:
+                    break  # they stand in the order in which they became idle
+                del self._idle[channel]
+                del self._by_channel[channel]
+                if self._wire is not None:
+                    self._wire.write("UNSUBSCRIBE", channel)

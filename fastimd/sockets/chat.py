@@ -1,0 +1,87 @@
+"""A chat socket: what a member says goes to Redis; what the group says comes from the hub."""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from ..errors import StoreUnavailable
+from .handshake import Route
+from .session import Session, Surroundings
+
+MAX_IN_FLIGHT = 64
+"""Appends of one socket that may wait for Redis before the socket is read on."""
+
+log = structlog.get_logger("fastimd.socket")
+
+
+async def serve_chat(session: Session, around: Surroundings, route: Route, first: bytes) -> None:
+    """Serve a member of a group until the socket closes.
+
+    Raises:
+        NotLoggedIn: the token is wrong, and ``login_auth`` is on.
+        StoreUnavailable: Redis is away.
+    """
+    assert route.group is not None
+    if around.config.group.login_auth:
+        await around.store.check_token(route.user, route.token)
+    if not await _may_enter(around, route.group, route.user):
+        session.close(1008, "not a member")
+        return
+    speaker = _Speaker(session, around, route)
+    async with around.hub.member(route.group, session.outbox):
+        while texts := await session.receive(first):
+            first = b""
+            for text in texts:
+                await speaker.say(text)
+    await speaker.wait_answered()
+
+
+async def _may_enter(around: Surroundings, group: str, user: str) -> bool:
+    if around.config.group.auto_join:
+        await around.store.join(group, user)
+        return True
+    return await around.store.is_member(group, user)
+
+
+class _Speaker:
+    """Sends one socket's messages, in order, a bounded number at a time."""
+
+    __slots__ = ("_answered", "_around", "_in_flight", "_route", "_session")
+
+    def __init__(self, session: Session, around: Surroundings, route: Route) -> None:
+        self._session = session
+        self._around = around
+        self._route = route
+        self._in_flight = 0
+        self._answered: trio.Event | None = None
+
+    async def say(self, info: str) -> None:
+        store, route = self._around.store, self._route
+        if self._around.config.group.login_auth:
+            await store.check_token(route.user, route.token)
+        while self._in_flight >= MAX_IN_FLIGHT:
+            await self._wait_answer()
+        self._in_flight += 1
+        assert route.group is not None
+        store.append(route.group, route.user, info, self._on_appended)
+
+    async def wait_answered(self) -> None:
+        """Wait until the fate of everything that was said is known."""
+        while self._in_flight:
+            await self._wait_answer()
+
+    async def _wait_answer(self) -> None:
+        self._answered = trio.Event()
+        await self._answered.wait()
+
+    def _on_appended(self, failure: Exception | None) -> None:
+        self._in_flight -= 1
+        if failure is not None:
+            self._around.metrics.appends_failed += 1
+            log.warning("socket.append_failed", group=self._route.group, error=str(failure))
+            away = isinstance(failure, StoreUnavailable)
+            self._session.close(1013, "message not stored" if away else "message refused")
+        if self._answered is not None:
+            self._answered.set()
+            self._answered = None

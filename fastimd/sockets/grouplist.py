@@ -1,0 +1,24 @@
+"""A group-list socket: hears when one of its user's groups changed; what it says is ignored."""
+
+from __future__ import annotations
+
+from .handshake import Route
+from .session import Session, Surroundings
+
+
+async def serve_group_list(
+    session: Session, around: Surroundings, route: Route, first: bytes
+) -> None:
+    """Serve a user's group list until the socket closes.
+
+    Raises:
+        NotLoggedIn: the token is wrong, and ``login_auth`` is on.
+        StoreUnavailable: Redis is away.
+    """
+    if around.config.group.login_auth:
+        await around.store.check_token(route.user, route.token)
+    async with around.poller.watcher(route.user, session.outbox):
+        while await session.receive(first):
+            first = b""
+            if around.config.group.login_auth:
+                await around.store.check_token(route.user, route.token)

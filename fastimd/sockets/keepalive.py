@@ -1,0 +1,64 @@
+"""Pings for all sockets, by one task.
+
+The interval is the same for everybody, so the sockets stand in one queue by the time at which each
+is due, and a turn costs as much as there are sockets due.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+import trio
+
+TURN_SECONDS = 0.5
+
+
+class Pinged(Protocol):
+    """What the keepalive needs of a socket; ``heard_at`` is when the client last said anything."""
+
+    heard_at: float
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def ping(self) -> None: ...
+
+    def abort(self, code: int, reason: str) -> None: ...
+
+
+class Keepalive:
+    """Pings silent sockets and ends those that stay silent.
+
+    Args:
+        interval: seconds of silence before a ping.
+        timeout: seconds of silence before the end.
+    """
+
+    def __init__(self, interval: float, timeout: float) -> None:
+        self._interval = interval
+        self._timeout = timeout
+        self._due: deque[tuple[float, Pinged]] = deque()
+
+    def watch(self, pinged: Pinged) -> None:
+        """Look after a socket until it closes."""
+        self._due.append((trio.current_time() + self._interval, pinged))
+
+    async def run(self) -> None:
+        """Ping until cancelled."""
+        while True:
+            await trio.sleep(min(TURN_SECONDS, self._interval / 4))
+            self._take_turn(trio.current_time())
+
+    def _take_turn(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, pinged = self._due.popleft()
+            if not pinged.is_open:
+                continue
+            silence = now - pinged.heard_at
+            if silence >= self._timeout:
+                pinged.abort(1006, "ping timeout")
+                continue
+            if silence >= self._interval / 2:
+                pinged.ping()
+            self._due.append((now + self._interval, pinged))

@@ -1,0 +1,209 @@
+"""The domain over Redis: messages, membership, logins. It alone knows the keys.
+
+Everything raises ``StoreUnavailable`` when Redis is away.
+"""
+
+from __future__ import annotations
+
+import secrets
+from typing import Literal, NamedTuple
+
+import msgspec
+import structlog
+import trio
+
+from . import codec
+from .config import Config
+from .errors import NotLoggedIn, StoreUnavailable
+from .metrics import Metrics
+from .redis import scripts
+from .redis.appender import OnAppended
+from .redis.client import Client
+
+EVENTS_CHANNEL = "fastimd:events"
+"""Carries what other daemons must know and ``mq:`` channels cannot say: recalls and joins."""
+
+log = structlog.get_logger("fastimd.store")
+
+
+def channel_of(group: str) -> str:
+    """The pub/sub channel of a group's new messages."""
+    return f"mq:{group}"
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """What travels on ``EVENTS_CHANNEL``: a recall has a ``ts``, a join has none."""
+
+    group: str
+    user: str
+    ts: int | None = None
+
+
+class Greeting(NamedTuple):
+    """``payload`` is the greeting's JSON, ``last_ts`` the ts of its newest message or 0."""
+
+    payload: bytes
+    last_ts: int
+
+
+class GroupState(NamedTuple):
+    """What a group list shows of a group.
+
+    ``summary`` is its JSON, ``last_ts`` its newest message's ts or 0, ``expires_in`` the seconds
+    until the list expires, None when it does not.
+    """
+
+    summary: bytes
+    last_ts: int
+    expires_in: float | None
+
+
+class Store:
+    """All that fastimd keeps in Redis."""
+
+    def __init__(self, client: Client, config: Config, metrics: Metrics) -> None:
+        self._client = client
+        self._config = config
+        self._metrics = metrics
+
+    def append(self, group: str, user: str, info: str, on_appended: OnAppended) -> None:
+        """Send a message; ``on_appended`` is called with None when it is in Redis, else why not."""
+        settings = self._config.group_message
+        prefix = codec.message_prefix(group, user, info)
+        self._client.appender.append(
+            (_messages_key(group), f"fastimd:floor:{group}"),
+            (channel_of(group), prefix, settings.timeout, settings.max_length),
+            len(prefix),
+            on_appended,
+        )
+
+    async def greeting(self, group: str) -> Greeting:
+        """The last ``list_num`` messages and the list's length, of one moment."""
+        total, entries = await self._client.run_script(
+            scripts.TAIL, (_messages_key(group),), self._config.group_message.list_num
+        )
+        messages = self._readable(group, entries)
+        return Greeting(
+            codec.greeting((message for _, message in messages), total),
+            messages[-1][0] if messages else 0,
+        )
+
+    async def messages(self, group: str, start: int, stop: int) -> list[bytes]:
+        """Messages by list index as LRANGE takes it: both inclusive, negatives from the end."""
+        entries = await self._client.call("LRANGE", _messages_key(group), start, stop)
+        return [message for _, message in self._readable(group, entries)]
+
+    async def before(self, group: str, user: str, ts: int, count: int) -> list[bytes]:
+        """The ``count`` messages just before the one of ``user`` at ``ts``, oldest first."""
+        entries = await self._client.run_script(
+            scripts.BEFORE, (_messages_key(group),), user, ts, count
+        )
+        return [message for _, message in self._readable(group, entries)]
+
+    async def after(self, group: str, ts: int, count: int) -> list[tuple[int, bytes]]:
+        """The first ``count`` messages after ``ts``, oldest first, each with its ts."""
+        entries = await self._client.run_script(scripts.AFTER, (_messages_key(group),), ts, count)
+        return self._readable(group, entries)
+
+    async def group_states(self, groups: list[str]) -> list[GroupState]:
+        """What a group list shows of each of ``groups``, asked in one pipelined batch."""
+        states: dict[str, GroupState] = {}
+
+        async def ask(group: str) -> None:
+            states[group] = await self._group_state(group)
+
+        failures: list[StoreUnavailable] = []
+        try:
+            async with trio.open_nursery() as nursery:
+                for group in groups:
+                    nursery.start_soon(ask, group)
+        except* StoreUnavailable as unavailable:
+            failures.append(StoreUnavailable(str(unavailable.exceptions[0])))
+        if failures:
+            raise failures[0]
+        return [states[group] for group in groups]
+
+    async def _group_state(self, group: str) -> GroupState:
+        total, newest, expires_in = await self._client.run_script(
+            scripts.PEEK, (_messages_key(group),)
+        )
+        readable = self._readable(group, [newest] if newest else [])
+        last_ts, message = readable[0] if readable else (0, None)
+        return GroupState(
+            codec.group_summary(message, total),
+            last_ts,
+            expires_in / 1000 if expires_in >= 0 else None,
+        )
+
+    async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
+        """Delete the user's own message, if it is not older than ``recall_time_limit``."""
+        outcome: bytes = await self._client.run_script(
+            scripts.RECALL,
+            (_messages_key(group), f"fastimd:floor:{group}"),
+            user,
+            ts,
+            self._config.group_message.recall_time_limit * 1000,
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user, ts)),
+        )
+        return outcome.decode()  # type: ignore[return-value]
+
+    async def join(self, group: str, user: str) -> bool:
+        """Put a user into a group; False when they were in it."""
+        joined: int = await self._client.run_script(
+            scripts.JOIN,
+            (_groups_key(user),),
+            group,
+            codec.wrap(group),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user)),
+        )
+        return joined == 1
+
+    async def is_member(self, group: str, user: str) -> bool:
+        """Tell whether a user is in a group."""
+        return group in await self.groups_of(user)
+
+    async def groups_of(self, user: str) -> list[str]:
+        """The groups a user is in, in no order."""
+        members = await self._client.call("SMEMBERS", _groups_key(user))
+        return list(dict.fromkeys(codec.unwrap(member) for member in members))
+
+    async def log_in(self, user: str) -> str:
+        """Give a user a new token, valid for ``token_ttl`` seconds; an older one ends."""
+        token = secrets.token_hex(16)
+        await self._client.call("SET", _login_key(user), token, "EX", self._config.login.token_ttl)
+        return token
+
+    async def check_token(self, user: str, token: str) -> None:
+        """Check a user's token and renew its life.
+
+        Raises:
+            NotLoggedIn: it is not the user's token.
+        """
+        stored = await self._client.call("GET", _login_key(user))
+        if stored is None or not codec.same_token(stored, token):
+            raise NotLoggedIn(user)
+        await self._client.call("EXPIRE", _login_key(user), self._config.login.token_ttl)
+
+    def _readable(self, group: str, entries: list[bytes]) -> list[tuple[int, bytes]]:
+        messages = []
+        for entry in entries:
+            try:
+                messages.append(codec.read_entry(entry))
+            except codec.CorruptEntry as exc:
+                self._metrics.corrupt_entries += 1
+                log.warning("store.corrupt_entry", group=group, error=str(exc))
+        return messages
+
+
+def _messages_key(group: str) -> str:
+    return f"gml:{group}"
+
+
+def _groups_key(user: str) -> str:
+    return f"ugs:{user}"
+
+
+def _login_key(user: str) -> str:
+    return f"login:{user}"

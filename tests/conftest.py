@@ -1,0 +1,226 @@
+"""Real daemons for the tests: each a process of its own on a free port, with a real Redis."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from redis import Redis
+from trio_websocket import WebSocketConnection, open_websocket_url
+
+from fastimd.redis.embedded import find_server
+
+START_SECONDS = 20.0
+
+
+@dataclass
+class Daemon:
+    """A running daemon.
+
+    ``address`` is HOST:PORT of the public port, ``admin`` the URL of the admin address.
+    """
+
+    process: subprocess.Popen[bytes]
+    log_path: Path
+    address: str = ""
+    admin: str = ""
+    expected_status: int = 0
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def http(self) -> str:
+        return f"http://{self.address}"
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The log so far."""
+        text = self.log_path.read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        return [line for line in self.lines if line["event"] == name]
+
+    def chat_url(self, group: str = "1", user: str = "1", token: str = "t") -> str:
+        return f"ws://{self.address}/group/chat/{group}/{user}/{token}"
+
+    def list_url(self, user: str = "1", token: str = "t") -> str:
+        return f"ws://{self.address}/group/list/{user}/{token}"
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(timeout=20)
+
+
+def run_daemon(
+    tmp_path: Path, redis_url: str, wait_serving: bool = True, **settings: object
+) -> Daemon:
+    """Start a daemon; settings are ``section__key=value``."""
+    folder = Path(os.path.realpath(tmp_path)) / f"daemon-{time.monotonic_ns()}"
+    folder.mkdir()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")},
+        "FASTIMD_SERVER__BIND": "127.0.0.1:0",
+        "FASTIMD_ADMIN__BIND": "127.0.0.1:0",
+        "FASTIMD_REDIS__URL": redis_url,
+        "FASTIMD_LOG__FORMAT": "json",
+        "PYTHONWARNINGS": "error",
+        **{f"FASTIMD_{name.upper()}": str(value) for name, value in settings.items()},
+    }
+    log_path = folder / "log"
+    with log_path.open("wb") as log_file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastimd", "serve"],
+            cwd=folder,
+            env=environment,
+            stderr=log_file,
+            stdin=subprocess.DEVNULL,
+        )
+    daemon = Daemon(process, log_path)
+    if wait_serving:
+        serving = wait_for(lambda: daemon.events("daemon.serving"), daemon, START_SECONDS)[0]
+        daemon.address = serving["page"].removeprefix("http://").partition("/")[0]
+        daemon.admin = serving["admin"]
+    return daemon
+
+
+def wait_for(
+    condition: Callable[[], Any], daemon: Daemon | None = None, seconds: float = 10.0
+) -> Any:
+    """Wait until ``condition()`` is true, and return it; fail with the daemon's log."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        ended = daemon is not None and daemon.process.poll() is not None
+        if ended or time.monotonic() > deadline:
+            said = daemon.log_path.read_text() if daemon is not None else ""
+            pytest.fail(f"not within {seconds} s (daemon ended: {ended})\n{said[-4000:]}")
+        time.sleep(0.01)
+    return value
+
+
+@contextmanager
+def run_redis(executable: str, folder: Path, *options: str) -> Iterator[str]:
+    """A redis-server of the test's own; yields its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [executable, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
+        + list(options),
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        with Redis(port=port) as client:
+            wait_for(lambda: _answers(client))
+        yield f"redis://127.0.0.1:{port}/0"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(client: Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except OSError:
+        return False
+    except Exception as exc:
+        if type(exc).__name__ in ("ConnectionError", "BusyLoadingError"):
+            return False
+        raise
+
+
+def redis_servers() -> list[str]:
+    """Every redis-server on the machine: PATH's, and the wheel's."""
+    found = [shutil.which("redis-server"), *_wheel_server()]
+    servers = [server for server in found if server is not None]
+    return list({os.path.realpath(server): server for server in servers}.values())
+
+
+def _wheel_server() -> list[str]:
+    from fastimd.redis.embedded import _server_in_wheel
+
+    server = _server_in_wheel()
+    return [str(server)] if server is not None else []
+
+
+@pytest.fixture(scope="session", params=redis_servers() or [None])
+def redis_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """The URL of a running Redis, one for each redis-server of the machine."""
+    executable = request.param or str(find_server())
+    with run_redis(executable, tmp_path_factory.mktemp("redis")) as url:
+        yield url
+
+
+@pytest.fixture
+def redis_url(redis_server: str) -> str:
+    """The URL of an empty Redis."""
+    with Redis.from_url(redis_server) as client:
+        client.flushall()
+    return redis_server
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    """A client of the Redis that the daemons use."""
+    with Redis.from_url(redis_url) as client:
+        yield client
+
+
+StartDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
+    """Start daemons on one Redis; at the end each must stop cleanly, with no crash in its log."""
+    daemons: list[Daemon] = []
+
+    def start(**settings: object) -> Daemon:
+        daemons.append(run_daemon(tmp_path, redis_url, **settings))
+        return daemons[-1]
+
+    yield start
+    try:
+        for daemon in daemons:
+            assert daemon.stop() == daemon.expected_status, daemon.log_path.read_text()[-4000:]
+            assert not daemon.events("connection.crashed")
+    finally:
+        for daemon in daemons:
+            if daemon.process.poll() is None:
+                daemon.process.kill()
+                daemon.process.wait()
+
+
+@pytest.fixture
+def daemon(start_daemon: StartDaemon) -> Daemon:
+    """One daemon with default settings."""
+    return start_daemon()
+
+
+@asynccontextmanager
+async def connect(url: str, **options: Any) -> AsyncIterator[WebSocketConnection]:
+    """An independent client's socket, with a deadline on everything."""
+    with trio.fail_after(20):
+        async with open_websocket_url(url, **options) as connection:
+            yield connection
+
+
+async def receive(connection: WebSocketConnection) -> Any:
+    """The next text frame, parsed; the failed-token frame ``440`` comes as the number 440."""
+    with trio.fail_after(10):
+        return json.loads(await connection.get_message())

@@ -1,0 +1,37 @@
+"""Chat sockets, through an independent client, on whole daemons."""
+
+from __future__ import annotations
+
+from conftest import Daemon, StartDaemon, connect, receive
+
+
+async def test_two_daemons_are_one_chat(start_daemon: StartDaemon) -> None:
+    """Members on two daemons get the same messages, the sender too."""
+    first, second = start_daemon(), start_daemon()
+    async with (
+        connect(first.chat_url(user="ann")) as ann,
+        connect(second.chat_url(user="bob")) as bob,
+    ):
+        assert await receive(ann) == {"list": [], "total": 0}
+        assert await receive(bob) == {"list": [], "total": 0}
+        await ann.send_message("你好 <b>")
+        message = await receive(ann)
+        assert list(message) == ["groupId", "userId", "info", "ts"]
+        assert (message["groupId"], message["userId"], message["info"]) == ("1", "ann", "你好 <b>")
+        assert await receive(bob) == message
+        await bob.send_message("hi")
+        answer = await receive(bob)
+        assert answer["ts"] > message["ts"]
+        assert await receive(ann) == answer
+
+
+async def test_a_comer_is_greeted_with_the_last_messages(daemon: Daemon) -> None:
+    """The greeting has the messages said before, oldest first, and the total."""
+    async with connect(daemon.chat_url()) as ann:
+        await receive(ann)
+        said = []
+        for number in range(3):
+            await ann.send_message(str(number))
+            said.append(await receive(ann))
+        async with connect(daemon.chat_url(user="2")) as bob:
+            assert await receive(bob) == {"list": said, "total": 3}
