@@ -40,6 +40,8 @@ from .store import Store
 DRAIN_PACE_SECONDS = 0.005
 """The longest pause between two sockets that are told to go."""
 ADMIN_CONNECTIONS = 64
+APPENDS_SECONDS = 2.0
+"""How long Redis may still take to answer appends when everybody has gone."""
 
 log = structlog.get_logger("fastimd.daemon")
 
@@ -96,7 +98,8 @@ async def serve(config: Config) -> None:
                     await _start(front_floor, "http", http.run_lifespan)
                     admin = await _open_admin(config, front_floor, metrics, client, relay, stop)
                     await _serve_public(config, around, http, stop, admin)
-                    await _wait_appended(client)
+                    with trio.move_on_after(APPENDS_SECONDS):
+                        await client.appender.wait_all_answered()
     log.info("daemon.stopped")
 
 
@@ -136,15 +139,8 @@ async def _drain(seconds: float, around: Surroundings, door: Door) -> None:
         for session in sessions:
             session.close(1001, "going away")
             await trio.sleep(pace)
-        while around.sessions:
-            await trio.sleep(0.02)
+        await around.sessions.wait_empty()
     door.close_all()
-
-
-async def _wait_appended(client: Client) -> None:
-    with trio.move_on_after(2):
-        while client.appender.held:
-            await trio.sleep(0.01)
 
 
 async def _open_admin(

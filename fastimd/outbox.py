@@ -31,6 +31,7 @@ class Outbox:
 
     __slots__ = (
         "_closed",
+        "_emptied",
         "_limit",
         "_nursery",
         "_on_overflow",
@@ -56,6 +57,7 @@ class Outbox:
         self._on_overflow = on_overflow
         self._queue: list[bytes] = []
         self._closed = False
+        self._emptied: trio.Event | None = None
         self.queued = 0
         self.messages = 0
 
@@ -81,12 +83,13 @@ class Outbox:
         """Forget what is queued and take nothing more."""
         self._closed = True
         self._queue.clear()
-        self.queued = 0
+        self._set_queued(0)
 
     async def wait_empty(self) -> None:
         """Wait until the kernel has everything, or the outbox is closed."""
-        while self.queued:
-            await trio.sleep(0.01)
+        if self.queued:
+            self._emptied = self._emptied or trio.Event()
+            await self._emptied.wait()
 
     def _enqueue(self, data: bytes) -> None:
         self._queue.append(data)
@@ -114,4 +117,10 @@ class Outbox:
             self.close()
             return
         self._queue = [waiting[sent:]] if sent < len(waiting) else []
-        self.queued = len(waiting) - sent
+        self._set_queued(len(waiting) - sent)
+
+    def _set_queued(self, size: int) -> None:
+        self.queued = size
+        if not size and self._emptied is not None:
+            self._emptied.set()
+            self._emptied = None

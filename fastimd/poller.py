@@ -50,11 +50,13 @@ class _Watched:
 class _User:
     """A user with a list socket here."""
 
-    __slots__ = ("groups", "name", "outboxes")
+    __slots__ = ("groups", "name", "outboxes", "watchers")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.outboxes: set[Outbox] = set()
+        self.watchers = 0
+        # When each outbox got its last push.
+        self.outboxes: dict[Outbox, float] = {}
         self.groups: set[_Watched] = set()
 
     def frame(self) -> bytes:
@@ -78,6 +80,7 @@ class Poller:
         self._users: dict[str, _User] = {}
         self._groups: dict[str, _Watched] = {}
         self._joined: set[_User] = set()
+        self._owed: dict[Outbox, _User] = {}
         self._expiring: list[tuple[float, str]] = []
         self._sweep_now = False
         self.dirty: set[_Watched] = set()
@@ -89,18 +92,22 @@ class Poller:
         Raises:
             StoreUnavailable: the groups cannot be read now.
         """
-        user = self._users.setdefault(name, _User(name))
+        user = self._users.get(name)
+        if user is None:
+            user = self._users[name] = _User(name)
+        user.watchers += 1
         try:
             await self._refresh_user(user)
             await self._ask([group for group in user.groups if group.state is UNKNOWN])
             if user.groups:
                 outbox.push(user.frame())
                 outbox.messages += 1
-            user.outboxes.add(outbox)
+            user.outboxes[outbox] = trio.current_time()
             yield
         finally:
-            user.outboxes.discard(outbox)
-            if not user.outboxes and self._users.get(name) is user:
+            user.outboxes.pop(outbox, None)
+            user.watchers -= 1
+            if not user.watchers:
                 self._forget(user)
 
     def receive_event(self, payload: bytes) -> None:
@@ -144,15 +151,25 @@ class Poller:
         dirty, self.dirty = self.dirty, set()
         for group in await self._ask([group for group in dirty if group.users]):
             changed |= group.users
-        for user in changed:
-            self._push(user)
+        self._owed.update((outbox, user) for user in changed for outbox in user.outboxes)
+        self._push_owed()
 
-    def _push(self, user: _User) -> None:
-        frame = user.frame()
-        for outbox in user.outboxes:
-            outbox.push(frame)
-            outbox.messages += 1
-        self._metrics.group_list_pushes += len(user.outboxes)
+    def _push_owed(self) -> None:
+        """Push to those whose last push is ``update_rate`` ago; the others' turn will come."""
+        now = trio.current_time()
+        frames: dict[_User, bytes] = {}
+        for outbox, user in list(self._owed.items()):
+            pushed_at = user.outboxes.get(outbox)
+            if pushed_at is not None and now - pushed_at < self._update_rate:
+                continue
+            del self._owed[outbox]
+            if pushed_at is not None:
+                if user not in frames:
+                    frames[user] = user.frame()
+                outbox.push(frames[user])
+                outbox.messages += 1
+                user.outboxes[outbox] = now
+                self._metrics.group_list_pushes += 1
 
     async def _ask(self, groups: list[_Watched]) -> list[_Watched]:
         """Ask Redis about groups; return those that changed."""
@@ -182,7 +199,8 @@ class Poller:
         names = set(await self._store.groups_of(user.name))
         known = {group.name for group in user.groups}
         for name in names - known:
-            await self._watch(name, user)
+            if user.watchers:
+                await self._watch(name, user)
         for group in [group for group in user.groups if group.name not in names]:
             self._unwatch(group, user)
         return names != known

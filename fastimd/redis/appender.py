@@ -67,11 +67,13 @@ class Appender:
         self._connection: Connection | None = None
         self._unanswered: deque[_Append] = deque()
         self._held_bytes = 0
+        self._all_answered: trio.Event | None = None
 
-    @property
-    def held(self) -> int:
-        """How many appends have no answer yet."""
-        return len(self._unanswered)
+    async def wait_all_answered(self) -> None:
+        """Wait until the fate of every append is known."""
+        if self._unanswered:
+            self._all_answered = self._all_answered or trio.Event()
+            await self._all_answered.wait()
 
     def append(
         self,
@@ -157,3 +159,6 @@ class Appender:
         append = self._unanswered.popleft()
         self._held_bytes -= append.size
         append.on_appended(failure)
+        if not self._unanswered and self._all_answered is not None:
+            self._all_answered.set()
+            self._all_answered = None

@@ -40,6 +40,7 @@ class Reconnecting:
         self._address = address
         self._backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
         self._failures = 0
+        self._was_connected = False
         self._logged_at = -LOG_INTERVAL
         self.last_error: str | None = "not connected yet"
 
@@ -47,16 +48,17 @@ class Reconnecting:
         """The connection is in use."""
         log.info("redis.connected", purpose=self._purpose, address=str(self._address))
         self._failures = 0
+        self._was_connected = True
         self.last_error = None
 
     async def wait_after(self, failure: Exception) -> None:
         """Say why the connection is not there, and wait before the next attempt.
 
         Raises:
-            StartupError: Redis refuses the login; another attempt would end the same.
+            StartupError: Redis refuses the very first login.
         """
         self.last_error = str(failure) or type(failure).__name__
-        if isinstance(failure, exceptions.AuthenticationError):
+        if isinstance(failure, exceptions.AuthenticationError) and not self._was_connected:
             raise StartupError(f"redis.url: {self._address} refuses the login: {failure}")
         if trio.current_time() - self._logged_at >= LOG_INTERVAL:
             self._logged_at = trio.current_time()

@@ -55,7 +55,27 @@ class Surroundings:
     poller: Poller
     metrics: Metrics
     keepalive: Keepalive
-    sessions: set[Session] = field(default_factory=set)
+    sessions: Sessions = field(default_factory=lambda: Sessions())
+
+
+class Sessions(set["Session"]):
+    """The sockets that are open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._emptied = trio.Event()
+
+    def remove(self, session: Session) -> None:
+        """Take out a socket that has ended."""
+        super().remove(session)
+        if not self:
+            self._emptied.set()
+            self._emptied = trio.Event()
+
+    async def wait_empty(self) -> None:
+        """Wait until the last socket has ended."""
+        if self:
+            await self._emptied.wait()
 
 
 class Session:
@@ -66,6 +86,7 @@ class Session:
         "_connection",
         "_ended",
         "_fragments",
+        "_heard_eof",
         "_metrics",
         "_protocol",
         "_scope",
@@ -93,6 +114,7 @@ class Session:
         )
         self._fragments: list[bytes] = []
         self._ended = False
+        self._heard_eof = False
         self.outbox = Outbox(
             connection.send,
             partial(trio.lowlevel.wait_writable, connection),
@@ -158,8 +180,8 @@ class Session:
             await self.outbox.wait_empty()
             try:
                 self._connection.shutdown(socket.SHUT_WR)
-                while not self._ended and await self._read():
-                    pass
+                while not self._heard_eof:
+                    self._heard_eof = not await self._read()
             except OSError:
                 return  # the client has already gone
 
@@ -193,7 +215,7 @@ class Session:
                 self._take_frame(frame, texts)
         else:
             self._protocol.receive_eof()
-            self._ended = True
+            self._ended = self._heard_eof = True
         self._write_protocol()
         return texts
 
@@ -256,8 +278,8 @@ async def run_session(
             log.warning("socket.store_unavailable", error=str(exc))
         await session.wait_closed()
     finally:
-        around.sessions.discard(session)
         await session.finish()
+        around.sessions.remove(session)
         session.outbox.close()
         code, reason = session.outcome()
         around.metrics.count_close(code)

@@ -21,7 +21,7 @@ const TEXTS = {
     user: "User",
     token: "Token",
     address: "Address",
-    addressHelp: "Made of the fields above; you may also edit it by hand.",
+    addressHelp: "Made of the group, user and token; you may also edit it by hand.",
     connect: "Connect",
     disconnect: "Disconnect",
     password: "Password",
@@ -87,7 +87,7 @@ const TEXTS = {
     user: "用户 ID",
     token: "令牌",
     address: "地址",
-    addressHelp: "由以上各项拼成，也可以直接修改。",
+    addressHelp: "由群组、用户和令牌拼成，也可以直接修改。",
     connect: "连接",
     disconnect: "断开",
     password: "密码",
@@ -264,7 +264,6 @@ const calendar = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyl
 
 let waiting = [];
 let flushTimer = null;
-let following = true;
 
 function make(tag, className, ...children) {
   const element = document.createElement(tag);
@@ -301,17 +300,18 @@ function flushLog() {
 
 // The newest entry stays in sight for those who have not scrolled up to read.
 function keepFollowing() {
-  if (following) log.scrollTop = log.scrollHeight;
+  if (log.classList.contains("following")) log.scrollTop = log.scrollHeight;
 }
 
 function noticeScroll() {
-  following = log.scrollHeight - log.scrollTop - log.clientHeight < 8;
+  const below = log.scrollHeight - log.scrollTop - log.clientHeight;
+  log.classList.toggle("following", below < 8);
 }
 
 function clearLog() {
   waiting = [];
   log.replaceChildren();
-  following = true;
+  log.classList.add("following");
 }
 
 function note(key, values, ...more) {
