@@ -57,15 +57,12 @@ def _find(exc: BaseException, kind: type[BaseException]) -> BaseException | None
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastimd", description="A group-chat daemon.")
     parser.add_argument("--version", action="version", version=f"fastimd {__version__}")
+    config_help = "settings (default: ./fastimd.toml, then /etc/fastimd/fastimd.toml)"
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--config",
-        type=Path,
-        default=argparse.SUPPRESS,
-        metavar="PATH",
-        help="settings (default: ./fastimd.toml, then /etc/fastimd/fastimd.toml, then built in)",
+        "--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help=config_help
     )
-    parser.add_argument("--config", type=Path, default=None, metavar="PATH", help=argparse.SUPPRESS)
+    parser.add_argument("--config", type=Path, metavar="PATH", help=config_help)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("serve", parents=[shared], help="run the daemon (the default)")
     commands.add_parser("check", parents=[shared], help="validate the configuration")

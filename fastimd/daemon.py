@@ -88,6 +88,7 @@ async def serve(config: Config) -> None:
                 relay, hub, poller = _build_hub(config, client.address, store, metrics)
                 relay_floor.start_soon(_supervise, "relay", relay.run)
                 relay_floor.start_soon(_supervise, "poller", poller.run)
+                admin = await _open_admin(config, relay_floor, metrics, client, relay, stop)
                 await client.wait_connected()
                 await relay.wait_connected()
                 keepalive = Keepalive(config.socket.ping_interval, config.socket.ping_timeout)
@@ -96,7 +97,6 @@ async def serve(config: Config) -> None:
                 async with _floor() as front_floor:
                     front_floor.start_soon(_supervise, "keepalive", keepalive.run)
                     await _start(front_floor, "http", http.run_lifespan)
-                    admin = await _open_admin(config, front_floor, metrics, client, relay, stop)
                     await _serve_public(config, around, http, stop, admin)
                     with trio.move_on_after(APPENDS_SECONDS):
                         await client.appender.wait_all_answered()

@@ -128,14 +128,14 @@ class HeadReader:
             Refused: it is too long, too slow or malformed.
             OSError: the connection broke.
         """
+        data = b""
         with trio.move_on_after(wait_seconds):
             data = await self.receive()
-            if not data:
-                return None
-            with trio.move_on_after(HEAD_SECONDS):
-                return await self._complete(data)
-            raise Refused(408, "the request head took too long")
-        return None
+        if not data:
+            return None
+        with trio.move_on_after(HEAD_SECONDS):
+            return await self._complete(data)
+        raise Refused(408, "the request head took too long")
 
     async def _complete(self, data: bytes) -> Head | None:
         while (end := data.find(_END)) < 0:

@@ -67,8 +67,13 @@ class _Group:
         self.arrivals.pop(outbox, None)
         self._forget_recent()
 
-    def serve_arrivals(self, batch: list[tuple[int, bytes]]) -> None:
-        """Give the batch's newer frames to the arrivals; who got one is a member from now on."""
+    def serve_arrivals(self, batch: list[tuple[int, bytes]]) -> int:
+        """Give the batch's newer frames to the arrivals; who got one is a member from now on.
+
+        Returns:
+            How many frames were given.
+        """
+        given = 0
         for outbox, known in list(self.arrivals.items()):
             if known is None:
                 continue
@@ -76,8 +81,10 @@ class _Group:
             if frames:
                 outbox.push(b"".join(frames))
                 outbox.messages += len(frames)
+                given += len(frames)
                 del self.arrivals[outbox]
                 self.members[outbox] = self.delivered
+        return given
 
     def _forget_recent(self) -> None:
         if self.recent and None not in self.arrivals.values():
@@ -150,7 +157,7 @@ class Hub:
         members = tuple(group.members)
         group.delivered += len(batch)
         if group.arrivals:
-            group.serve_arrivals(batch)
+            self._metrics.deliveries += group.serve_arrivals(batch)
         frames = batch[0][1] if len(batch) == 1 else b"".join([frame for _, frame in batch])
         for start in range(0, len(members), MEMBERS_A_TURN):
             for outbox in members[start : start + MEMBERS_A_TURN]:

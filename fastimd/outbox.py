@@ -88,7 +88,8 @@ class Outbox:
     async def wait_empty(self) -> None:
         """Wait until the kernel has everything, or the outbox is closed."""
         if self.queued:
-            self._emptied = self._emptied or trio.Event()
+            if self._emptied is None:
+                self._emptied = trio.Event()
             await self._emptied.wait()
 
     def _enqueue(self, data: bytes) -> None:

@@ -131,18 +131,19 @@ class Poller:
         swept_at = trio.current_time()
         while True:
             await trio.sleep(self._update_rate)
-            if self._sweep_now or trio.current_time() - swept_at >= SWEEP_SECONDS:
+            now = trio.current_time()
+            if self._sweep_now or now - swept_at >= SWEEP_SECONDS:
                 self._sweep_now = False
-                swept_at = trio.current_time()
+                swept_at = now
                 self.dirty.update(self._groups.values())
                 self._joined.update(self._users.values())
             try:
-                await self._poll()
+                await self._poll(now)
             except StoreUnavailable:
                 self._sweep_now = True  # the connection says why
 
-    async def _poll(self) -> None:
-        self._collect_expired()
+    async def _poll(self, now: float) -> None:
+        self._collect_expired(now)
         joined, self._joined = self._joined, set()
         changed: set[_User] = set()
         for user in joined:
@@ -152,11 +153,10 @@ class Poller:
         for group in await self._ask([group for group in dirty if group.users]):
             changed |= group.users
         self._owed.update((outbox, user) for user in changed for outbox in user.outboxes)
-        self._push_owed()
+        self._push_owed(now)
 
-    def _push_owed(self) -> None:
+    def _push_owed(self, now: float) -> None:
         """Push to those whose last push is ``update_rate`` ago; the others' turn will come."""
-        now = trio.current_time()
         frames: dict[_User, bytes] = {}
         for outbox, user in list(self._owed.items()):
             pushed_at = user.outboxes.get(outbox)
@@ -187,8 +187,7 @@ class Poller:
             due = trio.current_time() + group.state.expires_in
             heapq.heappush(self._expiring, (due, group.name))
 
-    def _collect_expired(self) -> None:
-        now = trio.current_time()
+    def _collect_expired(self, now: float) -> None:
         while self._expiring and self._expiring[0][0] <= now:
             group = self._groups.get(heapq.heappop(self._expiring)[1])
             if group is not None:

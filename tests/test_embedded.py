@@ -66,13 +66,20 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 async def call(socket_path: Path, *words: str) -> Any:
-    """The reply of the server to one command."""
+    """The reply of the server to one command.
+
+    Raises:
+        OSError: nobody answers there.
+    """
     parts = [f"${len(word.encode())}\r\n{word}\r\n" for word in words]
     reader = hiredis.Reader(encoding="utf-8", notEnoughData=...)
     async with await trio.open_unix_socket(socket_path) as stream:
         await stream.send_all(f"*{len(words)}\r\n{''.join(parts)}".encode())
         while (reply := reader.gets()) is ...:
-            reader.feed(await stream.receive_some())
+            chunk = await stream.receive_some()
+            if not chunk:
+                raise ConnectionResetError(f"{socket_path} was closed")
+            reader.feed(chunk)
     return reply
 
 
@@ -140,8 +147,8 @@ async def test_killed_server_is_restarted(server: Path, tmp_path: Path, log: lis
         async def answers_anew() -> bool:
             if not is_gone(first):
                 return False
-            with contextlib.suppress(OSError):
-                return await call(socket_path, "PING") == "PONG"
+            with contextlib.suppress(OSError, trio.BrokenResourceError):
+                return bool(await call(socket_path, "PING") == "PONG")
             return False
 
         await wait_until(answers_anew)
@@ -265,7 +272,7 @@ async def open_orphan(data_dir: Path, server: Path, *, frozen: bool = False) -> 
     async with daemon.stdout:
         try:
             with trio.fail_after(20):
-                assert await daemon.stdout.receive_some() == b"ready\n"
+                assert (await daemon.stdout.receive_some()).startswith(b"ready")
                 await call(data_dir / "redis.sock", "RPUSH", "gml:1", "kept")
                 orphan = Orphan(await process_id(data_dir / "redis.sock"))
             if frozen:
@@ -527,6 +534,53 @@ async def test_output_never_stops_a_server(
     assert (tmp_path / "starts.clean").exists()
     lines = [entry["line"] for entry in log if entry["event"] == "redis.server"]
     assert lines == ["starting " + "x" * 100] * 3000 + ["stopping " + "x" * 100] * 3000
+
+
+async def test_reason_is_the_last_warning(tmp_path: Path, stand_in: Callable[[str], Path]) -> None:
+    """The error of a failed start holds the last line that is a warning, not mere progress."""
+    failing = stand_in(
+        """
+        print("7:M 23 Nov 2026 10:54:47.171 # Can't open the append-only file")
+        print("7:M 23 Nov 2026 10:54:47.172 * Removing the unix socket file.")
+        sys.exit(1)
+        """
+    )
+    with pytest.raises(StartupError, match="exit status 1: Can't open the append-only file$"):
+        await serve_embedded(tmp_path, executable=failing)
+
+
+async def test_last_words_are_read_after_the_end(
+    tmp_path: Path, stand_in: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes out of the pipe after the exit is read too, but not waited for without end."""
+    monkeypatch.setattr(embedded, "REST_SECONDS", 1.0)
+    failing = stand_in(
+        """
+        if os.fork():
+            os._exit(1)
+        time.sleep(0.3)
+        print("last words", end="", flush=True)
+        time.sleep(5)
+        """
+    )
+    with trio.fail_after(4), pytest.raises(StartupError, match="exit status 1: last words"):
+        await serve_embedded(tmp_path, executable=failing)
+
+
+async def test_nothing_stays_open(server: Path, tmp_path: Path) -> None:
+    """A start, a restart and a stop leave no descriptor behind."""
+    open_before = os.listdir("/proc/self/fd")
+    async with trio.open_nursery() as nursery:
+        socket_path = await nursery.start(partial(serve_embedded, tmp_path, executable=server))
+        pid = await process_id(socket_path)
+        os.kill(pid, signal.SIGKILL)
+
+        async def gone() -> bool:
+            return is_gone(pid)
+
+        await wait_until(gone)
+        nursery.cancel_scope.cancel()
+    assert os.listdir("/proc/self/fd") == open_before
 
 
 async def test_server_that_cannot_be_restarted_ends_the_daemon(

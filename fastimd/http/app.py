@@ -204,7 +204,7 @@ async def _text(name: str) -> str:
 async def _integer(name: str, *, least: int = -MAX_TS) -> int:
     value = await _text(name)
     try:
-        number = int(value) if value.isascii() else None
+        number = int(value) if value.isascii() and "_" not in value else None
     except ValueError:
         number = None
     if number is None or not least <= number <= MAX_TS:

@@ -72,7 +72,8 @@ class Appender:
     async def wait_all_answered(self) -> None:
         """Wait until the fate of every append is known."""
         if self._unanswered:
-            self._all_answered = self._all_answered or trio.Event()
+            if self._all_answered is None:
+                self._all_answered = trio.Event()
             await self._all_answered.wait()
 
     def append(

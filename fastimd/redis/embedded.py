@@ -296,8 +296,6 @@ class _Server:
             *lines, self.unfinished = (self.unfinished + chunk).split(b"\n")
             for line in lines:
                 self.keep_line(line)
-        self.keep_line(self.unfinished)
-        self.unfinished = b""
 
     def keep_line(self, line: bytes) -> None:
         text = line.decode(errors="backslashreplace").rstrip()
@@ -323,12 +321,13 @@ class _Server:
             scope.cancel()
 
     async def aclose(self) -> None:
-        """End the process if it lives, in good order or at last by force."""
+        """End the process if it lives, in good order or at last by force; close the pipe."""
         try:
             if self.process.returncode is None:
                 await self.stop()
         finally:
             self.output.close()
+            self.keep_line(self.unfinished)
 
     async def stop(self) -> None:
         with trio.move_on_after(STOP_SECONDS, shield=True):

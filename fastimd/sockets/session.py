@@ -276,6 +276,9 @@ async def run_session(
         except StoreUnavailable as exc:
             session.close(1013, "try again later")
             log.warning("socket.store_unavailable", error=str(exc))
+        except Exception:
+            session.close(1011, "internal error")
+            raise  # the door logs it
         await session.wait_closed()
     finally:
         await session.finish()

@@ -13,7 +13,9 @@ if age > tonumber(ARGV[3]) then
 end
 if index == redis.call('LLEN', KEYS[1]) - 1 then
   -- The next message must not get this ts again, even if the list ran ahead of the clock.
-  redis.call('SET', KEYS[2], string.format('%.0f', ts), 'PX', math.max(0, -age) + 1000)
+  local floor = math.max(ts, tonumber(redis.call('GET', KEYS[2]) or 0))
+  local ahead = math.max(0, floor - ts - age)
+  redis.call('SET', KEYS[2], string.format('%.0f', floor), 'PX', ahead + 1000)
 end
 redis.call('LREM', KEYS[1], -1, entry)
 redis.call('PUBLISH', ARGV[4], ARGV[5])

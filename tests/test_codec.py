@@ -1,0 +1,176 @@
+"""Messages, ids and frames as bytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from websockets.frames import TEXT, Frame
+from websockets.streams import StreamReader
+
+from fastimd import codec
+from fastimd.errors import BadParameter
+
+PLAIN = b'{"groupId":"1","userId":"3","info":"hello","ts":1648368380132}'
+
+
+def complete(info: str, ts: int = 7, *, group: str = "1", user: str = "3") -> bytes:
+    """A message as the append script leaves it."""
+    return codec.message_prefix(group, user, info) + b"%d}" % ts
+
+
+def test_a_message_is_compact_json_in_the_order_of_the_wire() -> None:
+    """The prefix completed with a ts is the very text of the wire."""
+    assert complete("hello", 1648368380132) == PLAIN
+
+
+def test_a_plain_entry_is_handed_on_as_it_is() -> None:
+    """Reading a plain entry yields its ts and the same bytes."""
+    assert codec.read_entry(PLAIN) == (1648368380132, PLAIN)
+
+
+def test_a_wrapped_entry_comes_out_plain() -> None:
+    """What the Java server stored as a JSON string is unwrapped."""
+    assert codec.read_entry(codec.wrap(PLAIN.decode())) == (1648368380132, PLAIN)
+
+
+@pytest.mark.parametrize(
+    "info",
+    ['"ts":5}', 'x","ts":5}', '\\","ts":5}', '{"groupId":"9","ts":5}', "\\", '"', "你好\n\u2028", ""],
+)
+def test_no_text_passes_for_a_ts(info: str) -> None:
+    """Whatever the text holds, the ts is the message's own, in both forms."""
+    stored = complete(info, 1648368380132)
+    for form in (stored, codec.wrap(stored.decode())):
+        ts, plain = codec.read_entry(form)
+        assert ts == 1648368380132
+        assert json.loads(plain)["info"] == info
+        assert codec.decode_message(form) == codec.Message("1", "3", info, ts)
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b'{"ts":9,"info":"a","userId":"3","groupId":"1"}',
+        b'{"groupId":"1","ts":9,"info":"\\"ts\\":5}","userId":"3"}',
+        b'{"groupId": "1", "userId": "3", "info": "a", "ts": 9}',
+        b'{"groupId":1,"userId":3,"info":"a","ts":9}',
+    ],
+)
+def test_any_order_spacing_and_number_ids_are_read(stored: bytes) -> None:
+    """A foreign writer's JSON is read by its meaning and comes out in the order of the wire."""
+    ts, plain = codec.read_entry(stored)
+    assert ts == 9
+    assert list(json.loads(plain)) == ["groupId", "userId", "info", "ts"]
+    assert json.loads(plain)["groupId"] == "1"
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        b"",
+        b"garbage",
+        b"\xff\xfe",
+        b"[]",
+        b"5",
+        b'"',
+        b'""',
+        b'"text"',
+        b'{"groupId":"1","userId":"3","info":"a"}',
+        b'{"groupId":"1","userId":"3","info":"a","ts":"9"}',
+        b'{"groupId":"1","userId":"3","info":"a","ts":9',
+        b'{"groupId":"1","userId":"3","info":5,"ts":1.5}',
+    ],
+)
+def test_a_corrupt_entry_raises(stored: bytes) -> None:
+    """What is no message is refused with the one exception for it."""
+    with pytest.raises(codec.CorruptEntry):
+        codec.read_entry(stored)
+    with pytest.raises(codec.CorruptEntry):
+        codec.decode_message(stored)
+
+
+@pytest.mark.parametrize("value", ["1", "你好", 'a"b\\c', "tab\t", ""])
+def test_unwrap_undoes_wrap_and_leaves_the_plain_form(value: str) -> None:
+    """Both forms of a value read the same."""
+    assert codec.unwrap(codec.wrap(value)) == value
+    assert codec.unwrap(value.encode()) == value
+
+
+def test_wrap_is_the_form_of_the_java_server() -> None:
+    """A wrapped value is a JSON string."""
+    assert codec.wrap("12") == b'"12"'
+    assert codec.wrap('{"a":1}') == b'"{\\"a\\":1}"'
+
+
+def test_quotes_that_are_no_json_string_are_left() -> None:
+    """A value that only looks wrapped is taken as it is."""
+    assert codec.unwrap(b'"a"b"') == '"a"b"'
+    assert codec.unwrap(b'"') == '"'
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+def test_a_text_frame_is_what_another_parser_reads(size: int) -> None:
+    """At each boundary of the length field the frame is unmasked, final and of the right size."""
+    payload = b"x" * size
+    stream = StreamReader()
+    stream.feed_data(codec.text_frame(payload))
+    stream.feed_eof()
+    parse = Frame.parse(stream.read_exact, mask=False)
+    with pytest.raises(StopIteration) as parsed:
+        next(parse)
+    frame = parsed.value.value
+    assert (frame.opcode, frame.fin, bytes(frame.data)) == (TEXT, True, payload)
+    with pytest.raises(StopIteration) as at_eof:
+        next(stream.at_eof())
+    assert at_eof.value.value is True, "bytes are left over"
+
+
+@pytest.mark.parametrize(("size", "header"), [(125, 2), (126, 4), (65535, 4), (65536, 10)])
+def test_a_text_frame_has_the_shortest_header(size: int, header: int) -> None:
+    """RFC 6455 asks for the minimal length encoding."""
+    assert len(codec.text_frame(bytes(size))) == header + size
+
+
+@pytest.mark.parametrize("value", ["1", "ann", "张三", "a b", "a/b", "{x}", "😀", "x" * 128])
+def test_ids_of_any_script_are_taken(value: str) -> None:
+    """A printable id is returned as it is."""
+    assert codec.check_id("userId", value) == value
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", " a", "a ", "x" * 129, "a\nb", "a\x00", "\x1b[31m", "\x9b1m", "a\u202eb"]
+)
+def test_other_ids_are_refused_by_name(value: str) -> None:
+    """Control characters, spaces at the ends and long ids raise, naming the parameter."""
+    with pytest.raises(BadParameter, match="^groupId: ") as refused:
+        codec.check_id("groupId", value)
+    assert refused.value.name == "groupId"
+    assert value.strip() == "" or value not in str(refused.value)
+
+
+def test_a_greeting_holds_the_messages_and_the_total() -> None:
+    """The greeting's JSON is compact, oldest first, and its total is the one given."""
+    assert codec.greeting([], 0) == b'{"list":[],"total":0}'
+    first, second = complete("a", 1), complete("b", 2)
+    assert codec.greeting([first, second], 9) == b'{"list":[%s,%s],"total":9}' % (first, second)
+
+
+def test_a_group_list_holds_the_newest_messages() -> None:
+    """A group without messages shows null."""
+    empty, full = codec.group_summary(None, 0), codec.group_summary(PLAIN, 3)
+    pushed = json.loads(codec.group_list([full, empty]))
+    assert pushed == [
+        {"newMessage": json.loads(PLAIN), "total": 3},
+        {"newMessage": None, "total": 0},
+    ]
+    assert codec.group_list([]) == b"[]"
+
+
+def test_a_token_is_compared_in_both_forms() -> None:
+    """The stored token may be wrapped; any other token differs, of whatever length or script."""
+    assert codec.same_token(b"abc", "abc")
+    assert codec.same_token(b'"abc"', "abc")
+    for other in ("", "ab", "abcd", "abC", '"abc', "äbc", "张"):
+        assert not codec.same_token(b"abc", other)
+        assert not codec.same_token(b'"abc"', other)

@@ -1,0 +1,127 @@
+"""The documents say what the code says: settings, log events, metrics and links."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastimd.config import settings
+from fastimd.metrics import Metrics
+
+ROOT = Path(__file__).parent.parent
+OPERATION = ROOT / "docs" / "OPERATION.md"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+LEVELS = {"exception": "error"} | {
+    level: level for level in ("debug", "info", "warning", "error", "critical")
+}
+
+
+def table_rows(document: Path, name: str, columns: int) -> list[list[str]]:
+    """Cells of the rows of that many whose first one is ``name``, a pattern, in backquotes."""
+    rows = [
+        [cell.strip() for cell in line.strip().strip("|").split("|")]
+        for line in document.read_text().splitlines()
+        if re.match(rf"\| `{name}` \|", line)
+    ]
+    return [[row[0].strip("`"), *row[1:]] for row in rows if len(row) == columns]
+
+
+def calls() -> Iterator[tuple[ast.Call, str, str]]:
+    """Every ``receiver.method("name", …)`` in the code: the call, the method and the name."""
+    for path in sorted((ROOT / "fastimd").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(attr=method), args=[ast.Constant(value=str(name)), *_]
+                ):
+                    yield node, method, name
+
+
+def logged_events() -> dict[str, tuple[set[str], set[str]]]:
+    """Every event in the code, with its levels and its fields."""
+    events: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for call, method, name in calls():
+        assert isinstance(call.func, ast.Attribute)
+        receiver = call.func.value
+        if isinstance(receiver, ast.Name) and receiver.id == "log" and method in LEVELS:
+            levels, fields = events[name]
+            levels.add(LEVELS[method])
+            fields.update(keyword.arg for keyword in call.keywords if keyword.arg is not None)
+            fields.update({"exc_info"} if method == "exception" else ())
+    return {
+        name: (levels, {"exception" if field == "exc_info" else field for field in fields})
+        for name, (levels, fields) in events.items()
+    }
+
+
+def as_toml(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return json.dumps(list(value) if isinstance(value, tuple) else value)
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_readme_has_every_setting_with_its_default(name: str) -> None:
+    """The settings table is the code's, key for key, in the code's order."""
+    table = [row[:2] for row in table_rows(ROOT / name, r"[a-z_]+\.[a-z_]+", 3)]
+    assert table == [
+        [f"{setting.section}.{setting.key}", f"`{as_toml(setting.default)}`"]
+        for setting in settings()
+    ]
+
+
+def test_both_readmes_have_the_same_examples() -> None:
+    """Commands and code are the same in both languages, but for the comments."""
+    english, chinese = (
+        [
+            re.sub(r"\s*(?:#|//) .*|(?<=console\.log\()\".*\"", "", block)
+            for block in re.findall(r"^```\w+\n.*?^```", (ROOT / name).read_text(), re.M | re.S)
+        ]
+        for name in ("README.md", "README.zh-CN.md")
+    )
+    assert english
+    assert english == chinese
+
+
+def test_operation_has_every_event_and_no_other() -> None:
+    """The table of log events has the code's names, levels and fields."""
+    table = {
+        event: (set(levels.split(", ")), set(re.findall(r"`(\w+)`", fields)))
+        for event, levels, fields, _ in table_rows(OPERATION, r"[a-z]+\.[a-z_]+", 4)
+    }
+    assert table == logged_events()
+
+
+def test_operation_has_every_metric_and_no_other() -> None:
+    """The table of metrics has the names and types that a scrape shows."""
+    counters = {family.name for family in Metrics().collect()}
+    gauges = {name for _, method, name in calls() if method == "add_gauge"}
+    assert {name: kind for name, kind, _ in table_rows(OPERATION, r"fastimd_\w+", 3)} == (
+        {f"{name}_total": "counter" for name in counters}
+        | {f"fastimd_{name}": "gauge" for name in gauges}
+    )
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_point_to_files_that_exist(document: Path) -> None:
+    """Every relative link, and every anchor in it, leads somewhere."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = document.parent / name if name else document
+        assert linked.is_file(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)", linked.read_text(), re.M)
+            assert anchor in {as_anchor(heading) for heading in headings}, target
+
+
+def as_anchor(heading: str) -> str:
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")

@@ -1,0 +1,243 @@
+"""The outbox, on a kernel that takes as much as the test wants."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from fastimd.outbox import Outbox
+
+
+class Kernel:
+    """A send buffer with ``room`` bytes left, and a client that reads when the test says so."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.writes: list[bytes] = []
+        self.failure: OSError | None = None
+        self._changed = trio.Event()
+
+    @property
+    def taken(self) -> bytes:
+        return b"".join(self.writes)
+
+    def send(self, data: bytes) -> int:
+        if self.failure is not None:
+            raise self.failure
+        if not self.room:
+            raise BlockingIOError
+        sent = min(self.room, len(data))
+        self.room -= sent
+        self.writes.append(bytes(data[:sent]))
+        return sent
+
+    async def wait_writable(self) -> None:
+        await trio.lowlevel.checkpoint()
+        while not self.room and self.failure is None:
+            await self._changed.wait()
+
+    def change(self, *, room: int = 0, failure: OSError | None = None) -> None:
+        self.room += room
+        self.failure = failure
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class Bench:
+    """An outbox, its kernel, its nursery and how often it overflowed."""
+
+    def __init__(self, nursery: trio.Nursery, room: int, limit: int) -> None:
+        self.kernel = Kernel(room)
+        self.nursery = nursery
+        self.overflows = 0
+        self.outbox = Outbox(
+            self.kernel.send, self.kernel.wait_writable, nursery, limit, self._overflow
+        )
+
+    def _overflow(self) -> None:
+        self.overflows += 1
+
+
+async def test_what_the_kernel_takes_is_written_at_once(nursery: trio.Nursery) -> None:
+    """With room, a push is one write, without a task or a queue."""
+    bench = Bench(nursery, room=100, limit=10)
+    bench.outbox.push(b"one")
+    bench.outbox.push(b"two")
+    assert bench.kernel.writes == [b"one", b"two"]
+    assert bench.outbox.queued == 0
+    assert not nursery.child_tasks
+
+
+async def test_a_partial_write_queues_the_rest(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What the kernel refuses waits, and goes out when there is room."""
+    bench = Bench(nursery, room=2, limit=100)
+    bench.outbox.push(b"abcde")
+    assert bench.kernel.taken == b"ab"
+    assert bench.outbox.queued == 3
+    bench.kernel.change(room=100)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.taken == b"abcde"
+    assert bench.outbox.queued == 0
+
+
+async def test_nothing_is_written_past_a_queue(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A push while something waits goes behind it, even if the kernel has room again."""
+    bench = Bench(nursery, room=1, limit=100)
+    bench.outbox.push(b"ab")
+    bench.kernel.change(room=100)
+    bench.outbox.push(b"cd")
+    assert bench.kernel.taken == b"a"
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.taken == b"abcd"
+
+
+async def test_what_waits_goes_out_in_one_write(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """However much waits, one write carries it, by one task."""
+    bench = Bench(nursery, room=0, limit=100)
+    for text in (b"a", b"b", b"c", b"d"):
+        bench.outbox.push(text)
+    assert len(nursery.child_tasks) == 1
+    await wait_all_tasks_blocked()
+    bench.kernel.change(room=100)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.writes == [b"abcd"]
+
+
+async def test_a_trickle_keeps_every_byte_in_order(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Through many small rooms, with pushes in between, nothing is lost, doubled or moved."""
+    bench = Bench(nursery, room=3, limit=10_000)
+    pushed = b""
+    for number in range(200):
+        text = b"%d;" % number
+        pushed += text
+        bench.outbox.push(text)
+        bench.kernel.change(room=number % 4)
+        await trio.sleep(0.001)
+        assert pushed.startswith(bench.kernel.taken)
+        assert len(bench.kernel.taken) + bench.outbox.queued == len(pushed)
+    bench.kernel.change(room=10_000)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.taken == pushed
+
+
+async def test_no_task_stays_when_nothing_waits(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The flushing task ends with the queue, and the next refusal starts another."""
+    bench = Bench(nursery, room=0, limit=100)
+    for _ in range(2):
+        bench.outbox.push(b"abc")
+        assert len(nursery.child_tasks) == 1
+        bench.kernel.change(room=3)
+        await wait_all_tasks_blocked()
+        assert not nursery.child_tasks
+        assert bench.outbox.queued == 0
+    assert bench.kernel.taken == b"abcabc"
+
+
+async def test_an_overflow_drops_the_queue_and_is_told_once(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Past the limit the queue is forgotten, nothing more is taken, and the owner hears once."""
+    bench = Bench(nursery, room=1, limit=10)
+    bench.outbox.push(b"a" * 11)
+    assert (bench.overflows, bench.outbox.queued) == (0, 10), "as much as the limit may wait"
+    bench.outbox.push(b"b")
+    assert (bench.overflows, bench.outbox.queued) == (1, 0)
+    bench.outbox.push(b"c" * 50)
+    assert bench.overflows == 1
+    bench.kernel.change(room=100)
+    await wait_all_tasks_blocked()
+    assert bench.kernel.taken == b"a", "something was written after the overflow"
+    assert not nursery.child_tasks
+
+
+async def test_one_push_over_the_limit_overflows(nursery: trio.Nursery) -> None:
+    """The very first refused push may be too much."""
+    bench = Bench(nursery, room=0, limit=4)
+    bench.outbox.push(b"abcde")
+    assert (bench.overflows, bench.outbox.queued) == (1, 0)
+    await wait_all_tasks_blocked()
+    assert not nursery.child_tasks
+
+
+@pytest.mark.parametrize("failure", [BrokenPipeError(), ConnectionResetError()])
+async def test_a_broken_pipe_closes_the_outbox(nursery: trio.Nursery, failure: OSError) -> None:
+    """A client that is gone raises nothing at the pusher, and nothing more is tried."""
+    bench = Bench(nursery, room=100, limit=100)
+    bench.kernel.change(failure=failure)
+    bench.outbox.push(b"abc")
+    bench.kernel.change()
+    bench.outbox.push(b"def")
+    assert bench.kernel.taken == b""
+    assert (bench.outbox.queued, bench.overflows) == (0, 0)
+
+
+async def test_a_pipe_that_breaks_under_the_queue_closes_the_outbox(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The flushing task ends quietly, and whoever waits for the end is let go."""
+    bench = Bench(nursery, room=0, limit=100)
+    bench.outbox.push(b"abc")
+    await wait_all_tasks_blocked()
+    bench.kernel.change(failure=BrokenPipeError())
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    await wait_all_tasks_blocked()
+    assert bench.outbox.queued == 0
+    assert not nursery.child_tasks
+
+
+async def test_wait_empty_waits_until_the_kernel_has_everything(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """It returns at once when nothing waits, else with the last byte, to everybody."""
+    bench = Bench(nursery, room=0, limit=100)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    bench.outbox.push(b"abcd")
+    left: list[bytes] = []
+
+    async def wait() -> None:
+        await bench.outbox.wait_empty()
+        left.append(bench.kernel.taken)
+
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(wait)
+        waiting.start_soon(wait)
+        await wait_all_tasks_blocked()
+        bench.kernel.change(room=3)
+        await wait_all_tasks_blocked()
+        assert left == []
+        bench.kernel.change(room=1)
+    assert left == [b"abcd", b"abcd"]
+
+
+async def test_closing_lets_go_whoever_waits(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A closed outbox is empty."""
+    bench = Bench(nursery, room=0, limit=100)
+    bench.outbox.push(b"abcd")
+    async with trio.open_nursery() as waiting:
+        waiting.start_soon(bench.outbox.wait_empty)
+        await wait_all_tasks_blocked()
+        bench.outbox.close()
+        waiting.cancel_scope.deadline = trio.current_time() + 1
+    assert not waiting.cancel_scope.cancelled_caught
+    bench.kernel.change(room=100)
+    await wait_all_tasks_blocked()
+    assert bench.kernel.taken == b""
