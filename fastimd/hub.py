@@ -119,7 +119,7 @@ class Hub:
         try:
             await self._relay.wait_heard(group.subscription)
             greeting = await self._store.greeting(name)
-            group.subscription.last_ts = max(group.subscription.last_ts, greeting.last_ts)
+            group.subscription.begin_at(greeting.last_ts)
             group.admit(outbox, *greeting)
             yield
         finally:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import Any
 
 import msgspec
 import structlog
 from structlog.typing import Processor
+
+# What JSON leaves as it is and a terminal or an editor may obey: C1 controls, line separators and
+# marks of direction.
+_OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def configure(log_format: str, level: str) -> None:
@@ -54,4 +59,8 @@ def _adopt_library_logs(shared: list[Processor], render: list[Processor], least:
 
 def _render_json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
     ordered = {"ts": event.pop("ts", None), "level": event.pop("level", None), **event}
-    return msgspec.json.encode(ordered, enc_hook=repr).decode()
+    return _OBEYED.sub(_escape, msgspec.json.encode(ordered, enc_hook=repr).decode())
+
+
+def _escape(character: re.Match[str]) -> str:
+    return f"\\u{ord(character[0]):04x}"

@@ -179,6 +179,7 @@ class Poller:
             names = [group.name for group in page]
             for group, state in zip(page, await self._store.group_states(names), strict=True):
                 group.state = state
+                group.subscription.begin_at(state.last_ts)
                 self._expect_expiry(group)
         return [group for group, state in before if group.state.summary != state.summary]
 

@@ -56,6 +56,14 @@ class Subscription:
         self.held: list[tuple[int, bytes]] | None = None
         self.idle_since = 0.0
 
+    def begin_at(self, ts: int) -> None:
+        """Somebody has read the list up to ``ts``: a repair need not go further back.
+
+        Only before the first message was handed on: later, one that was read may still be on its
+        way to the others.
+        """
+        self.last_ts = self.last_ts or ts
+
     def receive(self, ts: int, message: bytes) -> None:
         """Take a live message."""
         if self.held is not None:

