@@ -10,6 +10,7 @@ the plain one is written.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import struct
 from collections.abc import Iterable
@@ -55,6 +56,16 @@ _decode_string = msgspec.json.Decoder(str).decode
 _decode_ts = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)]).decode
 
 
+def _is_utf8(data: bytes) -> bool:
+    if data.isascii():
+        return True
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 class CorruptEntry(ValueError):
     """What stands in Redis is not a message in either form."""
 
@@ -76,7 +87,7 @@ def read_entry(stored: bytes) -> tuple[int, bytes]:
     if stored.startswith(_PLAIN_START):
         ts_at = stored.rfind(_TS_KEY)
         digits = stored[ts_at + len(_TS_KEY) : -1]
-        if ts_at > 0 and digits.isdigit() and stored.endswith(b"}"):
+        if ts_at > 0 and digits.isdigit() and stored.endswith(b"}") and _is_utf8(stored):
             return int(digits), stored
     message = decode_message(stored)
     return message.ts, _encode(message)
@@ -97,13 +108,18 @@ def decode_message(stored: bytes) -> Message:
 
 
 def unwrap(stored: bytes) -> str:
-    """A value of Redis as text, without the JSON string the Java server puts around it."""
-    if stored.startswith(b'"') and stored.endswith(b'"') and len(stored) > 1:
-        try:
-            return _decode_string(stored)
-        except msgspec.MsgspecError:
-            return stored.decode()
-    return stored.decode()
+    """A value of Redis as text, without the JSON string the Java server puts around it.
+
+    Raises:
+        CorruptEntry: it is not UTF-8.
+    """
+    try:
+        if stored.startswith(b'"') and stored.endswith(b'"') and len(stored) > 1:
+            with contextlib.suppress(msgspec.MsgspecError):  # a plain value that has quotes
+                return _decode_string(stored)
+        return stored.decode()
+    except UnicodeDecodeError as exc:
+        raise CorruptEntry(f"not UTF-8 ({exc})") from exc
 
 
 def wrap(value: str) -> bytes:
@@ -112,7 +128,11 @@ def wrap(value: str) -> bytes:
 
 
 def same_token(stored: bytes, given: str) -> bool:
-    """Compare a stored token, in either form, with the client's, in constant time."""
+    """Compare a stored token, in either form, with the client's, in constant time.
+
+    Raises:
+        CorruptEntry: what is stored is not UTF-8.
+    """
     return hmac.compare_digest(unwrap(stored).encode(), given.encode())
 
 

@@ -77,6 +77,9 @@ async def serve(config: Config) -> None:
     log_in = load_login_hook(config.login.hook)
     _warn_of_open_login(config)
     metrics = Metrics()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # What the receiver falls back to: one more at the very end must not change the status.
+        signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with _floor() as redis_floor:
             stop = _Stop(redis_floor.cancel_scope)

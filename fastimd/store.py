@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 import structlog
 import trio
+from redis import exceptions
 
 from . import codec
 from .config import Config
@@ -124,9 +125,13 @@ class Store:
         return [states[group] for group in groups]
 
     async def _group_state(self, group: str) -> GroupState:
-        total, newest, expires_in = await self._client.run_script(
-            scripts.PEEK, (_messages_key(group),)
-        )
+        try:
+            total, newest, expires_in = await self._client.run_script(
+                scripts.PEEK, (_messages_key(group),)
+            )
+        except exceptions.ResponseError as exc:
+            self._corrupt(_messages_key(group), exc)
+            total, newest, expires_in = 0, None, -1
         readable = self._readable(group, [newest] if newest else [])
         last_ts, message = readable[0] if readable else (0, None)
         return GroupState(
@@ -166,8 +171,19 @@ class Store:
 
     async def groups_of(self, user: str) -> list[str]:
         """The groups a user is in, in no order."""
-        members = await self._client.call("SMEMBERS", _groups_key(user))
-        return list(dict.fromkeys(codec.unwrap(member) for member in members))
+        key = _groups_key(user)
+        try:
+            members = await self._client.call("SMEMBERS", key)
+        except exceptions.ResponseError as exc:
+            self._corrupt(key, exc)
+            return []
+        groups: dict[str, None] = {}
+        for member in members:
+            try:
+                groups[codec.unwrap(member)] = None
+            except codec.CorruptEntry as exc:
+                self._corrupt(key, exc)
+        return list(groups)
 
     async def log_in(self, user: str) -> str:
         """Give a user a new token, valid for ``token_ttl`` seconds; an older one ends."""
@@ -182,7 +198,12 @@ class Store:
             NotLoggedIn: it is not the user's token.
         """
         stored = await self._client.call("GET", _login_key(user))
-        if stored is None or not codec.same_token(stored, token):
+        try:
+            good = stored is not None and codec.same_token(stored, token)
+        except codec.CorruptEntry as exc:
+            self._corrupt(_login_key(user), exc)
+            good = False
+        if not good:
             raise NotLoggedIn(user)
         await self._client.call("EXPIRE", _login_key(user), self._config.login.token_ttl)
 
@@ -192,9 +213,12 @@ class Store:
             try:
                 messages.append(codec.read_entry(entry))
             except codec.CorruptEntry as exc:
-                self._metrics.corrupt_entries += 1
-                log.warning("store.corrupt_entry", group=group, error=str(exc))
+                self._corrupt(_messages_key(group), exc)
         return messages
+
+    def _corrupt(self, key: str, failure: Exception) -> None:
+        self._metrics.corrupt_entries += 1
+        log.warning("store.corrupt_entry", key=key, error=str(failure))
 
 
 def _messages_key(group: str) -> str:

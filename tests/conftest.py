@@ -219,7 +219,12 @@ async def connect(url: str, **options: Any) -> AsyncIterator[WebSocketConnection
     """An independent client's socket, with a deadline on everything."""
     with trio.fail_after(20):
         async with open_websocket_url(url, **options) as connection:
-            yield connection
+            stream = connection._stream
+            try:
+                yield connection
+            finally:
+                if connection.closed:  # trio-websocket leaves the stream open in that case
+                    await trio.aclose_forcefully(stream)
 
 
 async def receive(connection: WebSocketConnection) -> Any:

@@ -36,7 +36,16 @@ def test_a_wrapped_entry_comes_out_plain() -> None:
 
 @pytest.mark.parametrize(
     "info",
-    ['"ts":5}', 'x","ts":5}', '\\","ts":5}', '{"groupId":"9","ts":5}', "\\", '"', "你好\n\u2028", ""],
+    [
+        '"ts":5}',
+        'x","ts":5}',
+        '\\","ts":5}',
+        '{"groupId":"9","ts":5}',
+        "\\",
+        '"',
+        "你好\n\u2028",
+        "",
+    ],
 )
 def test_no_text_passes_for_a_ts(info: str) -> None:
     """Whatever the text holds, the ts is the message's own, in both forms."""
@@ -143,7 +152,7 @@ def test_ids_of_any_script_are_taken(value: str) -> None:
 )
 def test_other_ids_are_refused_by_name(value: str) -> None:
     """Control characters, spaces at the ends and long ids raise, naming the parameter."""
-    with pytest.raises(BadParameter, match="^groupId: ") as refused:
+    with pytest.raises(BadParameter, match=r"^groupId: ") as refused:
         codec.check_id("groupId", value)
     assert refused.value.name == "groupId"
     assert value.strip() == "" or value not in str(refused.value)

@@ -105,9 +105,7 @@ def upward_arrows(module: str, targets: Iterable[str]) -> list[str]:
 
 def check(module: str, source: str, *, is_package: bool = False) -> list[str]:
     known = {*all_modules(), module}
-    return upward_arrows(
-        module, imports_of(module, source, is_package=is_package, known=known)
-    )
+    return upward_arrows(module, imports_of(module, source, is_package=is_package, known=known))
 
 
 @pytest.mark.parametrize("module", all_modules())

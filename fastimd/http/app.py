@@ -86,7 +86,9 @@ def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
         user_info = await log_in(user, await _text("password"))
         if user_info is None:
             return _answer(100, "登录失败")
-        return _answer(200, await store.log_in(user), user_info)
+        # Encoded first: a user info that cannot be must not cost the user the old token.
+        data = msgspec.Raw(msgspec.json.encode(user_info))
+        return _answer(200, await store.log_in(user), data)
 
     @app.post("/user/joinGroup")
     @logged_in

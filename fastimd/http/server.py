@@ -74,10 +74,16 @@ class HttpServer:
 
     async def serve(self, stream: trio.SocketStream, reader: HeadReader, head: Head) -> None:
         """Serve a connection whose first head was read."""
-        guarded = cast(Any, _GuardedStream(stream, reader, head))
-        await TCPServer(
-            self._app, self._config, self._context, ConnectionState(self._state.copy()), guarded
-        )
+        guarded = _GuardedStream(stream, reader, head)
+
+        async def app(*call: Any) -> None:
+            try:
+                await self._app(*call)
+            finally:
+                guarded.request_answered()
+
+        state = ConnectionState(self._state.copy())
+        await TCPServer(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
 
 
 class _GuardedStream:
@@ -88,6 +94,8 @@ class _GuardedStream:
         self._reader = reader
         self._body_left: int | None = 0
         self._body_deadline = 0.0
+        self._unanswered = 0
+        self._all_answered = trio.Event()
         self._next: bytes | None = self._open_request(head)
         self.socket = stream.socket
 
@@ -110,11 +118,19 @@ class _GuardedStream:
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
+        self._all_answered.set()
         await self._stream.aclose()
+
+    def request_answered(self) -> None:
+        self._unanswered -= 1
+        if not self._unanswered:
+            self._all_answered.set()
 
     def _open_request(self, head: Head) -> bytes:
         if head.wants_websocket:
             raise Refused(400, "WebSocket must be a connection's first request")
+        self._unanswered += 1
+        self._all_answered = trio.Event()
         self._body_left = head.body_bytes
         self._body_deadline = trio.current_time() + BODY_SECONDS
         if self._body_left is None:
@@ -124,9 +140,14 @@ class _GuardedStream:
     async def _next_head(self) -> bytes:
         try:
             head = await self._reader.read_head(IDLE_SECONDS)
-            return b"" if head is None else self._open_request(head)
-        except (OSError, trio.ClosedResourceError, Refused):
-            return b""
+            if head is not None:
+                return self._open_request(head)
+        except (OSError, trio.ClosedResourceError, Refused) as exc:
+            log.debug("http.ended", reason=str(exc))
+        # At the end of the stream hypercorn drops what it is doing: let the answers out first.
+        with trio.move_on_after(SEND_SECONDS):
+            await self._all_answered.wait()
+        return b""
 
     async def _body(self, max_bytes: int) -> bytes:
         with trio.move_on_at(self._body_deadline):

@@ -32,7 +32,7 @@ from .keepalive import Keepalive
 
 CLOSE_SECONDS = 5.0
 """How long a client has to answer a close frame."""
-LINGER_SECONDS = 1.0
+LINGER_SECONDS = 0.5
 """How long a closed connection is still read, so that the close frame is not lost in a reset."""
 RECEIVE_BYTES = 65536
 

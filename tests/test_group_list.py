@@ -1,0 +1,307 @@
+"""List sockets: what they are told of their user's groups, and when."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import trio
+from clients import closing, frame, log_in_async, message, post_async, wrapped
+from conftest import Daemon, StartDaemon, connect, receive
+from redis import Redis
+from trio_websocket import WebSocketConnection
+
+EMPTY = {"newMessage": None, "total": 0}
+FAST = "0.1"
+"""An ``update_rate`` that does not hold up the tests."""
+
+
+def now_ms() -> int:
+    return int(time.time() * 1000)
+
+
+def summary(entry: str, total: int) -> dict[str, Any]:
+    return {"newMessage": json.loads(entry), "total": total}
+
+
+async def silent(connection: WebSocketConnection, seconds: float) -> bool:
+    """Whether nothing comes for a while."""
+    with trio.move_on_after(seconds):
+        await connection.get_message()
+        return False
+    return True
+
+
+async def test_a_user_with_groups_is_told_at_once(daemon: Daemon, redis: Redis) -> None:
+    """An array of newMessage and total, the most recently active first, null when empty."""
+    redis.sadd("ugs:1", "old", '"new"', "empty", "群")
+    ts = now_ms()
+    old, new, middle = message(ts - 500), message(ts, info='"你好"'), message(ts - 100)
+    redis.rpush("gml:old", message(ts - 999), old)
+    redis.rpush("gml:new", wrapped(new))
+    redis.rpush("gml:群", message(1), message(2), middle)
+    async with connect(daemon.list_url()) as ann:
+        text = await frame(ann)
+        assert text == (
+            f'[{{"newMessage":{new},"total":1}},{{"newMessage":{middle},"total":3}},'
+            f'{{"newMessage":{old},"total":2}},{{"newMessage":null,"total":0}}]'
+        )
+
+
+async def test_a_user_without_groups_is_told_nothing(daemon: Daemon) -> None:
+    """There is no push until the user has a group."""
+    async with connect(daemon.list_url()) as ann:
+        assert await silent(ann, 0.5)
+        headers = await log_in_async(daemon)
+        await post_async(daemon, "/user/joinGroup", {"groupId": "3"}, headers)
+        assert await receive(ann) == [EMPTY]
+
+
+async def test_a_list_that_does_not_change_is_not_pushed(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """Silence, also when something happens in groups of others."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", "1")
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [EMPTY]
+        async with connect(daemon.chat_url(group="2", user="2")) as bob:
+            await receive(bob)
+            await bob.send_message("hi")
+            await receive(bob)
+            assert await silent(ann, 0.5)
+
+
+async def test_messages_and_recalls_are_told_across_daemons(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """What is said and recalled on one daemon is told on the other, newest group first."""
+    listing, talking = start_daemon(group_list__update_rate=FAST), start_daemon()
+    redis.sadd("ugs:1", "a", "b")
+    headers = await log_in_async(talking, "2")
+    async with (
+        connect(listing.list_url()) as ann,
+        connect(talking.chat_url(group="a", user="2")) as in_a,
+        connect(talking.chat_url(group="b", user="2")) as in_b,
+    ):
+        assert await receive(ann) == [EMPTY, EMPTY]
+        await receive(in_a)
+        await receive(in_b)
+        await in_a.send_message("first")
+        first = {"newMessage": await receive(in_a), "total": 1}
+        assert await receive(ann) == [first, EMPTY]
+        await in_b.send_message("second")
+        second = {"newMessage": await receive(in_b), "total": 1}
+        assert await receive(ann) == [second, first]
+        await in_a.send_message("third")
+        third = {"newMessage": await receive(in_a), "total": 2}
+        assert await receive(ann) == [third, second]
+        for left, group, said in (([second, first], "a", third), ([first, EMPTY], "b", second)):
+            fields = {"groupId": group, "ts": said["newMessage"]["ts"]}
+            answer = await post_async(talking, "/group/delMessage", fields, headers)
+            assert answer.json["code"] == 200
+            assert await receive(ann) == left
+
+
+async def test_the_recall_of_an_older_message_is_told(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """The newest message stays, the total shrinks."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", "1")
+    older, newer = message(now_ms() - 10, user="1"), message(now_ms(), user="2")
+    redis.rpush("gml:1", older, newer)
+    headers = await log_in_async(daemon)
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [summary(newer, 2)]
+        fields = {"groupId": "1", "ts": json.loads(older)["ts"]}
+        await post_async(daemon, "/group/delMessage", fields, headers)
+        assert await receive(ann) == [summary(newer, 1)]
+
+
+async def test_a_join_is_told_across_daemons(start_daemon: StartDaemon, redis: Redis) -> None:
+    """Joining over HTTP or by entering a chat on another daemon."""
+    listing, other = start_daemon(group_list__update_rate=FAST), start_daemon()
+    redis.sadd("ugs:1", "a")
+    said = message(now_ms(), group="b")
+    redis.rpush("gml:b", said)
+    headers = await log_in_async(other)
+    async with connect(listing.list_url()) as ann:
+        assert await receive(ann) == [EMPTY]
+        await post_async(other, "/user/joinGroup", {"groupId": "b"}, headers)
+        assert await receive(ann) == [summary(said, 1), EMPTY]
+        async with connect(other.chat_url(group="c")) as in_c:
+            await receive(in_c)
+            assert await receive(ann) == [summary(said, 1), EMPTY, EMPTY]
+            await in_c.send_message("hi")
+            newest = {"newMessage": await receive(in_c), "total": 1}
+            assert await receive(ann) == [newest, summary(said, 1), EMPTY]
+
+
+async def test_expiry_is_told(start_daemon: StartDaemon, redis: Redis) -> None:
+    """When a group's list expires its user sees it empty, soon."""
+    daemon = start_daemon(group_message__timeout="2", group_list__update_rate=FAST)
+    async with connect(daemon.chat_url()) as talker, connect(daemon.list_url()) as ann:
+        await receive(talker)
+        assert await receive(ann) == [EMPTY]
+        await talker.send_message("hi")
+        said_at = trio.current_time()
+        assert await receive(ann) == [{"newMessage": await receive(talker), "total": 1}]
+        assert await receive(ann) == [EMPTY]
+        assert 1.5 < trio.current_time() - said_at < 5
+        assert redis.exists("gml:1") == 0
+
+
+async def test_a_message_renews_the_expiry(start_daemon: StartDaemon) -> None:
+    """A group that is talked in does not expire."""
+    daemon = start_daemon(group_message__timeout="2", group_list__update_rate=FAST)
+    async with connect(daemon.chat_url()) as talker, connect(daemon.list_url()) as ann:
+        await receive(talker)
+        assert await receive(ann) == [EMPTY]
+        for total in (1, 2, 3):
+            await talker.send_message("hi")
+            assert await receive(ann) == [{"newMessage": await receive(talker), "total": total}]
+            await trio.sleep(1)
+        assert await receive(ann) == [EMPTY]
+
+
+async def test_messages_of_the_java_server_are_told(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """A foreign RPUSH and PUBLISH, wrapped, is pushed plain."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", '"1"')
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [EMPTY]
+        for total in (1, 2):
+            said = message(now_ms(), user="java", info='"你好" 😀')
+            redis.rpush("gml:1", wrapped(said))
+            redis.publish("mq:1", wrapped(said))
+            assert await receive(ann) == [summary(said, total)]
+
+
+async def test_at_most_one_push_per_update_rate(start_daemon: StartDaemon) -> None:
+    """However much is said; the last push has the last message."""
+    daemon = start_daemon(group_list__update_rate="0.5")
+    times: list[float] = []
+    pushes: list[Any] = []
+
+    async def listen(connection: WebSocketConnection) -> None:
+        while True:
+            pushes.append(json.loads(await connection.get_message()))
+            times.append(trio.current_time())
+
+    async with (
+        connect(daemon.chat_url()) as talker,
+        connect(daemon.list_url()) as ann,
+        trio.open_nursery() as nursery,
+    ):
+        await receive(talker)
+        assert await receive(ann) == [EMPTY]
+        nursery.start_soon(listen, ann)
+        total = 0
+        said: Any = None
+        end = trio.current_time() + 3
+        while trio.current_time() < end:
+            await talker.send_message("hi")
+            said = await receive(talker)
+            total += 1
+            await trio.sleep(0.005)
+        await trio.sleep(1)
+        nursery.cancel_scope.cancel()
+    assert pushes[-1] == [{"newMessage": said, "total": total}]
+    assert 4 <= len(pushes) <= 8, times
+    totals = [each[0]["total"] for each in pushes]
+    assert totals == sorted(set(totals))
+
+
+async def test_all_devices_of_a_user_are_told(start_daemon: StartDaemon) -> None:
+    """Each gets each push; one that leaves takes nothing from the others."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    async with connect(daemon.chat_url()) as talker, connect(daemon.list_url()) as phone:
+        await receive(talker)
+        assert await receive(phone) == [EMPTY]
+        async with connect(daemon.list_url()) as laptop:
+            assert await receive(laptop) == [EMPTY]
+            await talker.send_message("hi")
+            expected = [{"newMessage": await receive(talker), "total": 1}]
+            assert await receive(phone) == await receive(laptop) == expected
+        await talker.send_message("hi")
+        assert await receive(phone) == [{"newMessage": await receive(talker), "total": 2}]
+
+
+async def test_a_device_that_comes_while_another_goes_is_told(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """As when a page is loaded again: messages and joins reach the new socket."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", "1")
+    headers = await log_in_async(daemon)
+    async with connect(daemon.list_url()) as old:
+        assert await receive(old) == [EMPTY]
+        # The new socket waits for Redis when the old one goes.
+        redis.client_pause(500)
+        async with connect(daemon.list_url()) as new:
+            await trio.sleep(0.1)
+            await old.aclose()
+            assert await receive(new) == [EMPTY]
+            said = message(now_ms())
+            redis.rpush("gml:1", said)
+            redis.publish("mq:1", said)
+            assert await receive(new) == [summary(said, 1)]
+            await post_async(daemon, "/user/joinGroup", {"groupId": "2"}, headers)
+            assert await receive(new) == [summary(said, 1), EMPTY]
+
+
+async def test_what_a_list_socket_says_is_ignored(daemon: Daemon, redis: Redis) -> None:
+    """Text frames change nothing and store nothing."""
+    redis.sadd("ugs:1", "1")
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [EMPTY]
+        for text in ("hello", "", "1"):
+            await ann.send_message(text)
+        assert await silent(ann, 0.3)
+    assert redis.keys("gml:*") == []
+
+
+async def test_a_list_socket_wants_the_right_token(start_daemon: StartDaemon, redis: Redis) -> None:
+    """With login_auth: 440 and 1008; a good token gets in, and is renewed."""
+    daemon = start_daemon(group__login_auth="true")
+    headers = await log_in_async(daemon)
+    redis.sadd("ugs:1", "1")
+    for user, token in (("1", "wrong"), ("2", headers["token"])):
+        async with connect(daemon.list_url(user=user, token=token)) as eve:
+            assert await frame(eve) == "440"
+            assert (await closing(eve))[0] == 1008
+    redis.expire("login:1", 100)
+    async with connect(daemon.list_url(token=headers["token"])) as ann:
+        assert await receive(ann) == [EMPTY]
+        assert redis.ttl("login:1") > 86_390
+        redis.delete("login:1")
+        await ann.send_message("anybody there?")
+        assert await frame(ann) == "440"
+        assert (await closing(ann))[0] == 1008
+
+
+async def test_without_auto_join_the_list_is_as_it_is(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """The list socket is open to everybody and joins nothing."""
+    daemon = start_daemon(group__auto_join="false", group_list__update_rate=FAST)
+    async with connect(daemon.list_url()) as ann:
+        assert await silent(ann, 0.3)
+    assert redis.keys("ugs:*") == []
+
+
+async def test_foreign_data_of_another_kind_is_left_out(daemon: Daemon, redis: Redis) -> None:
+    """What is no list, no UTF-8 or no message in Redis is counted and logged, and nothing ends."""
+    redis.sadd("ugs:9", "1", "2", b"\xff")
+    redis.set("gml:1", "not a list")
+    redis.rpush("gml:2", b'{"groupId":"2","userId":"1","info":"\xff","ts":5}')
+    async with connect(daemon.list_url("9")) as connection:
+        await receive(connection)
+        redis.publish("mq:1", '{"groupId":"1","userId":"1","info":"a","ts":6}')
+        await trio.sleep(1.5)
+        assert daemon.process.poll() is None
+    assert len({line["key"] for line in daemon.events("store.corrupt_entry")}) == 3

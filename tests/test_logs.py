@@ -1,0 +1,225 @@
+"""The log: JSON lines for machines, coloured lines on a terminal, and nothing of a client's raw."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import trio
+from conftest import Daemon, StartDaemon, connect, receive, wait_for
+from redis import Redis
+
+LEVELS = {"debug", "info", "warning", "error", "critical"}
+ESCAPE = "\x1b"
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+EVIL = "\x1b]0;title\x07\x1b[31m\r\n\x9b31m\x7f\u2028\u202eend"
+"""Text that would take over a terminal, or forge a line."""
+
+
+async def test_json_lines_say_when_how_grave_and_what(start_daemon: StartDaemon) -> None:
+    """Each line is one JSON object that begins with ts, level and event."""
+    daemon = start_daemon()
+    async with connect(daemon.chat_url(group="7", user="ann", token="s3cret-token")) as member:
+        await receive(member)
+    await trio.to_thread.run_sync(daemon.stop)
+    lines = daemon.log_path.read_text().splitlines()
+    parsed = [json.loads(line) for line in lines]
+    for line in parsed:
+        assert list(line)[:2] == ["ts", "level"]
+        assert line["level"] in LEVELS
+        assert line["event"]
+        age = datetime.now(UTC) - datetime.fromisoformat(line["ts"])
+        assert timedelta(0) <= age < timedelta(minutes=1)
+    events = [line["event"] for line in parsed]
+    assert events[0] == "daemon.starting"
+    assert events[-1] == "daemon.stopped"
+    assert "s3cret-token" not in "".join(lines)
+
+
+async def test_a_socket_has_one_line_at_each_end(start_daemon: StartDaemon) -> None:
+    """The lines share the connection's number, and the last one tells the whole story."""
+    daemon = start_daemon()
+    async with connect(daemon.chat_url(group="7", user="ann")) as member:
+        await receive(member)
+        for text in ("one", "two"):
+            await member.send_message(text)
+            await receive(member)
+    await trio.to_thread.run_sync(wait_for, lambda: daemon.events("socket.closed"), daemon)
+    (opened,), (closed,) = daemon.events("socket.opened"), daemon.events("socket.closed")
+    assert opened["conn"] == closed["conn"]
+    for line in (opened, closed):
+        assert (line["kind"], line["group"], line["user"]) == ("chat", "7", "ann")
+        assert line["client"] == "127.0.0.1"
+    assert (closed["code"], closed["messages_in"], closed["messages_out"]) == (1000, 2, 3)
+    assert 0 <= closed["seconds"] < 60
+
+
+def test_the_level_is_obeyed(tmp_path: Path, redis_url: str) -> None:
+    """Below the level nothing is written."""
+    with terminal(tmp_path, redis_url, log__level="error", log__format="json") as screen:
+        wait_for(lambda: client_count(redis_url) >= 2)
+        assert screen.end() == 0
+    assert screen.shown == ""
+
+
+def client_count(redis_url: str) -> int:
+    """How many connections of daemons Redis has."""
+    with Redis.from_url(redis_url) as client:
+        return sum(each["name"] == "fastimd" for each in client.client_list())
+
+
+async def close_with(daemon: Daemon, reason: str) -> None:
+    async with connect(daemon.chat_url(user="evil")) as member:
+        await receive(member)
+        await member.aclose(1000, reason)
+
+
+async def test_a_clients_text_is_escaped_in_json(start_daemon: StartDaemon) -> None:
+    """A close reason full of control characters is one line, readable, and nothing but text."""
+    daemon = start_daemon()
+    await close_with(daemon, EVIL)
+    await trio.to_thread.run_sync(wait_for, lambda: daemon.events("socket.closed"), daemon)
+    text = daemon.log_path.read_text()
+    assert not control_characters(text)
+    (closed,) = daemon.events("socket.closed")
+    assert closed["reason"] == EVIL, "an escape that JSON does not undo"
+
+
+def control_characters(text: str) -> set[str]:
+    """What a terminal or a log reader might obey, but for line feeds."""
+    obeyed = {"Cc", "Cf", "Zl", "Zp"}
+    return {each for each in text if unicodedata.category(each) in obeyed} - {"\n"}
+
+
+class Terminal:
+    """A daemon whose standard error is a terminal."""
+
+    def __init__(self, folder: Path, redis_url: str, **settings: str) -> None:
+        self._ours, theirs = pty.openpty()
+        environment = {
+            **{name: value for name, value in os.environ.items() if name != "NO_COLOR"},
+            "TERM": "xterm-256color",
+            "FASTIMD_SERVER__BIND": "127.0.0.1:0",
+            "FASTIMD_ADMIN__BIND": "",
+            "FASTIMD_REDIS__URL": redis_url,
+            **{f"FASTIMD_{name.upper()}": value for name, value in settings.items()},
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "fastimd", "serve"],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        self._shown = b""
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def shown(self) -> str:
+        return self._shown.decode()
+
+    def wait_for(self, words: str) -> str:
+        """Wait for a line with these words, and return it without its colours."""
+        lines = wait_for(lambda: [line for line in self.plain.splitlines() if words in line])
+        return str(lines[0])
+
+    @property
+    def plain(self) -> str:
+        return COLOUR.sub("", self.shown)
+
+    def end(self) -> int:
+        if self._reader.is_alive():
+            self.process.terminate()
+        try:
+            return self.process.wait(timeout=20)
+        finally:
+            self.process.kill()
+            self.process.wait()
+            self._reader.join()
+
+    def _read(self) -> None:
+        try:
+            while data := os.read(self._ours, 4096):
+                self._shown += data
+        except OSError:  # the daemon has ended
+            os.close(self._ours)
+
+
+@contextmanager
+def terminal(folder: Path, redis_url: str, **settings: str) -> Iterator[Terminal]:
+    shown = Terminal(folder, redis_url, **settings)
+    try:
+        yield shown
+    finally:
+        shown.end()
+
+
+def test_on_a_terminal_the_log_is_coloured(tmp_path: Path, redis_url: str) -> None:
+    """The format "auto" is for eyes there: a time, a level, an event and its fields."""
+    with terminal(tmp_path, redis_url) as screen:
+        line = screen.wait_for("daemon.serving")
+    assert "info" in line
+    assert re.search(r"page=.?http://127\.0\.0\.1:\d+/test/websocket", line)
+    assert not line.startswith("{")
+    assert COLOUR.search(screen.shown)
+
+
+def test_json_may_be_asked_for_on_a_terminal(tmp_path: Path, redis_url: str) -> None:
+    """The format "json" has no colours anywhere."""
+    with terminal(tmp_path, redis_url, log__format="json") as screen:
+        assert json.loads(screen.wait_for("daemon.serving"))["level"] == "info"
+    assert ESCAPE not in screen.shown
+
+
+async def test_a_clients_text_cannot_take_over_the_terminal(tmp_path: Path, redis_url: str) -> None:
+    """No control character of a client reaches the screen, nor a line of its making."""
+    with terminal(tmp_path, redis_url) as screen:
+        line = await trio.to_thread.run_sync(screen.wait_for, "daemon.serving")
+        address = re.search(r"http://([0-9.:]+)/", line)
+        assert address is not None
+        url = f"ws://{address[1]}/group/chat/1/evil/t"
+        async with connect(url) as member:
+            await receive(member)
+            await member.aclose(1000, EVIL)
+        await trio.to_thread.run_sync(screen.wait_for, "socket.closed")
+    plain = screen.plain.replace("\r\n", "\n")
+    assert not control_characters(plain)
+    assert "end" in screen.wait_for("socket.closed")
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_a_log_file_has_no_colours(tmp_path: Path, redis_url: str, format: str) -> None:
+    """Without a terminal there is nothing to colour."""
+    path = tmp_path / "log"
+    environment = {
+        **os.environ,
+        "FASTIMD_LOG__FORMAT": format,
+        "FASTIMD_SERVER__BIND": "127.0.0.1:0",
+        "FASTIMD_ADMIN__BIND": "",
+        "FASTIMD_REDIS__URL": redis_url,
+    }
+    with path.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastimd"], cwd=tmp_path, env=environment, stderr=file
+        )
+    try:
+        wait_for(lambda: "daemon.serving" in path.read_text())
+    finally:
+        process.kill()
+        process.wait()
+    text = path.read_text()
+    assert ESCAPE not in text
+    assert text.startswith("{") == (format == "json")

@@ -1,0 +1,426 @@
+"""The Lua scripts, each run by redis-py on every real redis-server of the machine."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+import pytest
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from fastimd import codec
+from fastimd.redis import scripts
+from fastimd.redis.scripts import Script
+
+LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
+CHANNEL, EVENTS = "mq:1", "fastimd:events"
+MINUTE = 60_000
+
+
+def run(redis: Redis, script: Script, keys: list[str], *arguments: object) -> Any:
+    return redis.eval(script.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+
+
+def append(
+    redis: Redis,
+    info: str = "hi",
+    *,
+    user: str = "3",
+    timeout: int = 100,
+    longest: int = 0,
+    epoch: int = 1,
+    sequence: int = 1,
+) -> int:
+    prefix = codec.message_prefix("1", user, info)
+    mark_seconds = 3600
+    ts: int = run(
+        redis,
+        scripts.APPEND,
+        [LIST, MARK, FLOOR],
+        *(CHANNEL, prefix, timeout, longest, epoch, sequence, mark_seconds),
+    )
+    return ts
+
+
+def recall(redis: Redis, user: str, ts: int, *, limit: int = 2 * MINUTE) -> bytes:
+    outcome: bytes = run(redis, scripts.RECALL, [LIST, FLOOR], user, ts, limit, EVENTS, "event")
+    return outcome
+
+
+def before(redis: Redis, user: str, ts: int, count: int) -> list[bytes]:
+    entries: list[bytes] = run(redis, scripts.BEFORE, [LIST], user, ts, count)
+    return entries
+
+
+def after(redis: Redis, ts: int, count: int) -> list[bytes]:
+    entries: list[bytes] = run(redis, scripts.AFTER, [LIST], ts, count)
+    return entries
+
+
+def now(redis: Redis) -> int:
+    seconds, micros = redis.time()
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def entry(ts: int, user: str = "3", info: str = "hi", *, wrapped: bool = False) -> bytes:
+    plain = codec.message_prefix("1", user, info) + b"%d}" % ts
+    return codec.wrap(plain.decode()) if wrapped else plain
+
+
+def fill(redis: Redis, *entries: bytes) -> list[bytes]:
+    redis.rpush(LIST, *entries)
+    return list(entries)
+
+
+def listed(redis: Redis) -> list[bytes]:
+    return redis.lrange(LIST, 0, -1)  # type: ignore[return-value]
+
+
+# Appending
+
+
+def test_an_append_stores_and_publishes_the_same_message(redis: Redis) -> None:
+    """The list's entry and the channel's message are one text, and its ts is the clock's."""
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(CHANNEL)
+        assert channel.get_message(timeout=5) is not None
+        earliest = now(redis)
+        ts = append(redis, "你好")
+        assert earliest <= ts <= now(redis)
+        published = channel.get_message(timeout=5)
+    assert published is not None
+    assert listed(redis) == [entry(ts, info="你好")] == [published["data"]]
+
+
+def test_ts_is_unique_and_increasing_in_a_burst(redis: Redis) -> None:
+    """Many appends in one millisecond get different, increasing ts."""
+    with redis.pipeline(transaction=True) as pipeline:
+        for _ in range(500):
+            append(pipeline)
+        given = pipeline.execute()
+    assert given == sorted(set(given))
+    assert [codec.read_entry(each)[0] for each in listed(redis)] == given
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_ts_goes_on_from_a_tail_in_the_future(redis: Redis, wrapped: bool) -> None:
+    """A writer whose clock runs ahead, the Java server too, does not break the order."""
+    ahead = now(redis) + 10 * MINUTE
+    fill(redis, entry(ahead, wrapped=wrapped))
+    assert [append(redis), append(redis)] == [ahead + 1, ahead + 2]
+
+
+@pytest.mark.parametrize("tail", [b"garbage", b"[]", b'"text"', b"", b'{"ts":"x"}', b"5", b"null"])
+def test_a_tail_that_is_no_message_is_passed_over(redis: Redis, tail: bytes) -> None:
+    """A corrupt tail does not keep the group from talking."""
+    fill(redis, tail)
+    earliest = now(redis)
+    assert append(redis) >= earliest
+
+
+def test_a_text_does_not_pass_for_the_tails_ts(redis: Redis) -> None:
+    """What somebody said cannot push the group's clock ahead."""
+    for info in ('"ts":9999999999999}', '\\"ts\\":9999999999999}', 'x","ts":9999999999999}'):
+        append(redis, info)
+        assert append(redis) < now(redis) + MINUTE
+
+
+def test_an_append_renews_the_expiry(redis: Redis) -> None:
+    """The list lives that many seconds after the last message."""
+    append(redis, timeout=100)
+    assert 98 <= redis.ttl(LIST) <= 100
+    append(redis, timeout=5000)
+    assert 4998 <= redis.ttl(LIST) <= 5000
+
+
+def test_a_list_is_cut_to_the_longest(redis: Redis) -> None:
+    """Beyond the limit the oldest go; 0 is no limit."""
+    given = [append(redis, longest=3) for _ in range(5)]
+    assert [codec.read_entry(each)[0] for each in listed(redis)] == given[2:]
+    for _ in range(5):
+        append(redis, longest=0)
+    assert redis.llen(LIST) == 8
+
+
+def test_an_append_moves_the_applied_mark(redis: Redis) -> None:
+    """The mark is epoch and sequence of the last append, and expires."""
+    append(redis, epoch=4, sequence=17)
+    assert redis.get(MARK) == b"4:17"
+    assert 3598 <= redis.ttl(MARK) <= 3600
+
+
+# Settling
+
+
+def test_settling_tells_what_was_applied(redis: Redis) -> None:
+    """The reply is the last sequence number; without a mark it is 0; the mark outlives it."""
+    assert run(redis, scripts.SETTLE, [MARK], 1, 3600) == 0
+    append(redis, epoch=1, sequence=5)
+    assert run(redis, scripts.SETTLE, [MARK], 2, 3600) == 5
+    assert run(redis, scripts.SETTLE, [MARK], 3, 3600) == 5
+    assert redis.get(MARK) == b"3:5"
+    assert 3598 <= redis.ttl(MARK) <= 3600
+
+
+def test_an_older_epoch_is_fenced(redis: Redis) -> None:
+    """What an old connection still delivers after a later one has settled changes nothing."""
+    append(redis, epoch=1, sequence=5)
+    run(redis, scripts.SETTLE, [MARK], 2, 3600)
+    with pytest.raises(ResponseError, match="FENCED"):
+        append(redis, epoch=1, sequence=6)
+    assert redis.llen(LIST) == 1
+    assert redis.get(MARK) == b"2:5"
+    append(redis, epoch=2, sequence=6)
+    assert redis.llen(LIST) == 2
+
+
+def test_epochs_are_compared_as_numbers(redis: Redis) -> None:
+    """The tenth connection is later than the ninth."""
+    run(redis, scripts.SETTLE, [MARK], 10, 3600)
+    with pytest.raises(ResponseError, match="FENCED"):
+        append(redis, epoch=9, sequence=1)
+    append(redis, epoch=10, sequence=1)
+
+
+def test_an_append_works_when_the_mark_is_lost(redis: Redis) -> None:
+    """Our own keys may vanish."""
+    append(redis, epoch=3, sequence=5)
+    redis.delete(MARK, FLOOR)
+    append(redis, epoch=3, sequence=6)
+    assert redis.get(MARK) == b"3:6"
+
+
+# Recalling
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_recall_takes_the_one_message(redis: Redis, wrapped: bool) -> None:
+    """The user's own message goes, the others stay as they are."""
+    start = now(redis)
+    entries = fill(redis, *(entry(start + offset, wrapped=wrapped) for offset in range(5)))
+    assert recall(redis, "3", start + 2) == b"done"
+    assert listed(redis) == entries[:2] + entries[3:]
+    assert recall(redis, "3", start + 2) == b"missing"
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_a_recall_works_at_the_ends(redis: Redis, index: int) -> None:
+    """The first and the last message can be recalled."""
+    start = now(redis)
+    entries = fill(redis, *(entry(start + offset) for offset in range(5)))
+    assert recall(redis, "3", start + index) == b"done"
+    del entries[index]
+    assert listed(redis) == entries
+
+
+def test_a_recall_of_another_users_message_finds_nothing(redis: Redis) -> None:
+    """A message belongs to who said it, and an empty list has none."""
+    assert recall(redis, "3", 5) == b"missing"
+    ts = append(redis, user="3")
+    assert recall(redis, "4", ts) == b"missing"
+    assert recall(redis, "3", ts + 1) == b"missing"
+    assert redis.llen(LIST) == 1
+
+
+def test_an_old_message_is_not_recalled(redis: Redis) -> None:
+    """Older than the limit: told so, and left."""
+    start = now(redis)
+    fill(redis, entry(start - MINUTE), entry(start))
+    assert recall(redis, "3", start - MINUTE, limit=MINUTE // 2) == b"old"
+    assert redis.llen(LIST) == 2
+    assert recall(redis, "3", start - MINUTE, limit=2 * MINUTE) == b"done"
+
+
+def test_of_two_users_at_one_ts_each_recalls_their_own(redis: Redis) -> None:
+    """Several Java servers may have given one ts twice."""
+    start = now(redis)
+    entries = fill(redis, entry(start, "a"), entry(start, "b"), entry(start, "c"))
+    assert recall(redis, "b", start) == b"done"
+    assert listed(redis) == [entries[0], entries[2]]
+
+
+def test_a_recall_is_announced(redis: Redis) -> None:
+    """The event goes to the channel of events, only when something was recalled."""
+    ts = append(redis)
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        recall(redis, "4", ts)
+        recall(redis, "3", ts)
+        heard = channel.get_message(timeout=5)
+        assert heard is not None
+        assert heard["data"] == b"event"
+        assert channel.get_message(timeout=0.05) is None
+
+
+def test_a_recalled_tails_ts_is_not_given_again(redis: Redis) -> None:
+    """Even if the list ran ahead of the clock, the next message is later than the recalled one."""
+    ahead = now(redis) + MINUTE
+    fill(redis, entry(ahead))
+    assert recall(redis, "3", ahead) == b"done"
+    assert redis.llen(LIST) == 0
+    assert append(redis) == ahead + 1
+    assert redis.pttl(FLOOR) > 0
+
+
+def test_recalling_tail_after_tail_keeps_the_highest_ts(redis: Redis) -> None:
+    """The last two recalled, the later one first: the next message is later than both."""
+    ahead = now(redis) + MINUTE
+    fill(redis, entry(ahead), entry(ahead + 1), entry(ahead + 2))
+    assert recall(redis, "3", ahead + 2) == b"done"
+    assert recall(redis, "3", ahead + 1) == b"done"
+    assert append(redis) == ahead + 3
+    assert redis.pttl(FLOOR) > MINUTE / 2
+
+
+# Reading
+
+
+def test_tail_is_the_length_and_the_last_entries(redis: Redis) -> None:
+    """Of one moment, oldest first; none when none are asked for."""
+    assert run(redis, scripts.TAIL, [LIST], 2) == [0, []]
+    entries = fill(redis, *(entry(ts) for ts in range(1, 6)))
+    assert run(redis, scripts.TAIL, [LIST], 2) == [5, entries[3:]]
+    assert run(redis, scripts.TAIL, [LIST], 50) == [5, entries]
+    assert run(redis, scripts.TAIL, [LIST], 0) == [5, []]
+
+
+def test_peek_is_length_newest_and_life(redis: Redis) -> None:
+    """An empty list has no newest entry; a list without expiry has a negative life."""
+    assert run(redis, scripts.PEEK, [LIST]) == [0, None, -2]
+    entries = fill(redis, entry(1), entry(2))
+    assert run(redis, scripts.PEEK, [LIST]) == [2, entries[1], -1]
+    redis.expire(LIST, 100)
+    assert 99_000 < run(redis, scripts.PEEK, [LIST])[2] <= 100_000
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_before_is_what_stands_just_before(redis: Redis, wrapped: bool) -> None:
+    """Exactly count, oldest first, without the named message; fewer at the list's start."""
+    entries = fill(redis, *(entry(ts, wrapped=wrapped) for ts in range(10, 60, 10)))
+    assert before(redis, "3", 50, 2) == entries[2:4]
+    assert before(redis, "3", 30, 2) == entries[:2]
+    assert before(redis, "3", 20, 2) == entries[:1]
+    assert before(redis, "3", 10, 2) == []
+    assert before(redis, "3", 50, 100) == entries[:4]
+    assert before(redis, "3", 50, 0) == []
+
+
+def test_before_a_message_that_is_gone_is_what_is_older(redis: Redis) -> None:
+    """A recalled message, another user's ts, and a ts beyond both ends."""
+    assert before(redis, "3", 5, 2) == []
+    entries = fill(redis, *(entry(ts) for ts in range(10, 60, 10)))
+    assert before(redis, "3", 35, 2) == entries[1:3]
+    assert before(redis, "4", 30, 2) == entries[:2]
+    assert before(redis, "3", 99, 2) == entries[3:]
+    assert before(redis, "3", 5, 2) == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_after_is_a_page_of_what_is_newer(redis: Redis, wrapped: bool) -> None:
+    """Oldest first, at most a page, nothing of the named ts itself; empty at the list's end."""
+    assert after(redis, 0, 2) == []
+    entries = fill(redis, *(entry(ts, wrapped=wrapped) for ts in range(10, 60, 10)))
+    assert after(redis, 0, 2) == entries[:2]
+    assert after(redis, 10, 2) == entries[1:3]
+    assert after(redis, 15, 2) == entries[1:3]
+    assert after(redis, 40, 500) == entries[4:]
+    assert after(redis, 50, 500) == []
+    assert after(redis, 99, 500) == []
+
+
+def test_slightly_unsorted_entries_are_found(redis: Redis) -> None:
+    """Entries that several Java servers stored a little out of order are all found by their ts."""
+    order = list(range(100, 300))
+    shuffled = random.Random(7)
+    for start in range(0, len(order), 4):
+        page = order[start : start + 4]
+        shuffled.shuffle(page)
+        order[start : start + 4] = page
+    assert order != sorted(order)
+    entries = fill(redis, *(entry(ts, wrapped=ts % 2 == 0) for ts in order))
+    for index, ts in enumerate(order):
+        assert before(redis, "3", ts, 3) == entries[max(0, index - 3) : index]
+    recalled = [recall(redis, "3", ts, limit=10**15) for ts in order]
+    assert recalled == [b"done"] * len(order)
+    assert listed(redis) == []
+
+
+def test_mixed_and_corrupt_entries_do_not_stop_a_script(redis: Redis) -> None:
+    """A list of both forms, with garbage in it, is still read and written."""
+    start = now(redis)
+    fill(redis, b"garbage", entry(start), entry(start + 1, wrapped=True), entry(start + 2))
+    assert before(redis, "3", start + 2, 2) == [entry(start), entry(start + 1, wrapped=True)]
+    assert after(redis, start, 1) == [entry(start + 1, wrapped=True)]
+    assert recall(redis, "3", start + 1) == b"done"
+    assert append(redis) > start + 2
+
+
+# Joining
+
+
+def join(redis: Redis, group: str) -> int:
+    joined: int = run(redis, scripts.JOIN, [GROUPS], group, codec.wrap(group), EVENTS, "event")
+    return joined
+
+
+def test_a_join_counts_once_and_is_announced(redis: Redis) -> None:
+    """The first join says 1 and tells the others, a second says 0 and is silent."""
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        assert [join(redis, "1"), join(redis, "1"), join(redis, "2")] == [1, 0, 1]
+        heard = [channel.get_message(timeout=0.2) for _ in range(3)]
+    assert [each and each["data"] for each in heard] == [b"event", b"event", None]
+    assert redis.smembers(GROUPS) == {b"1", b"2"}
+
+
+def test_a_member_by_the_java_server_is_in_already(redis: Redis) -> None:
+    """The wrapped id counts as the same group."""
+    redis.sadd(GROUPS, b'"1"')
+    assert join(redis, "1") == 0
+    assert redis.smembers(GROUPS) == {b'"1"'}
+
+
+# The cost
+
+
+def microseconds(redis: Redis, command: str, work: Callable[[], object]) -> float:
+    """What ``work`` costs Redis by its own count, in the calls of ``command``; median of five."""
+    costs: list[float] = []
+    for _ in range(5):
+        redis.config_resetstat()
+        work()
+        costs.append(redis.info("commandstats")[f"cmdstat_{command}"]["usec"])
+    return median(costs)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_long_list_is_not_read_through(redis: Redis, wrapped: bool) -> None:
+    """With 100,000 messages each script costs Redis less than a twentieth of reading them all."""
+    newest = now(redis)
+    oldest = newest - 99_999
+    for start in range(oldest, newest, 10_000):
+        fill(redis, *(entry(ts, wrapped=wrapped) for ts in range(start, start + 10_000)))
+    assert redis.llen(LIST) == 100_000
+    recalled = iter(range(newest - 10, newest))
+    middle = (oldest + newest) // 2
+    everything = microseconds(redis, "lrange", lambda: listed(redis))
+    works: dict[str, Callable[[], object]] = {
+        "recall": lambda: recall(redis, "3", next(recalled)),
+        "append": lambda: append(redis, longest=100_000),
+        "before the newest": lambda: before(redis, "3", newest, 50),
+        "before one in the middle": lambda: before(redis, "3", middle, 50),
+        "before the oldest": lambda: before(redis, "3", oldest + 100, 50),
+        "after one near the end": lambda: after(redis, newest - 100, 50),
+        "after one in the middle": lambda: after(redis, middle, 50),
+        "after one near the start": lambda: after(redis, oldest + 100, 50),
+        "tail": lambda: run(redis, scripts.TAIL, [LIST], 50),
+        "peek": lambda: run(redis, scripts.PEEK, [LIST]),
+    }
+    costs = {name: microseconds(redis, "eval", work) for name, work in works.items()}
+    assert redis.llen(LIST) == 100_000, "recalls and appends do not balance"
+    assert max(costs.values()) < everything / 20, (costs, everything)
