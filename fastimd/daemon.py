@@ -39,6 +39,8 @@ from .store import Store
 
 DRAIN_PACE_SECONDS = 0.005
 """The longest pause between two sockets that are told to go."""
+DRAIN_LOOK_SECONDS = 0.2
+"""How often the drain looks for sockets that opened meanwhile."""
 ADMIN_CONNECTIONS = 64
 APPENDS_SECONDS = 2.0
 """How long Redis may still take to answer appends when everybody has gone."""
@@ -129,20 +131,23 @@ async def _serve_public(
             systemd.notify("READY=1")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
-        await _drain(config.server.drain_seconds, around, door)
+        await _drain(config.server.drain_seconds, around, http, door)
         connections.cancel_scope.cancel()
 
 
-async def _drain(seconds: float, around: Surroundings, door: Door) -> None:
+async def _drain(seconds: float, around: Surroundings, http: HttpServer, door: Door) -> None:
     """Tell every socket to go, evenly over most of the time, and wait for them within it."""
-    sessions = list(around.sessions)
-    log.info("daemon.draining", sockets=len(sessions), seconds=seconds)
-    pace = min(DRAIN_PACE_SECONDS, seconds * 0.8 / max(len(sessions), 1))
+    sockets = len(around.sessions)
+    log.info("daemon.draining", sockets=sockets, seconds=seconds)
+    pace = min(DRAIN_PACE_SECONDS, seconds * 0.8 / max(sockets, 1))
     with trio.move_on_after(seconds):
-        for session in sessions:
-            session.close(1001, "going away")
-            await trio.sleep(pace)
-        await around.sessions.wait_empty()
+        while around.sessions:  # a handshake that was under way adds one
+            for session in list(around.sessions):
+                session.close(1001, "going away")
+                await trio.sleep(pace)
+            with trio.move_on_after(DRAIN_LOOK_SECONDS):
+                await around.sessions.wait_empty()
+        await http.wait_answered()
     door.close_all()
 
 

@@ -79,6 +79,10 @@ class Outbox:
             self._enqueue(data[sent:])
             self._nursery.start_soon(self._flush)
 
+    def seal(self) -> None:
+        """Take nothing more; what is queued still goes out."""
+        self._closed = True
+
     def close(self) -> None:
         """Forget what is queued and take nothing more."""
         self._closed = True

@@ -241,3 +241,17 @@ async def test_closing_lets_go_whoever_waits(
     bench.kernel.change(room=100)
     await wait_all_tasks_blocked()
     assert bench.kernel.taken == b""
+
+
+async def test_a_sealed_outbox_lets_out_what_it_has(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """After the seal nothing more is taken, and nothing that waited is lost."""
+    bench = Bench(nursery, room=1, limit=100)
+    bench.outbox.push(b"ab")
+    bench.outbox.seal()
+    bench.outbox.push(b"cd")
+    bench.kernel.change(room=100)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.taken == b"ab"

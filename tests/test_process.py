@@ -547,3 +547,47 @@ async def test_a_crash_in_a_socket_ends_that_socket_alone(
     assert (await stop(daemon))[0] == 0
     (line,) = daemon.events("connection.crashed")
     assert "planted" in line["exception"]
+
+
+async def test_nothing_follows_a_close_frame(daemon: Daemon) -> None:
+    """A socket that was told to go hears no more of the group, though it has not answered yet."""
+    with open_raw(daemon) as raw:
+        raw.sendall(bytes((0x82, 0x80, 0, 0, 0, 0)))  # a binary frame: 1003
+        received = b""
+        while b"text frames only" not in received:
+            received += await trio.to_thread.run_sync(raw.recv, 65536)
+        async with connect(daemon.chat_url(user="2")) as other:
+            await receive(other)
+            for number in range(5):
+                await other.send_message(str(number))
+                await receive(other)
+        raw.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            raw.recv(1)
+
+
+async def test_a_request_under_way_is_answered_in_the_drain(
+    start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGTERM lets an HTTP request that is being served come to its answer."""
+    (tmp_path / "slow_hook.py").write_text(
+        "import trio\n\n\nasync def log_in(user, password):\n"
+        "    await trio.sleep(1)\n    return {'slow': True}\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start_daemon(login__hook="slow_hook:log_in")
+
+    def log_in() -> bytes:
+        request = urllib.request.Request(f"{daemon.http}/user/login", b"userId=1&password=x")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body: bytes = answer.read()
+            return body
+
+    async with trio.open_nursery() as nursery:
+
+        async def check() -> None:
+            assert b'"data":{"slow":true}' in await trio.to_thread.run_sync(log_in)
+
+        nursery.start_soon(check)
+        await trio.sleep(0.4)
+        assert (await stop(daemon))[0] == 0

@@ -55,6 +55,14 @@ class HttpServer:
         self._config.keep_alive_timeout = int(IDLE_SECONDS)
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
+        self._in_progress = 0
+        self._all_answered = trio.Event()
+
+    async def wait_answered(self) -> None:
+        """Wait until every request that is being served has its answer."""
+        if self._in_progress:
+            self._all_answered = trio.Event()
+            await self._all_answered.wait()
 
     async def run_lifespan(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -77,10 +85,14 @@ class HttpServer:
         guarded = _GuardedStream(stream, reader, head)
 
         async def app(*call: Any) -> None:
+            self._in_progress += 1
             try:
                 await self._app(*call)
             finally:
                 guarded.request_answered()
+                self._in_progress -= 1
+                if not self._in_progress:
+                    self._all_answered.set()
 
         state = ConnectionState(self._state.copy())
         await TCPServer(cast(Any, app), self._config, self._context, state, cast(Any, guarded))

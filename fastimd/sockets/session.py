@@ -197,13 +197,14 @@ class Session:
         return 1006, "connection lost"
 
     async def _read(self) -> bytes:
-        try:
-            await trio.lowlevel.wait_readable(self._connection)
-            return self._connection.recv(RECEIVE_BYTES)
-        except BlockingIOError:
-            return await self._read()
-        except OSError:
-            return b""
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._connection)
+                return self._connection.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError:
+                return b""
 
     def _feed(self, data: bytes) -> list[str]:
         self.heard_at = trio.current_time()
@@ -244,6 +245,8 @@ class Session:
                 self.outbox.push(data)
             else:
                 self._ended = True  # the protocol has nothing more to say or to hear
+        if not self.is_open:
+            self.outbox.seal()  # nothing may follow a close frame, RFC 6455 section 5.5.1
 
     def _end_slow(self) -> None:
         self._metrics.slow_closes += 1
