@@ -549,15 +549,16 @@ async def test_a_crash_in_a_socket_ends_that_socket_alone(
     assert "planted" in line["exception"]
 
 
-async def test_nothing_follows_a_close_frame(daemon: Daemon) -> None:
+async def test_nothing_follows_a_close_frame(start_daemon: StartDaemon) -> None:
     """A socket that was told to go hears no more of the group, though it has not answered yet."""
-    with open_raw(daemon) as raw:
-        raw.sendall(bytes((0x82, 0x80, 0, 0, 0, 0)))  # a binary frame: 1003
-        received = b""
-        while b"text frames only" not in received:
-            received += await trio.to_thread.run_sync(raw.recv, 65536)
-        async with connect(daemon.chat_url(user="2")) as other:
+    going, staying = start_daemon(), start_daemon()
+    with open_raw(going) as raw:
+        async with connect(staying.chat_url(user="2")) as other:
             await receive(other)
+            going.process.send_signal(signal.SIGTERM)
+            received = b""
+            while b"going away" not in received:
+                received += await trio.to_thread.run_sync(raw.recv, 65536)
             for number in range(5):
                 await other.send_message(str(number))
                 await receive(other)
