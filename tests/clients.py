@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 import trio
@@ -57,6 +58,14 @@ def request(
         return Answer(response.status, response.headers, response.read())
     finally:
         connection.close()
+
+
+def metrics(daemon: Daemon) -> dict[str, float]:
+    """Every metric of the daemon, by its name with its labels as the scrape shows them."""
+    with urlopen(f"{daemon.admin}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    samples = [line.rpartition(" ") for line in lines if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in samples}
 
 
 def post(
