@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import socket
-import urllib.request
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -221,12 +220,16 @@ def dial(address: str, receive_buffer: int = 0) -> socket.socket:
     """A TCP connection; with a ``receive_buffer`` the kernel buffers little on both sides."""
     host, _, port = address.rpartition(":")
     stream = socket.socket()
-    if receive_buffer:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
-    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    stream.settimeout(20)
-    stream.connect((host, int(port)))
+    try:
+        if receive_buffer:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.settimeout(20)
+        stream.connect((host, int(port)))
+    except BaseException:
+        stream.close()
+        raise
     return stream
 
 
@@ -272,6 +275,12 @@ class RawClient:
         """Answer a ping or a close as RFC 6455 wants it."""
         self.stream.sendall(client_frame(PONG if frame.opcode == PING else CLOSE, frame.payload))
 
+    def frames_so_far(self) -> list[Frame]:
+        """The frames that have been read, without reading more."""
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames
+
     def next_frame(self) -> Frame | None:
         """The next frame of any kind; None at the end of the stream."""
         while not self._frames:
@@ -304,14 +313,6 @@ class RawClient:
         self._buffer += data
         self._frames.extend(take_frames(self._buffer))
         return len(data)
-
-
-def metrics(daemon: Daemon) -> dict[str, float]:
-    """The numbers of a daemon's /metrics, by name and labels as they stand there."""
-    with urllib.request.urlopen(f"{daemon.admin}/metrics", timeout=20) as answer:
-        lines = answer.read().decode().splitlines()
-    pairs = [line.rpartition(" ") for line in lines if not line.startswith("#")]
-    return {name: float(value) for name, _, value in pairs}
 
 
 def memory_of(daemon: Daemon, name: str = "VmRSS") -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -212,6 +213,15 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """One daemon with default settings."""
     return start_daemon()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let the test, and the daemons it starts, have as many files open as the machine allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @asynccontextmanager
