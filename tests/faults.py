@@ -10,6 +10,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import math
 import os
 import random
 import signal
@@ -139,7 +140,7 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._new_are_silent = False
+        self._new_answers = math.inf
         self._links: list[_Link] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._accepting = threading.Thread(target=self._accept, daemon=True)
@@ -149,24 +150,31 @@ class Proxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self._listener.getsockname()[1]}/0"
 
-    def silence(self, *, answers_only: bool = False, new_ones_too: bool = False) -> None:
+    @property
+    def links(self) -> int:
+        """How many connections were ever made."""
+        return len(self._links)
+
+    def allow_new(self, answers: float) -> None:
+        """Let connections that are opened later fall silent after so many bytes of answers."""
+        self._new_answers = answers
+
+    def silence(self, *, answers_only: bool = False) -> None:
         """Forward nothing more on the connections there are, and close none.
 
         Args:
             answers_only: what the daemons send still reaches Redis.
-            new_ones_too: connections that are opened later are silent as well.
         """
-        self._new_are_silent = new_ones_too
         for link in self._links:
-            link.answering.clear()
+            link.answers = 0
             if not answers_only:
-                link.asking.clear()
+                link.asks = 0
 
     def resume(self) -> None:
         """Forward again, and first what was held back, though its sender may be gone."""
-        self._new_are_silent = False
+        self._new_answers = math.inf
         for link in self._links:
-            link.open_gates()
+            link.open()
 
     def close(self) -> None:
         """End everything."""
@@ -187,24 +195,25 @@ class Proxy:
             except OSError:
                 daemon.close()
                 continue
-            link = _Link(daemon, redis)
-            if self._new_are_silent:
-                link.asking.clear()
-                link.answering.clear()
+            link = _Link(daemon, redis, self._new_answers)
             self._links.append(link)
             link.start()
 
 
 class _Link:
-    """One connection through the proxy, with a gate each way."""
+    """One connection through the proxy.
 
-    def __init__(self, daemon: socket.socket, redis: socket.socket) -> None:
-        self.asking, self.answering = threading.Event(), threading.Event()
-        self.open_gates()
+    ``asks`` and ``answers`` are how many bytes may pass each way in all; more are held back.
+    """
+
+    def __init__(self, daemon: socket.socket, redis: socket.socket, answers: float) -> None:
+        self.asks = math.inf
+        self.answers = answers
         self._ends = (daemon, redis)
+        self._passed = Counter[str]()
         self._pumps = [
             threading.Thread(target=self._pump, args=way, daemon=True)
-            for way in ((daemon, redis, self.asking), (redis, daemon, self.answering))
+            for way in ((daemon, redis, "asks"), (redis, daemon, "answers"))
         ]
         for end in self._ends:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -213,12 +222,12 @@ class _Link:
         for pump in self._pumps:
             pump.start()
 
-    def open_gates(self) -> None:
-        self.asking.set()
-        self.answering.set()
+    def open(self) -> None:
+        """Let everything through."""
+        self.asks = self.answers = math.inf
 
     def close(self) -> None:
-        self.open_gates()
+        self.open()
         for end in self._ends:
             with contextlib.suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
@@ -227,15 +236,19 @@ class _Link:
         for end in self._ends:
             end.close()
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, gate: threading.Event) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                gate.wait()
+                self._passed[way] += len(data)
+                self._wait_open(way)
                 sink.sendall(data)
-        gate.wait()
+        self._wait_open(way)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+    def _wait_open(self, way: str) -> None:
+        while self._passed[way] > getattr(self, way):
+            time.sleep(0.005)
 
 
 # A talk
@@ -560,8 +573,9 @@ class Talk:
         self._token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as everything:
             async with trio.open_nursery() as members:
-                for member in self.members:
-                    await members.start(member.run)
+                async with trio.open_nursery() as greeting:
+                    for member in self.members:
+                        greeting.start_soon(members.start, member.run)
                 if self._loops:
                     for member in self.members:
                         everything.start_soon(self._talk, member)
