@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 import pytest
 import trio
-from clients import Answer
+from clients import Answer, log_in
 from conftest import Daemon, wait_for
 from redis import Redis, exceptions
 from redis.backoff import NoBackoff
@@ -275,10 +275,10 @@ class Member:
     daemon closed the socket.
     """
 
-    def __init__(self, daemon: Daemon, user: str, group: str) -> None:
+    def __init__(self, daemon: Daemon, user: str) -> None:
         self.daemon = daemon
         self.user = user
-        self.group = group
+        self.token = "any"
         self.said: dict[str, float] = {}
         self.heard: list[Message] = []
         self.unseen: set[str] = set()
@@ -323,7 +323,7 @@ class Member:
 
     async def _shake_hands(self) -> bytes:
         await self._stream.send_all(
-            f"GET /group/chat/{self.group}/{self.user}/t HTTP/1.1\r\n"
+            f"GET /group/chat/1/{self.user}/{self.token} HTTP/1.1\r\n"
             f"Host: {self.daemon.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             "".encode()
@@ -411,6 +411,7 @@ class Talk:
         loop: whether they talk by themselves, in a closed loop: each has at most ``ahead`` texts
             that it has not seen come back.
         names: their user ids begin with this.
+        logged_in: whether they log in first.
     """
 
     def __init__(
@@ -421,11 +422,13 @@ class Talk:
         loop: bool = True,
         ahead: int = 3,
         names: str = "member-",
+        logged_in: bool = False,
     ) -> None:
         places = [daemon for daemon in daemons for _ in range(each)]
-        self.members = [
-            Member(daemon, f"{names}{number}", "1") for number, daemon in enumerate(places)
-        ]
+        self.members = [Member(daemon, f"{names}{number}") for number, daemon in enumerate(places)]
+        if logged_in:
+            for member in self.members:
+                member.token = log_in(member.daemon, member.user)["token"]
         self._by_user = {member.user: member for member in self.members}
         self._loops = loop
         self._ahead = ahead

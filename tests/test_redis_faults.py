@@ -151,6 +151,23 @@ def test_a_killed_redis_costs_no_message(
     assert not any(daemon.events("socket.append_failed") for daemon in daemons)
 
 
+@pytest.mark.parametrize("login_auth", ["false", "true"], ids=["any token", "checked tokens"])
+@pytest.mark.timeout(60)
+def test_an_outage_of_seconds_closes_nobody(
+    login_auth: str, mortal_redis: MortalRedis, start_daemons: StartDaemons
+) -> None:
+    """Longer than a request may wait, shorter than ``hold_seconds``."""
+    daemons = start_daemons(mortal_redis.url, group__login_auth=login_auth)
+    with Talk(daemons, logged_in=True) as talk:
+        talk.wait_further(count=50, seconds=20)
+        mortal_redis.kill()
+        time.sleep(4)
+        mortal_redis.start()
+        talk.wait_further()
+        talk.settle(mortal_redis.client)
+    assert not any(daemon.events("socket.append_failed") for daemon in daemons)
+
+
 @on_every_server
 @pytest.mark.timeout(60)
 def test_a_redis_that_loads_for_seconds_is_waited_for(
@@ -166,7 +183,7 @@ def test_a_redis_that_loads_for_seconds_is_waited_for(
         talk.wait_further(count=50, seconds=20)
         mortal_redis.kill()
         begun = time.monotonic()
-        mortal_redis.start("--key-load-delay", "300", wait=False)
+        mortal_redis.start("--key-load-delay", "500", wait=False)
         refusals = set()
         while (refusal := mortal_redis.refusal()) is not None:
             refusals.add(refusal.split(":")[0])
@@ -585,7 +602,7 @@ def test_who_finds_no_room_is_told_at_once(
             talk.say(member, *(f"{member.user} {number}: ".ljust(1000) for number in range(5)))
         wait_for(partial(holds, daemons[0], 10), daemons[0])
         talk.say(loud, "too much: ".ljust(12000, "!"))
-        talk.wait_closed(loud, seconds=2)
+        talk.wait_closed(loud, seconds=5)
         talk.say(first, "there is room for a little")
         mortal_redis.start()
         back = time.monotonic()
@@ -697,7 +714,7 @@ def test_an_outage_does_not_flood_the_log(
     for kind, lines in by_kind.items():
         moments = [seconds_to(line, 0) for line in lines]
         for before, after in itertools.pairwise(moments):
-            assert after - before > 0.95, f"{kind} {len(lines)} times, {after - before:.3f} s apart"
+            assert after - before > 0.8, f"{kind} {len(lines)} times, {after - before:.3f} s apart"
 
 
 # The embedded server
