@@ -494,9 +494,9 @@ class Talk:
 
         self._wait(all_heard, moment + seconds - time.monotonic(), "further messages heard")
 
-    def wait_unseen(self, *members: Member) -> None:
-        """Wait until members (all, if none is named) have a text on its way."""
-        self._wait(lambda: all(each.unseen for each in members or self.members), 10, "unseen")
+    def go_on(self, count: int) -> None:
+        """Let the talk go on until each open member has heard so many new messages."""
+        self.wait_further(count=count, seconds=30)
 
     def wait_seen(self) -> None:
         """Wait until everything that open members said has come back to them."""

@@ -47,6 +47,8 @@ from redis.retry import Retry
 PURPOSES = ("commands", "messages")
 REFUSED_SECONDS = 3.0
 """How long Redis refuses something in these tests."""
+SILENT_SECONDS = 10.0
+"""By the contract a connection that has gone silent is found out in this time."""
 ANSWER_SECONDS = 2.0
 """By the contract every HTTP request is answered in this time, Redis or not."""
 LOADED_SECONDS = 1.0
@@ -142,7 +144,7 @@ def test_a_killed_redis_costs_no_message(
     daemons = start_daemons(mortal_redis.url)
     with Talk(daemons) as talk:
         for outage in range(1, 4):
-            talk.wait_further(count=50, seconds=20)
+            talk.go_on(50)
             mortal_redis.kill()
             wait_away(*daemons, times=outage)
             mortal_redis.start()
@@ -159,7 +161,7 @@ def test_an_outage_of_seconds_closes_nobody(
     """Longer than a request may wait, shorter than ``hold_seconds``."""
     daemons = start_daemons(mortal_redis.url, group__login_auth=login_auth)
     with Talk(daemons, logged_in=True) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         mortal_redis.kill()
         time.sleep(4)
         mortal_redis.start()
@@ -180,7 +182,7 @@ def test_a_redis_that_loads_for_seconds_is_waited_for(
         pipeline.execute()
     daemons = start_daemons(mortal_redis.url)
     with Talk(daemons) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         mortal_redis.kill()
         begun = time.monotonic()
         mortal_redis.start("--key-load-delay", "500", wait=False)
@@ -205,7 +207,7 @@ def test_a_redis_that_stands_still_for_ten_seconds_costs_no_message(
     """SIGSTOP: nothing is closed or refused, only silent."""
     daemons = start_daemons(mortal_redis.url)
     with Talk(daemons) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         mortal_redis.pause()
         time.sleep(10)
         mortal_redis.resume()
@@ -222,10 +224,10 @@ def test_killed_connections_cost_no_message(
     daemons = start_daemons(mortal_redis.url)
     with Talk(daemons) as talk:
         for _ in range(4):
-            talk.wait_further(count=20)
+            talk.go_on(20)
             for kind in kinds:
                 mortal_redis.ask("CLIENT", "KILL", "TYPE", kind)
-        talk.wait_further()
+            talk.wait_further()
         storm_ends = time.monotonic() + 2
         killed = 0
         while time.monotonic() < storm_ends:
@@ -247,7 +249,7 @@ def test_a_listener_dropped_for_its_slowness_hears_what_it_missed(
     [dropped] = mortal_redis.listeners() - others
     mortal_redis.client.config_set("client-output-buffer-limit", "pubsub 65536 65536 0")
     with Talk([first, second]) as talk:
-        talk.wait_further(count=20)
+        talk.go_on(20)
         second.process.send_signal(signal.SIGSTOP)
         for number in itertools.count():
             if dropped not in mortal_redis.listeners():
@@ -293,8 +295,10 @@ def endless_script(redis: MortalRedis) -> Iterator[None]:
     with ThreadPoolExecutor() as pool:
         ended = pool.submit(run)
         wait_for(lambda: "BUSY" in (redis.refusal() or ""))
-        yield
-        redis.client.script_kill()
+        try:
+            yield
+        finally:
+            redis.client.script_kill()
         ended.result()
 
 
@@ -336,7 +340,7 @@ def test_messages_wait_while_redis_refuses_them(
     headers = log_in(daemons[0])
     history = {"groupId": "1", "startPage": 0, "endPage": 9}
     with Talk(daemons) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         with contextmanager(refusal.lasts)(mortal_redis):
             ends = time.monotonic() + REFUSED_SECONDS
             assert mortal_redis.refuses_scripts()
@@ -375,16 +379,19 @@ def test_a_fail_over_is_followed(
         wait_for(lambda: replica.client.info("replication")["master_link_status"] == "up")
         daemons = start_daemons(proxy.url)
         with Talk(daemons) as talk:
-            talk.wait_further(count=50, seconds=20)
+            talk.go_on(50)
             if not amid_talk:
                 talk.pause()
                 talk.wait_seen()
+                mortal_redis.client.set("last", "word")  # WAIT counts from this connection's write
                 assert mortal_redis.client.wait(1, 10000) == 1
             replica.client.replicaof("NO", "ONE")
             proxy.target = replica.port
             mortal_redis.client.replicaof("127.0.0.1", str(replica.port))
+            back = time.monotonic()
             talk.resume()
-            talk.wait_further(count=20)
+            talk.wait_further(back)
+            talk.go_on(20)
             if not amid_talk:
                 talk.settle(replica.client)
                 return
@@ -425,9 +432,9 @@ def test_what_redis_forgets_costs_no_message(
     """The scripts, or the keys that are the daemons' own, are gone again and again."""
     with Talk(start_daemons(mortal_redis.url)) as talk:
         for _ in range(10):
-            talk.wait_further(count=10)
+            talk.go_on(10)
             forget(mortal_redis)
-        talk.wait_further()
+            talk.wait_further()
         talk.settle(mortal_redis.client)
 
 
@@ -441,7 +448,7 @@ def test_after_flushall_talk_goes_on(
     """
     with Talk(start_daemons(mortal_redis.url)) as talk:
         for _ in range(3):
-            talk.wait_further(count=20)
+            talk.go_on(20)
             mortal_redis.client.flushall()
             talk.wait_further()
         talk.finish()
@@ -475,16 +482,17 @@ def test_silent_connections_are_given_up_for_new_ones(
     """
     daemons = start_daemons(proxy.url)
     with Talk(daemons) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         silent_since = time.time()
         proxy.silence(answers_only=answers_only)
         wait_away(*daemons)
         noticed_at = time.monotonic()
         for daemon, purpose in itertools.product(daemons, PURPOSES):
-            assert seconds_to(unavailable(daemon, purpose)[0], silent_since) <= 10
+            assert seconds_to(unavailable(daemon, purpose)[0], silent_since) <= SILENT_SECONDS
         talk.wait_further(noticed_at)
         proxy.resume()
-        talk.wait_further(count=20)
+        talk.wait_further()
+        talk.go_on(20)
         talk.settle(mortal_redis.client)
 
 
@@ -495,7 +503,7 @@ def test_connections_that_fall_silent_while_they_are_opened_are_given_up(
     """Redis answers the first command of each new connection, and then nothing more."""
     daemons = start_daemons(proxy.url)
     with Talk(daemons) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         links = proxy.links
         proxy.allow_new(len("+OK\r\n"))
         for kind in ("normal", "pubsub"):
@@ -503,7 +511,7 @@ def test_connections_that_fall_silent_while_they_are_opened_are_given_up(
         wait_for(lambda: proxy.links >= links + len(daemons) * len(PURPOSES))
         silent_since = time.monotonic()
         proxy.allow_new(math.inf)
-        talk.wait_further(silent_since, seconds=10)
+        talk.wait_further(silent_since, seconds=SILENT_SECONDS)
         talk.settle(mortal_redis.client)
 
 
@@ -515,7 +523,7 @@ def test_a_silent_network_is_waited_for(
     daemons = start_daemons(proxy.url, redis__hold_seconds="30")
     headers = log_in(daemons[0])
     with Talk(daemons) as talk:
-        talk.wait_further(count=50, seconds=20)
+        talk.go_on(50)
         silent_since = time.monotonic()
         proxy.allow_new(0)
         proxy.silence()
@@ -743,7 +751,7 @@ def test_a_killed_embedded_redis_costs_no_message(
                 return False
 
         for _ in range(2):
-            talk.wait_further(count=30, seconds=20)
+            talk.go_on(30)
             for _ in range(2):
                 ended = server()
                 os.kill(ended, signal.SIGKILL)
