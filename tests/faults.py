@@ -170,6 +170,16 @@ class Proxy:
             if not answers_only:
                 link.asks = 0
 
+    def hold_questions(self) -> None:
+        """Hold back what is asked on the connections that listen to channels."""
+        for link in self._links:
+            if link.listens:
+                link.asks = 0
+
+    def answered_listeners(self) -> list[int]:
+        """How many bytes of answers each connection has got that listens to channels."""
+        return [link.passed["answers"] for link in self._links if link.listens]
+
     def resume(self) -> None:
         """Forward again, and first what was held back, though its sender may be gone."""
         self._new_answers = math.inf
@@ -204,13 +214,15 @@ class _Link:
     """One connection through the proxy.
 
     ``asks`` and ``answers`` are how many bytes may pass each way in all; more are held back.
+    ``passed`` is how many came, ``listens`` whether there was a SUBSCRIBE among them.
     """
 
     def __init__(self, daemon: socket.socket, redis: socket.socket, answers: float) -> None:
         self.asks = math.inf
         self.answers = answers
+        self.listens = False
         self._ends = (daemon, redis)
-        self._passed = Counter[str]()
+        self.passed = Counter[str]()
         self._pumps = [
             threading.Thread(target=self._pump, args=way, daemon=True)
             for way in ((daemon, redis, "asks"), (redis, daemon, "answers"))
@@ -239,7 +251,8 @@ class _Link:
     def _pump(self, source: socket.socket, sink: socket.socket, way: str) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                self._passed[way] += len(data)
+                self.passed[way] += len(data)
+                self.listens |= b"SUBSCRIBE" in data
                 self._wait_open(way)
                 sink.sendall(data)
         self._wait_open(way)
@@ -247,7 +260,7 @@ class _Link:
             sink.shutdown(socket.SHUT_WR)
 
     def _wait_open(self, way: str) -> None:
-        while self._passed[way] > getattr(self, way):
+        while self.passed[way] > getattr(self, way):
             time.sleep(0.005)
 
 
@@ -275,9 +288,10 @@ class Member:
     daemon closed the socket.
     """
 
-    def __init__(self, daemon: Daemon, user: str) -> None:
+    def __init__(self, daemon: Daemon, user: str, group: str) -> None:
         self.daemon = daemon
         self.user = user
+        self.group = group
         self.token = "any"
         self.said: dict[str, float] = {}
         self.heard: list[Message] = []
@@ -323,7 +337,7 @@ class Member:
 
     async def _shake_hands(self) -> bytes:
         await self._stream.send_all(
-            f"GET /group/chat/1/{self.user}/{self.token} HTTP/1.1\r\n"
+            f"GET /group/chat/{self.group}/{self.user}/{self.token} HTTP/1.1\r\n"
             f"Host: {self.daemon.address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             "".encode()
@@ -421,11 +435,15 @@ class Talk:
         each: int = 3,
         loop: bool = True,
         ahead: int = 3,
+        group: str = "1",
         names: str = "member-",
         logged_in: bool = False,
     ) -> None:
         places = [daemon for daemon in daemons for _ in range(each)]
-        self.members = [Member(daemon, f"{names}{number}") for number, daemon in enumerate(places)]
+        self.group = group
+        self.members = [
+            Member(daemon, f"{names}{number}", group) for number, daemon in enumerate(places)
+        ]
         if logged_in:
             for member in self.members:
                 member.token = log_in(member.daemon, member.user)["token"]
@@ -536,7 +554,7 @@ class Talk:
             closed: the members whose sockets must have been closed with 1013; nobody else's may.
         """
         self.finish()
-        listed = list_messages(client)
+        listed = list_messages(client, self.group)
         self.check_open(closed)
         check_once([message.info for message in listed], "in the list")
         for member in self.members:
@@ -624,9 +642,10 @@ class Talk:
             raise AssertionError("a client failed") from self._failure
 
 
-def list_messages(client: Redis) -> list[Message]:
-    """The messages of the talk's group as they are stored."""
-    return [Message.read(entry) for entry in cast(list[bytes], client.lrange("gml:1", 0, -1))]
+def list_messages(client: Redis, group: str = "1") -> list[Message]:
+    """The messages of a group as they are stored."""
+    entries = cast(list[bytes], client.lrange(f"gml:{group}", 0, -1))
+    return [Message.read(entry) for entry in entries]
 
 
 def check_once(texts: list[str], where: str) -> None:

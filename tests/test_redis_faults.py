@@ -222,20 +222,31 @@ def test_killed_connections_cost_no_message(
 ) -> None:
     """Redis ends the daemons' connections: one by one, then as fast as it can for two seconds."""
     daemons = start_daemons(mortal_redis.url)
-    with Talk(daemons) as talk:
+    headers = log_in(daemons[0])
+    with Talk(daemons) as talk, ThreadPoolExecutor() as pool:
         for _ in range(4):
             talk.go_on(20)
             for kind in kinds:
                 mortal_redis.ask("CLIENT", "KILL", "TYPE", kind)
             talk.wait_further()
         storm_ends = time.monotonic() + 2
+        answers = pool.submit(ask_until, storm_ends, daemons[0], headers)
         killed = 0
         while time.monotonic() < storm_ends:
             for kind in kinds:
                 killed += mortal_redis.ask("CLIENT", "KILL", "TYPE", kind)
         assert killed >= len(daemons) * len(kinds)
         talk.wait_further()
+        assert answers.result() <= {200, 503}
         talk.settle(mortal_redis.client)
+
+
+def ask_until(moment: float, daemon: Daemon, headers: dict[str, str]) -> set[int]:
+    """What requests were answered with until a moment of ``time.monotonic``."""
+    answers = {post(daemon, "/user/listGroup", {}, headers).status}
+    while time.monotonic() < moment:
+        answers.add(post(daemon, "/user/listGroup", {}, headers).status)
+    return answers
 
 
 @pytest.mark.timeout(60)
@@ -355,6 +366,27 @@ def test_messages_wait_while_redis_refuses_them(
         wait_ready(*daemons, since=back)
         talk.settle(mortal_redis.client)
     assert not any(daemon.events("socket.append_failed") for daemon in daemons)
+
+
+@pytest.mark.timeout(60)
+def test_a_refused_subscription_harms_no_group(
+    mortal_redis: MortalRedis, proxy: Proxy, start_daemons: StartDaemons
+) -> None:
+    """SUBSCRIBE comes while Redis is busy: afterwards that group is heard, and every other one."""
+    daemons = start_daemons(proxy.url)
+    proxy.hold_questions()
+    with Talk(daemons, group="2", names="early-", loop=False) as comers:
+        comers.wait_closed(*comers.members, seconds=10)
+    with contextmanager(endless_script)(mortal_redis):
+        before = proxy.answered_listeners()
+        assert len(before) == len(daemons)
+        proxy.resume()
+        wait_for(lambda: all(map(int.__lt__, before, proxy.answered_listeners())))
+    wait_ready(*daemons, since=time.monotonic())
+    for group in ("2", "3"):
+        with Talk(daemons, group=group) as talk:
+            talk.go_on(10)
+            talk.settle(mortal_redis.client)
 
 
 @on_every_server
