@@ -15,6 +15,7 @@ import re
 import signal
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import trio
 from clients import Answer, log_in, post
 from conftest import Daemon, redis_servers, run_daemon, wait_for
 from faults import (
@@ -43,6 +45,11 @@ from faults import (
 from redis import Redis, exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+
+from fastimd.errors import StoreUnavailable
+from fastimd.redis.appender import Appender
+from fastimd.redis.client import Client
+from fastimd.redis.wire import Address
 
 PURPOSES = ("commands", "messages")
 REFUSED_SECONDS = 3.0
@@ -223,21 +230,21 @@ def test_killed_connections_cost_no_message(
     """Redis ends the daemons' connections: one by one, then as fast as it can for two seconds."""
     daemons = start_daemons(mortal_redis.url)
     headers = log_in(daemons[0])
-    with Talk(daemons) as talk, ThreadPoolExecutor() as pool:
+    with Talk(daemons) as talk, ThreadPoolExecutor(8) as pool:
         for _ in range(4):
             talk.go_on(20)
             for kind in kinds:
                 mortal_redis.ask("CLIENT", "KILL", "TYPE", kind)
             talk.wait_further()
         storm_ends = time.monotonic() + 2
-        answers = pool.submit(ask_until, storm_ends, daemons[0], headers)
+        answers = [pool.submit(ask_until, storm_ends, daemons[0], headers) for _ in range(8)]
         killed = 0
         while time.monotonic() < storm_ends:
             for kind in kinds:
                 killed += mortal_redis.ask("CLIENT", "KILL", "TYPE", kind)
         assert killed >= len(daemons) * len(kinds)
         talk.wait_further()
-        assert answers.result() <= {200, 503}
+        assert {status for each in answers for status in each.result()} <= {200, 503}
         talk.settle(mortal_redis.client)
 
 
@@ -247,6 +254,35 @@ def ask_until(moment: float, daemon: Daemon, headers: dict[str, str]) -> set[int
     while time.monotonic() < moment:
         answers.add(post(daemon, "/user/listGroup", {}, headers).status)
     return answers
+
+
+@pytest.mark.timeout(60)
+async def test_a_call_is_answered_or_told_that_redis_is_away(mortal_redis: MortalRedis) -> None:
+    """Many tasks call all the time while connections are killed: nothing else becomes of a call."""
+    client = Client(Address(mortal_redis.url), Appender(hold_bytes=1, hold_seconds=1))
+    outcomes: Counter[str] = Counter()
+
+    async def call() -> None:
+        while True:
+            try:
+                assert await client.call("PING") == b"PONG"
+                outcomes["answered"] += 1
+            except StoreUnavailable:
+                outcomes["told"] += 1
+
+    def kill_after(answers: int) -> None:
+        wait_for(lambda: outcomes["answered"] >= answers)
+        mortal_redis.ask("CLIENT", "KILL", "TYPE", "normal")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await client.wait_connected()
+        for _ in range(100):
+            nursery.start_soon(call)
+        for _ in range(10):
+            await trio.to_thread.run_sync(kill_after, outcomes["answered"] + 1000)
+        nursery.cancel_scope.cancel()
+    assert outcomes["told"]
 
 
 @pytest.mark.timeout(60)
