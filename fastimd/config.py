@@ -122,6 +122,9 @@ class Server(msgspec.Struct, frozen=True):
         int,
         Meta(ge=0, description="a whole number, 0 or more (0 = as many as the file limit allows)"),
     ] = 0
+    max_connections_per_ip: Annotated[
+        int, Meta(ge=0, description="a whole number, 0 or more (0 = no limit)")
+    ] = 0
     trusted_proxies: Annotated[
         tuple[str, ...],
         _checked(
@@ -153,9 +156,18 @@ class Redis(msgspec.Struct, frozen=True):
             " $XDG_STATE_HOME/fastimd, else ~/.local/state/fastimd"
         ),
     ] = ""
+    hold_bytes: Annotated[
+        int, Meta(ge=0, le=2**40, description="bytes, from 0 (nothing) to 1099511627776 (1 TiB)")
+    ] = 4_194_304
+    hold_seconds: Annotated[
+        float, Meta(ge=0, le=86_400, description="seconds, from 0 (not at all) to 86400 (a day)")
+    ] = 10.0
 
     def __repr__(self) -> str:
-        return f"Redis(url=<not shown>, data_dir={self.data_dir!r})"
+        shown = [
+            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "url"
+        ]
+        return f"Redis(url=<not shown>, {', '.join(shown)})"
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -198,6 +210,13 @@ class Socket(msgspec.Struct, frozen=True):
         ),
     ] = 60.0
     outbox_bytes: Annotated[int, Meta(ge=4096, description="bytes, 4096 or more")] = 1_048_576
+    max_messages_per_second: Annotated[
+        float,
+        Meta(ge=0, le=1_000_000, description="a number, from 0 (no limit) to 1000000"),
+    ] = 0.0
+    message_burst: Annotated[
+        int, Meta(ge=1, le=1_000_000, description="a whole number, from 1 to 1000000")
+    ] = 20
 
 
 class Login(msgspec.Struct, frozen=True):

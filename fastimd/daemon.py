@@ -29,6 +29,7 @@ from .http.server import HttpServer
 from .hub import Hub
 from .metrics import Metrics
 from .poller import Poller
+from .redis.appender import Appender
 from .redis.client import Client
 from .redis.embedded import serve_embedded
 from .redis.wire import Address
@@ -37,12 +38,12 @@ from .sockets.keepalive import Keepalive
 from .sockets.session import Surroundings
 from .store import Store
 
-DRAIN_PACE_SECONDS = 0.005
-"""The longest pause between two sockets that are told to go."""
+DRAIN_SHARE = 0.8
+"""The part of ``drain_seconds`` over which sockets are told to go; the rest is for answers."""
 DRAIN_LOOK_SECONDS = 0.2
 """How often the drain looks for sockets that opened meanwhile."""
 ADMIN_CONNECTIONS = 64
-APPENDS_SECONDS = 2.0
+APPENDS_SECONDS = 1.0
 """How long Redis may still take to answer appends when everybody has gone."""
 
 log = structlog.get_logger("fastimd.daemon")
@@ -53,11 +54,15 @@ class TaskCrashed(FastimdError):
 
 
 class _Stop:
-    """The first signal drains the daemon once it serves, and ends it before; so does a second."""
+    """The first signal drains the daemon once it serves, and ends it before; so does a second.
+
+    ``at_once`` says that a person at a terminal waits: no need to spread the sockets.
+    """
 
     def __init__(self, everything: trio.CancelScope) -> None:
         self._everything = everything
         self.is_serving = False
+        self.at_once = False
         self.asked = trio.Event()
 
     async def wait_signals(self, signals: AsyncIterator[int]) -> None:
@@ -65,6 +70,7 @@ class _Stop:
             log.info("daemon.signal", signal=signal.Signals(number).name)
             if not self.is_serving or self.asked.is_set():
                 self._everything.cancel()
+            self.at_once = number == signal.SIGINT
             self.asked.set()
 
 
@@ -86,11 +92,12 @@ async def serve(config: Config) -> None:
         async with _floor() as redis_floor:
             stop = _Stop(redis_floor.cancel_scope)
             redis_floor.start_soon(_supervise, "signals", stop.wait_signals, signals)
-            client = Client(await _redis_address(config, redis_floor))
+            appender = Appender(config.redis.hold_bytes, config.redis.hold_seconds)
+            client = Client(await _redis_address(config, redis_floor), appender)
             redis_floor.start_soon(_supervise, "redis", client.run)
             store = Store(client, config, metrics)
             async with _floor() as relay_floor:
-                relay, hub, poller = _build_hub(config, client.address, store, metrics)
+                relay, hub, poller = _build_hub(config, client, store, metrics)
                 relay_floor.start_soon(_supervise, "relay", relay.run)
                 relay_floor.start_soon(_supervise, "poller", poller.run)
                 admin = await _open_admin(config, relay_floor, metrics, client, relay, stop)
@@ -105,6 +112,8 @@ async def serve(config: Config) -> None:
                     await _serve_public(config, around, http, stop, admin)
                     with trio.move_on_after(APPENDS_SECONDS):
                         await client.appender.wait_all_answered()
+                    if client.appender.unanswered:
+                        log.warning("daemon.unanswered", messages=client.appender.unanswered)
     log.info("daemon.stopped")
 
 
@@ -115,8 +124,19 @@ async def _serve_public(
     limit = connection_limit(config.server.max_connections)
     async with trio.open_nursery() as connections:
         handle = public_handler(around, http, connections)
-        door = Door(listener, handle, config, around.metrics, max_connections=limit)
+        door = Door(
+            listener,
+            handle,
+            config,
+            around.metrics,
+            max_connections=limit,
+            max_connections_per_ip=config.server.max_connections_per_ip,
+        )
         around.metrics.add_gauge("connections", "Open connections.", lambda: door.connections)
+        around.metrics.add_gauge("sockets", "Open sockets.", lambda: len(around.sessions))
+        around.metrics.add_gauge(
+            "outbox_bytes", "Bytes that wait for clients.", lambda: around.sessions.queued
+        )
         async with _floor() as accepting:
             accept = partial(door.accept_connections, connections)
             accepting.start_soon(_supervise, "door", accept)
@@ -131,20 +151,24 @@ async def _serve_public(
             systemd.notify("READY=1")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
-        await _drain(config.server.drain_seconds, around, http, door)
+        await _drain(config.server.drain_seconds, around, http, door, at_once=stop.at_once)
         connections.cancel_scope.cancel()
 
 
-async def _drain(seconds: float, around: Surroundings, http: HttpServer, door: Door) -> None:
+async def _drain(
+    seconds: float, around: Surroundings, http: HttpServer, door: Door, *, at_once: bool
+) -> None:
     """Tell every socket to go, evenly over most of the time, and wait for them within it."""
     sockets = len(around.sessions)
     log.info("daemon.draining", sockets=sockets, seconds=seconds)
-    pace = min(DRAIN_PACE_SECONDS, seconds * 0.8 / max(sockets, 1))
+    pace = 0 if at_once else seconds * DRAIN_SHARE / max(sockets, 1)
     with trio.move_on_after(seconds):
         while around.sessions:  # a handshake that was under way adds one
-            for session in list(around.sessions):
+            for number, session in enumerate(list(around.sessions)):
+                if number and session.is_open:
+                    await trio.sleep(pace)
                 session.close(1001, "going away")
-                await trio.sleep(pace)
+            pace = 0
             with trio.move_on_after(DRAIN_LOOK_SECONDS):
                 await around.sessions.wait_empty()
         await http.wait_answered()
@@ -187,14 +211,22 @@ async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
 
 
 def _build_hub(
-    config: Config, address: Address, store: Store, metrics: Metrics
+    config: Config, client: Client, store: Store, metrics: Metrics
 ) -> tuple[Relay, Hub, Poller]:
-    relay = Relay(address, store, metrics)
+    relay = Relay(client.address, store, metrics)
+    client.on_moved = relay.reconnect
     hub = Hub(relay, store, metrics)
     poller = Poller(relay, store, metrics, update_rate=config.group_list.update_rate)
     relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=poller.sweep)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
+    metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
+    metrics.add_gauge("held_messages", "Appends without an answer.", lambda: store.unanswered)
+    metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
     return relay, hub, poller
+
+
+def _living_tasks() -> int:
+    return trio.lowlevel.current_statistics().tasks_living
 
 
 def _warn_of_open_login(config: Config) -> None:

@@ -10,12 +10,13 @@ import errno
 import itertools
 import resource
 import socket
-from collections.abc import Awaitable, Callable
-from ipaddress import ip_address, ip_network
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 import trio
 
+from .clients import Crowd, Proxies
 from .config import Config, parse_bind
 from .errors import StartupError
 from .head import Head, HeadReader, Refused
@@ -31,6 +32,8 @@ ACCEPTS_A_TURN = 64
 OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 SPARE_FILES = 64
 """Descriptors kept for Redis, logs and listeners when ``max_connections`` is by the file limit."""
+
+_TOO_MANY = frozenset((429, 503))
 
 log = structlog.get_logger("fastimd.door")
 
@@ -74,6 +77,7 @@ class Door:
     Args:
         handle: serves a connection whose first head was read, until it ends.
         max_connections: more than these get a 503 and the end.
+        max_connections_per_ip: more than these of one client get a 429 and the end; 0 = no limit.
     """
 
     def __init__(
@@ -84,15 +88,16 @@ class Door:
         metrics: Metrics,
         *,
         max_connections: int,
+        max_connections_per_ip: int = 0,
     ) -> None:
         self._listener = listener
         self._handle = handle
         self._metrics = metrics
         self._max_connections = max_connections
-        self._trusted = [ip_network(proxy) for proxy in config.server.trusted_proxies]
+        self._proxies = Proxies(config.server.trusted_proxies)
+        self._crowd = Crowd(max_connections_per_ip)
         self._ids = itertools.count(1)
         self._open: set[socket.socket] = set()
-        self._out_of_files_logged_at = -1.0
 
     @property
     def connections(self) -> int:
@@ -121,9 +126,7 @@ class Door:
     async def _rest(self, failure: OSError) -> None:
         if failure.errno not in OUT_OF_FILES and failure.errno != errno.ECONNABORTED:
             raise failure
-        now = trio.current_time()
-        if failure.errno in OUT_OF_FILES and now - self._out_of_files_logged_at >= 1:
-            self._out_of_files_logged_at = now
+        if failure.errno in OUT_OF_FILES:
             log.error("door.accept_failed", error=str(failure), connections=len(self._open))
         await trio.sleep(0.1)
 
@@ -155,34 +158,43 @@ class Door:
         log.error("connection.crashed", exc_info=failure)
 
     async def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        reader = HeadReader(connection)
         try:
             if len(self._open) > self._max_connections:
-                self._metrics.connections_refused += 1
                 raise Refused(503, "too many connections", "Retry-After: 5\r\n")
-            head = await reader.read_head()
-            if head is None:
-                return
-            structlog.contextvars.bind_contextvars(client=self._client_address(head, peer))
-            await self._handle(connection, reader, head)
+            if self._proxies.is_trusted(peer[0]):
+                await self._serve_requests(connection, peer[0])
+            else:
+                with self._counted(peer[0]):
+                    await self._serve_requests(connection, peer[0])
         except Refused as exc:
+            if exc.status in _TOO_MANY:
+                self._metrics.connections_refused += 1
             log.info("connection.refused", status=exc.status, reason=str(exc))
             await _refuse(connection, exc)
 
-    def _client_address(self, head: Head, peer: tuple[str, int]) -> str:
-        """The client's own address: what trusted proxies say of it, from the last hop back."""
-        hops = head.fields.get(b"x-forwarded-for", b"").decode("latin-1").split(",")
-        client = peer[0]
-        while hops and hops[-1].strip() and self._is_trusted(client):
-            client = hops.pop().strip()
-        return client
+    async def _serve_requests(self, connection: socket.socket, peer: str) -> None:
+        reader = HeadReader(connection)
+        head = await reader.read_first_head()
+        if head is None:
+            return
+        client = self._proxies.client_of(peer, head.fields)
+        structlog.contextvars.bind_contextvars(client=client)
+        if client != peer and head.wants_websocket:
+            # Its own, while a proxy's other connections carry the requests of many.
+            with self._counted(client):
+                await self._handle(connection, reader, head)
+        else:
+            await self._handle(connection, reader, head)
 
-    def _is_trusted(self, address: str) -> bool:
+    @contextmanager
+    def _counted(self, client: str) -> Iterator[None]:
+        name = self._crowd.enter(client)
+        if name is None:
+            raise Refused(429, "too many connections from one address", "Retry-After: 5\r\n")
         try:
-            parsed = ip_address(address)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._trusted)
+            yield
+        finally:
+            self._crowd.leave(name)
 
 
 def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery) -> Handle:
@@ -256,6 +268,7 @@ _REASONS: dict[int, str] = {
     404: "Not Found",
     408: "Request Timeout",
     426: "Upgrade Required",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     501: "Not Implemented",
     503: "Service Unavailable",

@@ -118,18 +118,29 @@ class HeadReader:
         await trio.lowlevel.wait_readable(self._connection)
         return self._connection.recv(max_bytes)
 
-    async def read_head(self, wait_seconds: float = HEAD_SECONDS) -> Head | None:
-        """Read the next head; None when the client has ended the stream or says nothing.
-
-        Args:
-            wait_seconds: how long the first byte may take; the rest has ``HEAD_SECONDS``.
+    async def read_first_head(self) -> Head | None:
+        """Read a connection's first head; None when the client ends the stream or says nothing.
 
         Raises:
-            Refused: it is too long, too slow or malformed.
+            Refused: it is too long, took longer than ``HEAD_SECONDS``, or is malformed.
             OSError: the connection broke.
         """
         data = b""
-        with trio.move_on_after(wait_seconds):
+        with trio.move_on_after(HEAD_SECONDS):
+            data = await self.receive()
+            return await self._complete(data)
+        if not data:
+            return None
+        raise Refused(408, "the request head took too long")
+
+    async def read_next_head(self) -> Head | None:
+        """Read a later head; None also when nothing comes for ``IDLE_SECONDS``.
+
+        Raises:
+            as ``read_first_head``; ``HEAD_SECONDS`` begin with the first byte.
+        """
+        data = b""
+        with trio.move_on_after(IDLE_SECONDS):
             data = await self.receive()
         if not data:
             return None
@@ -138,6 +149,8 @@ class HeadReader:
         raise Refused(408, "the request head took too long")
 
     async def _complete(self, data: bytes) -> Head | None:
+        if not data:
+            return None
         while (end := data.find(_END)) < 0:
             if len(data) > MAX_HEAD_BYTES:
                 break

@@ -128,9 +128,11 @@ class Hub:
     async def flush(self) -> None:
         """Push what has come since the last flush to the members."""
         async with self._flushing:  # a gap's repair and the relay's reader both flush
-            groups, self._to_flush = self._to_flush, []
-            for group in groups:
-                await self._flush_group(group)
+            # What was taken must reach everybody, though the connection it came over may break.
+            with trio.CancelScope(shield=True):
+                groups, self._to_flush = self._to_flush, []
+                for group in groups:
+                    await self._flush_group(group)
 
     def _open(self, name: str) -> _Group:
         group = self._groups[name] = _Group(name)

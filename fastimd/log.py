@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import time
 from typing import Any
 
 import msgspec
@@ -14,6 +15,11 @@ from structlog.typing import Processor
 # What JSON leaves as it is and a terminal or an editor may obey: C1 controls, line separators and
 # marks of direction.
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+_LIMIT_SECONDS = 1.0
+_LIMITED_LEVELS = frozenset(("warning", "error", "exception"))
+_ALSO_LIMITED = frozenset(("connection.refused",))
 
 
 def configure(log_format: str, level: str) -> None:
@@ -32,17 +38,47 @@ def configure(log_format: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
     ]
     render: list[Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=on_terminal, timestamp_key="ts")]
+        [_console_renderer(colors=on_terminal)]
         if console
         else [structlog.processors.format_exc_info, _render_json]
     )
     structlog.configure(
-        processors=[*shared, *render],
+        processors=[_Limit(), *shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
     _adopt_library_logs(shared, render, max(least, logging.WARNING))
+
+
+class _Limit:
+    """Lets each kind of trouble be written once a second; the next line counts those left out."""
+
+    def __init__(self) -> None:
+        self._written_at: dict[object, float] = {}
+        self._left_out: dict[object, int] = {}
+
+    def __call__(
+        self, _logger: Any, method: str, event: structlog.typing.EventDict
+    ) -> structlog.typing.EventDict:
+        if method not in _LIMITED_LEVELS and event["event"] not in _ALSO_LIMITED:
+            return event
+        kind = (event["event"], event.get("purpose"), event.get("status"))
+        now = time.monotonic()
+        if now - self._written_at.get(kind, -_LIMIT_SECONDS) < _LIMIT_SECONDS:
+            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+            raise structlog.DropEvent
+        self._written_at[kind] = now
+        if left_out := self._left_out.pop(kind, 0):
+            event["suppressed"] = left_out
+        return event
+
+
+def _console_renderer(*, colors: bool) -> Processor:
+    # The default renderer may print the variables of a traceback, tokens among them.
+    return structlog.dev.ConsoleRenderer(
+        colors=colors, timestamp_key="ts", exception_formatter=structlog.dev.plain_traceback
+    )
 
 
 def _adopt_library_logs(shared: list[Processor], render: list[Processor], least: int) -> None:

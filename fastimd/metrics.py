@@ -20,6 +20,7 @@ class Metrics(Collector):
         self.appends_failed = 0
         self.deliveries = 0
         self.slow_closes = 0
+        self.flood_closes = 0
         self.corrupt_entries = 0
         self.messages_repaired = 0
         self.group_list_pushes = 0
@@ -61,12 +62,13 @@ class Metrics(Collector):
 
 _COUNTERS = {
     "sockets_opened": "Sockets opened.",
-    "connections_refused": "Connections refused at max_connections.",
+    "connections_refused": "Connections refused at a limit of connections.",
     "connections_crashed": "Connections ended by an exception of ours.",
     "messages_received": "Messages received from clients.",
     "appends_failed": "Messages that Redis did not take; their senders were told.",
     "deliveries": "Messages handed to members' outboxes.",
     "slow_closes": "Sockets closed because their reader was too slow.",
+    "flood_closes": "Sockets closed because their client did not keep to its rate.",
     "corrupt_entries": "Values in Redis that are not messages and were left out.",
     "messages_repaired": "Messages read from lists after a broken relay connection.",
     "group_list_pushes": "Group lists pushed.",

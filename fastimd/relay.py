@@ -24,13 +24,15 @@ from . import codec
 from .errors import StoreUnavailable
 from .metrics import Metrics
 from .redis.client import CALL_SECONDS, Reconnecting, connected_wire
-from .redis.connection import PROBE_INTERVAL, PROBE_TIMEOUT
-from .redis.wire import Address, Reply, Wire
+from .redis.wire import Address, NotNow, Reply, Wire
 from .store import EVENTS_CHANNEL, Store, channel_of
 
 LINGER_SECONDS = 5.0
 REPAIRS_AT_ONCE = 32
-REPAIR_PAGE = 500
+REPAIR_PAUSE = 0.005
+"""Seconds between two pages of a repair, in which the members' connections can take the first."""
+MAX_HELD = 1000
+"""Live messages of a group that wait for its repair; more are left to be read from the list."""
 
 OnMessage: TypeAlias = Callable[[int, bytes], None]
 """Gets ``ts`` and the message as plain JSON; must not wait."""
@@ -42,10 +44,20 @@ class Subscription:
     """A group's channel, as this daemon hears it.
 
     ``last_ts`` is the newest message handed on, milliseconds since the epoch. While ``held`` is a
-    list the gap after it is being repaired, and live messages wait there.
+    list the gap after it is being repaired, and live messages wait there. ``overheld`` says that
+    too many came: they were dropped, and the repair must go on to them.
     """
 
-    __slots__ = ("confirmed", "group", "held", "idle_since", "last_ts", "listeners", "repaired_to")
+    __slots__ = (
+        "confirmed",
+        "group",
+        "held",
+        "idle_since",
+        "last_ts",
+        "listeners",
+        "overheld",
+        "repaired_to",
+    )
 
     def __init__(self, group: str) -> None:
         self.group = group
@@ -54,6 +66,7 @@ class Subscription:
         self.last_ts = 0
         self.repaired_to = 0
         self.held: list[tuple[int, bytes]] | None = None
+        self.overheld = False
         self.idle_since = 0.0
 
     def begin_at(self, ts: int) -> None:
@@ -67,6 +80,9 @@ class Subscription:
     def receive(self, ts: int, message: bytes) -> None:
         """Take a live message."""
         if self.held is not None:
+            if len(self.held) >= MAX_HELD:
+                self.held.clear()
+                self.overheld = True
             self.held.append((ts, message))
         elif ts > self.repaired_to:
             self.repaired_to = 0
@@ -101,7 +117,7 @@ class Relay:
         self._awaiting: deque[Subscription] = deque()
         self._wire: Wire | None = None
         self._was_connected = trio.Event()
-        self._heard_at = 0.0
+        self._scope = trio.CancelScope()
         self._reconnecting = Reconnecting("messages", address)
 
     def hand_to(
@@ -128,6 +144,11 @@ class Relay:
         await self._was_connected.wait()
 
     @property
+    def subscriptions(self) -> int:
+        """How many groups' channels are subscribed."""
+        return len(self._by_channel)
+
+    @property
     def last_error(self) -> str | None:
         """Why there is no connection; None while there is one."""
         return self._reconnecting.last_error
@@ -149,6 +170,10 @@ class Relay:
         if not subscription.listeners:
             subscription.idle_since = trio.current_time()
             self._idle[channel_of(subscription.group).encode()] = subscription
+
+    def reconnect(self) -> None:
+        """Give the connection up: it may lead to a server that is no longer the right one."""
+        self._scope.cancel()
 
     async def wait_heard(self, subscription: Subscription) -> None:
         """Wait until Redis has confirmed a subscription.
@@ -180,6 +205,7 @@ class Relay:
             await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
             failures: list[Exception] = []
             async with trio.open_nursery() as nursery:
+                self._scope = nursery.cancel_scope
 
                 async def guard(serve: Callable[..., Awaitable[None]], *arguments: object) -> None:
                     try:
@@ -190,7 +216,7 @@ class Relay:
 
                 self._take_over(wire)
                 nursery.start_soon(guard, wire.run_writer)
-                nursery.start_soon(guard, self._probe, wire)
+                nursery.start_soon(guard, wire.probe, lambda: wire.write("PING"))
                 nursery.start_soon(guard, self._read, wire, nursery)
             self._wire = None
             if failures:
@@ -198,7 +224,6 @@ class Relay:
 
     def _take_over(self, wire: Wire) -> None:
         self._wire = wire
-        self._heard_at = trio.current_time()
         self._awaiting.clear()
         for subscription in self._by_channel.values():
             if subscription.confirmed.is_set():
@@ -217,12 +242,13 @@ class Relay:
         repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
         while True:
             replies = await wire.read()
-            self._heard_at = trio.current_time()
             for reply in replies:
                 self._receive(reply, nursery, repairs)
             await self._on_batch()
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
+        if isinstance(reply, NotNow):
+            return  # to a PING: a sign of life all the same
         if isinstance(reply, Exception):
             raise reply
         kind, channel, payload = reply if len(reply) == 3 else (*reply, None)
@@ -251,30 +277,23 @@ class Relay:
         async with repairs:
             while True:
                 try:
-                    page = await self._store.after(
-                        subscription.group, subscription.last_ts, REPAIR_PAGE
-                    )
+                    gap = await self._store.after(subscription.group, subscription.last_ts)
                 except StoreUnavailable:
                     await trio.sleep(0.1)  # the other connection says why
                     continue
-                for ts, message in page:
+                for ts, message in gap.messages:
                     subscription.hand_on(ts, message)
-                repaired += len(page)
+                repaired += len(gap.messages)
                 await self._on_batch()
-                if len(page) < REPAIR_PAGE:
+                if not (gap.more and gap.messages) and not subscription.overheld:
                     break
+                subscription.overheld = False
+                await trio.sleep(REPAIR_PAUSE)
             subscription.finish_repair()
             await self._on_batch()
         self._metrics.messages_repaired += repaired
         if repaired:
             log.info("relay.repaired", group=subscription.group, messages=repaired)
-
-    async def _probe(self, wire: Wire) -> None:
-        while True:
-            await trio.sleep(PROBE_INTERVAL)
-            wire.write("PING")
-            if trio.current_time() - self._heard_at > PROBE_INTERVAL + PROBE_TIMEOUT:
-                raise trio.BrokenResourceError("silent")
 
     async def _drop_idle(self) -> None:
         while True:

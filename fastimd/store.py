@@ -24,6 +24,11 @@ from .redis.client import Client
 EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say: recalls and joins."""
 
+PAGE = 200
+"""Messages read at once; a longer history is read in pages, so that it holds nobody up."""
+GAP_BYTES = 256 * 1024
+"""Bytes of messages read at once to repair a gap: they go to every member's outbox together."""
+
 log = structlog.get_logger("fastimd.store")
 
 
@@ -59,6 +64,49 @@ class GroupState(NamedTuple):
     expires_in: float | None
 
 
+class Gap(NamedTuple):
+    """Messages with their ts, oldest first, and whether there are more."""
+
+    messages: list[tuple[int, bytes]]
+    more: bool
+
+
+class History:
+    """A range of a group's messages, oldest first, read in pages of at most ``PAGE``.
+
+    ``messages`` is the page that was read last.
+    """
+
+    def __init__(
+        self, store: Store, group: str, first: int, last: int, entries: list[bytes]
+    ) -> None:
+        self._store = store
+        self._group = group
+        self._left = last - first + 1
+        self._index = first - 1
+        self._entry = b""
+        self.messages: list[bytes] = []
+        self._take(self._index, entries)
+
+    @property
+    def is_complete(self) -> bool:
+        """There are no more pages."""
+        return self._left <= 0
+
+    async def read_on(self) -> None:
+        """Read the next page."""
+        index, entries = await self._store.next_page(
+            self._group, self._index, self._entry, self._left
+        )
+        self._take(index, entries)
+
+    def _take(self, index: int, entries: list[bytes]) -> None:
+        self.messages = [message for _, message in self._store.readable(self._group, entries)]
+        self._left = self._left - len(entries) if entries else 0
+        self._index = index + len(entries)
+        self._entry = entries[-1] if entries else b""
+
+
 class Store:
     """All that fastimd keeps in Redis."""
 
@@ -78,33 +126,59 @@ class Store:
             on_appended,
         )
 
+    @property
+    def unanswered(self) -> int:
+        """How many appends have no answer of Redis yet."""
+        return self._client.appender.unanswered
+
+    async def wait_room(self) -> None:
+        """Wait while more appends are under way than may wait."""
+        await self._client.appender.wait_room()
+
     async def greeting(self, group: str) -> Greeting:
         """The last ``list_num`` messages and the list's length, of one moment."""
         total, entries = await self._client.run_script(
             scripts.TAIL, (_messages_key(group),), self._config.group_message.list_num
         )
-        messages = self._readable(group, entries)
+        messages = self.readable(group, entries)
         return Greeting(
             codec.greeting((message for _, message in messages), total),
             messages[-1][0] if messages else 0,
         )
 
-    async def messages(self, group: str, start: int, stop: int) -> list[bytes]:
+    async def messages(self, group: str, first: int, last: int) -> History:
         """Messages by list index as LRANGE takes it: both inclusive, negatives from the end."""
-        entries = await self._client.call("LRANGE", _messages_key(group), start, stop)
-        return [message for _, message in self._readable(group, entries)]
-
-    async def before(self, group: str, user: str, ts: int, count: int) -> list[bytes]:
-        """The ``count`` messages just before the one of ``user`` at ``ts``, oldest first."""
-        entries = await self._client.run_script(
-            scripts.BEFORE, (_messages_key(group),), user, ts, count
+        found = await self._client.run_script(
+            scripts.RANGE, (_messages_key(group),), first, last, PAGE
         )
-        return [message for _, message in self._readable(group, entries)]
+        return History(self, group, *found)
 
-    async def after(self, group: str, ts: int, count: int) -> list[tuple[int, bytes]]:
-        """The first ``count`` messages after ``ts``, oldest first, each with its ts."""
-        entries = await self._client.run_script(scripts.AFTER, (_messages_key(group),), ts, count)
-        return self._readable(group, entries)
+    async def before(self, group: str, user: str, ts: int, count: int) -> History:
+        """The ``count`` messages just before the one of ``user`` at ``ts``."""
+        found = await self._client.run_script(
+            scripts.BEFORE, (_messages_key(group),), user, ts, count, PAGE
+        )
+        return History(self, group, *found)
+
+    async def next_page(
+        self, group: str, index: int, entry: bytes, longest: int
+    ) -> tuple[int, list[bytes]]:
+        """The entries after one that was at ``index``; returns where it is now, and them."""
+        try:
+            ts = codec.read_entry(entry)[0]
+        except codec.CorruptEntry:
+            ts = 0
+        found = await self._client.run_script(
+            scripts.NEXT, (_messages_key(group),), index, entry, ts, min(longest, PAGE)
+        )
+        return found[0], found[1]
+
+    async def after(self, group: str, ts: int) -> Gap:
+        """The first messages after ``ts``."""
+        more, entries = await self._client.run_script(
+            scripts.AFTER, (_messages_key(group),), ts, PAGE, GAP_BYTES
+        )
+        return Gap(self.readable(group, entries), more == 1)
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
         """What a group list shows of each of ``groups``, asked in one pipelined batch."""
@@ -132,7 +206,7 @@ class Store:
         except exceptions.ResponseError as exc:
             self._corrupt(_messages_key(group), exc)
             total, newest, expires_in = 0, None, -1
-        readable = self._readable(group, [newest] if newest else [])
+        readable = self.readable(group, [newest] if newest else [])
         last_ts, message = readable[0] if readable else (0, None)
         return GroupState(
             codec.group_summary(message, total),
@@ -207,7 +281,8 @@ class Store:
             raise NotLoggedIn(user)
         await self._client.call("EXPIRE", _login_key(user), self._config.login.token_ttl)
 
-    def _readable(self, group: str, entries: list[bytes]) -> list[tuple[int, bytes]]:
+    def readable(self, group: str, entries: list[bytes]) -> list[tuple[int, bytes]]:
+        """Entries of a list as messages with their ts, without those that are none."""
         messages = []
         for entry in entries:
             try:

@@ -22,6 +22,7 @@ FLOORS = {
     "fastimd.store": 3,
     "fastimd.outbox": 3,
     "fastimd.head": 3,
+    "fastimd.clients": 3,
     "fastimd.hub": 4,
     "fastimd.poller": 4,
     "fastimd.relay": 4,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.outbox import Outbox
+from fastimd.outbox import STALE_SECONDS, Outbox
 
 
 class Kernel:
@@ -32,6 +34,9 @@ class Kernel:
         self.writes.append(bytes(data[:sent]))
         return sent
 
+    def sendmsg(self, buffers: list[bytes | memoryview]) -> int:
+        return self.send(b"".join(buffers))
+
     async def wait_writable(self) -> None:
         await trio.lowlevel.checkpoint()
         while not self.room and self.failure is None:
@@ -45,18 +50,20 @@ class Kernel:
 
 
 class Bench:
-    """An outbox, its kernel, its nursery and how often it overflowed."""
+    """An outbox, its kernel, its nursery and how often it was told that the reader is slow."""
 
     def __init__(self, nursery: trio.Nursery, room: int, limit: int) -> None:
         self.kernel = Kernel(room)
         self.nursery = nursery
         self.overflows = 0
+        self.last_word = b""
         self.outbox = Outbox(
-            self.kernel.send, self.kernel.wait_writable, nursery, limit, self._overflow
+            self.kernel, nursery, limit, self._overflow, wait_writable=Kernel.wait_writable
         )
 
     def _overflow(self) -> None:
         self.overflows += 1
+        self.outbox.push(self.last_word)
 
 
 async def test_what_the_kernel_takes_is_written_at_once(nursery: trio.Nursery) -> None:
@@ -148,30 +155,102 @@ async def test_no_task_stays_when_nothing_waits(
     assert bench.kernel.taken == b"abcabc"
 
 
-async def test_an_overflow_drops_the_queue_and_is_told_once(
+async def test_an_overflow_drops_what_was_not_begun(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
-    """Past the limit the queue is forgotten, nothing more is taken, and the owner hears once."""
+    """Past the limit only the rest of the push under way still goes out, and a last word."""
     bench = Bench(nursery, room=1, limit=10)
-    bench.outbox.push(b"a" * 11)
+    bench.last_word = b"!"
+    bench.outbox.push(b"abc")
+    bench.outbox.push(b"d" * 8)
     assert (bench.overflows, bench.outbox.queued) == (0, 10), "as much as the limit may wait"
-    bench.outbox.push(b"b")
-    assert (bench.overflows, bench.outbox.queued) == (1, 0)
-    bench.outbox.push(b"c" * 50)
-    assert bench.overflows == 1
+    bench.outbox.push(b"e")
+    assert (bench.overflows, bench.outbox.queued) == (1, 3)
+    bench.kernel.change(room=100)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.taken == b"abc!"
+    await wait_all_tasks_blocked()
+    assert not nursery.child_tasks
+
+
+async def test_a_push_that_was_not_begun_is_dropped_whole(nursery: trio.Nursery) -> None:
+    """With the kernel full from the start, the last word is the first one."""
+    bench = Bench(nursery, room=0, limit=4)
+    bench.last_word = b"!"
+    for text in (b"ab", b"cd", b"e"):
+        bench.outbox.push(text)
+    assert (bench.overflows, bench.outbox.queued) == (1, 1)
     bench.kernel.change(room=100)
     await wait_all_tasks_blocked()
-    assert bench.kernel.taken == b"a", "something was written after the overflow"
+    assert bench.kernel.taken == b"!"
+
+
+async def test_a_push_longer_than_the_limit_may_wait_alone(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A long greeting is no reason to close anybody; what follows it has the limit to itself."""
+    bench = Bench(nursery, room=1, limit=4)
+    bench.outbox.push(b"a" * 101)
+    bench.outbox.push(b"b" * 4)
+    assert (bench.overflows, bench.outbox.queued) == (0, 104)
+    bench.outbox.push(b"c")
+    assert bench.overflows == 1
+
+
+async def test_a_byte_that_waits_too_long_ends_it(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The age of the oldest byte counts, however little waits."""
+    bench = Bench(nursery, room=0, limit=1000)
+    bench.last_word = b"!"
+    began = trio.current_time()
+    bench.outbox.push(b"abc")
+    while not bench.overflows:
+        assert trio.current_time() - began <= STALE_SECONDS
+        await trio.sleep(1)
+    assert trio.current_time() - began == pytest.approx(STALE_SECONDS, abs=1.1)
+    bench.kernel.change(room=100)
+    await trio.sleep(1)
+    assert bench.kernel.taken == b"!"
     assert not nursery.child_tasks
 
 
-async def test_one_push_over_the_limit_overflows(nursery: trio.Nursery) -> None:
-    """The very first refused push may be too much."""
-    bench = Bench(nursery, room=0, limit=4)
-    bench.outbox.push(b"abcde")
-    assert (bench.overflows, bench.outbox.queued) == (1, 0)
-    await wait_all_tasks_blocked()
-    assert not nursery.child_tasks
+async def test_a_slow_but_steady_reader_is_left_alone(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """For minutes something waits, and no byte of it for long."""
+    bench = Bench(nursery, room=0, limit=1000)
+    pushed = b""
+    for number in range(300):
+        text = b"%03d" % number
+        bench.outbox.push(text)
+        pushed += text
+        if number >= 20:
+            bench.kernel.change(room=3)
+        await trio.sleep(1)
+        assert bench.outbox.queued
+    assert bench.overflows == 0
+    bench.kernel.change(room=1000)
+    with trio.fail_after(1):
+        await bench.outbox.wait_empty()
+    assert bench.kernel.taken == pushed
+
+
+async def test_the_smallest_pushes_cost_no_more_than_their_bytes(nursery: trio.Nursery) -> None:
+    """A million bytes in pushes of two take a few million bytes of memory at most."""
+    bench = Bench(nursery, room=0, limit=1_000_000)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(500_000):
+            bench.outbox.push(b"%c%c" % (number % 256, number // 256 % 256))
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (bench.outbox.queued, bench.overflows) == (1_000_000, 0)
+    assert after - before < 2_000_000
+    bench.outbox.close()
 
 
 @pytest.mark.parametrize("failure", [BrokenPipeError(), ConnectionResetError()])

@@ -24,7 +24,26 @@ def run(redis: Redis, script: Script, keys: list[str], *arguments: object) -> An
     return redis.eval(script.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
 
 
+def settle(redis: Redis, epoch: int, known: int = 0) -> int:
+    applied: int = run(redis, scripts.SETTLE, [MARK], epoch, known, 3600)
+    return applied
+
+
 def append(
+    redis: Redis,
+    info: str = "hi",
+    *,
+    user: str = "3",
+    timeout: int = 100,
+    longest: int = 0,
+) -> int:
+    """An append by a daemon that has just come."""
+    redis.delete(MARK)
+    settle(redis, 1)
+    return append_next(redis, info, user=user, timeout=timeout, longest=longest)
+
+
+def append_next(
     redis: Redis,
     info: str = "hi",
     *,
@@ -51,13 +70,14 @@ def recall(redis: Redis, user: str, ts: int, *, limit: int = 2 * MINUTE) -> byte
 
 
 def before(redis: Redis, user: str, ts: int, count: int) -> list[bytes]:
-    entries: list[bytes] = run(redis, scripts.BEFORE, [LIST], user, ts, count)
-    return entries
+    first, last, entries = run(redis, scripts.BEFORE, [LIST], user, ts, count, 200)
+    assert len(entries) == max(0, min(last - first + 1, 200))
+    return list(entries)
 
 
 def after(redis: Redis, ts: int, count: int) -> list[bytes]:
-    entries: list[bytes] = run(redis, scripts.AFTER, [LIST], ts, count)
-    return entries
+    _more, entries = run(redis, scripts.AFTER, [LIST], ts, count, 10**6)
+    return list(entries)
 
 
 def now(redis: Redis) -> int:
@@ -98,9 +118,10 @@ def test_an_append_stores_and_publishes_the_same_message(redis: Redis) -> None:
 def test_ts_is_unique_and_increasing_in_a_burst(redis: Redis) -> None:
     """Many appends in one millisecond get different, increasing ts."""
     with redis.pipeline(transaction=True) as pipeline:
-        for _ in range(500):
-            append(pipeline)
-        given = pipeline.execute()
+        settle(pipeline, 1)
+        for sequence in range(1, 501):
+            append_next(pipeline, sequence=sequence)
+        given = pipeline.execute()[1:]
     assert given == sorted(set(given))
     assert [codec.read_entry(each)[0] for each in listed(redis)] == given
 
@@ -147,7 +168,8 @@ def test_a_list_is_cut_to_the_longest(redis: Redis) -> None:
 
 def test_an_append_moves_the_applied_mark(redis: Redis) -> None:
     """The mark is epoch and sequence of the last append, and expires."""
-    append(redis, epoch=4, sequence=17)
+    settle(redis, 4, 16)
+    append_next(redis, epoch=4, sequence=17)
     assert redis.get(MARK) == b"4:17"
     assert 3598 <= redis.ttl(MARK) <= 3600
 
@@ -156,41 +178,59 @@ def test_an_append_moves_the_applied_mark(redis: Redis) -> None:
 
 
 def test_settling_tells_what_was_applied(redis: Redis) -> None:
-    """The reply is the last sequence number; without a mark it is 0; the mark outlives it."""
-    assert run(redis, scripts.SETTLE, [MARK], 1, 3600) == 0
-    append(redis, epoch=1, sequence=5)
-    assert run(redis, scripts.SETTLE, [MARK], 2, 3600) == 5
-    assert run(redis, scripts.SETTLE, [MARK], 3, 3600) == 5
-    assert redis.get(MARK) == b"3:5"
+    """The reply is the last sequence number, or what the daemon knows; the mark outlives it."""
+    assert settle(redis, 1) == 0
+    append_next(redis, epoch=1, sequence=1)
+    assert settle(redis, 2, 0) == 1
+    assert redis.get(MARK) == b"2:1"
     assert 3598 <= redis.ttl(MARK) <= 3600
+    assert settle(redis, 3, 7) == 7
+    assert redis.get(MARK) == b"3:7"
 
 
-def test_an_older_epoch_is_fenced(redis: Redis) -> None:
+def test_the_mark_of_a_long_life_is_exact(redis: Redis) -> None:
+    """Sequence numbers beyond a billion keep every digit."""
+    known = 123_456_789_012_345
+    assert settle(redis, 1, known) == known
+    append_next(redis, epoch=1, sequence=known + 1)
+    assert redis.get(MARK) == b"1:%d" % (known + 1)
+
+
+@pytest.mark.parametrize(("older", "later"), [(1, 2), (9, 10)])
+def test_an_older_epoch_is_refused(redis: Redis, older: int, later: int) -> None:
     """What an old connection still delivers after a later one has settled changes nothing."""
-    append(redis, epoch=1, sequence=5)
-    run(redis, scripts.SETTLE, [MARK], 2, 3600)
-    with pytest.raises(ResponseError, match="FENCED"):
-        append(redis, epoch=1, sequence=6)
+    settle(redis, older)
+    append_next(redis, epoch=older, sequence=1)
+    settle(redis, later)
+    with pytest.raises(ResponseError, match="UNSETTLED"):
+        append_next(redis, epoch=older, sequence=2)
     assert redis.llen(LIST) == 1
-    assert redis.get(MARK) == b"2:5"
-    append(redis, epoch=2, sequence=6)
+    assert redis.get(MARK) == b"%d:1" % later
+    append_next(redis, epoch=later, sequence=2)
     assert redis.llen(LIST) == 2
 
 
-def test_epochs_are_compared_as_numbers(redis: Redis) -> None:
-    """The tenth connection is later than the ninth."""
-    run(redis, scripts.SETTLE, [MARK], 10, 3600)
-    with pytest.raises(ResponseError, match="FENCED"):
-        append(redis, epoch=9, sequence=1)
-    append(redis, epoch=10, sequence=1)
+@pytest.mark.parametrize("sequence", [1, 3])
+def test_an_append_out_of_turn_is_refused(redis: Redis, sequence: int) -> None:
+    """One that was applied already, or whose predecessor was not, changes nothing."""
+    settle(redis, 1)
+    append_next(redis, sequence=1)
+    with pytest.raises(ResponseError, match="UNSETTLED"):
+        append_next(redis, sequence=sequence)
+    assert redis.llen(LIST) == 1
+    assert redis.get(MARK) == b"1:1"
 
 
-def test_an_append_works_when_the_mark_is_lost(redis: Redis) -> None:
-    """Our own keys may vanish."""
-    append(redis, epoch=3, sequence=5)
+def test_an_append_without_a_mark_asks_to_be_settled(redis: Redis) -> None:
+    """Our own keys may vanish: nothing is stored until the daemon has settled again."""
+    settle(redis, 3, 5)
     redis.delete(MARK, FLOOR)
-    append(redis, epoch=3, sequence=6)
-    assert redis.get(MARK) == b"3:6"
+    with pytest.raises(ResponseError, match="UNSETTLED"):
+        append_next(redis, epoch=3, sequence=6)
+    assert redis.llen(LIST) == 0
+    assert settle(redis, 4, 5) == 5
+    append_next(redis, epoch=4, sequence=6)
+    assert redis.get(MARK) == b"4:6"
 
 
 # Recalling
@@ -330,6 +370,47 @@ def test_after_is_a_page_of_what_is_newer(redis: Redis, wrapped: bool) -> None:
     assert after(redis, 40, 500) == entries[4:]
     assert after(redis, 50, 500) == []
     assert after(redis, 99, 500) == []
+
+
+def test_after_is_bounded_by_bytes_too(redis: Redis) -> None:
+    """At most so many bytes, at least one message, and whether there are more."""
+    entries = fill(redis, *(entry(ts, info="x" * 1000) for ts in range(1, 6)))
+    size = len(entries[0])
+    for count, limit, expected in [(9, 3 * size, 3), (9, size - 1, 1), (2, 9 * size, 2)]:
+        assert run(redis, scripts.AFTER, [LIST], 0, count, limit) == [1, entries[:expected]]
+    for count in (5, 9):
+        assert run(redis, scripts.AFTER, [LIST], 0, count, 9 * size) == [0, entries]
+    assert run(redis, scripts.AFTER, [LIST], 9, 5, 5) == [0, []]
+
+
+def test_a_range_is_what_lrange_gives(redis: Redis) -> None:
+    """For every pair of indices, with its true bounds, cut to a page."""
+    assert run(redis, scripts.RANGE, [LIST], 0, -1, 9)[2] == []
+    entries = fill(redis, *(entry(ts) for ts in range(6)))
+    for first in range(-8, 9):
+        for last in range(-8, 9):
+            expected = redis.lrange(LIST, first, last)
+            true_first, true_last, page = run(redis, scripts.RANGE, [LIST], first, last, 9)
+            assert page == expected
+            if expected:
+                assert entries[true_first : true_last + 1] == expected
+            else:
+                assert true_last < true_first
+            assert run(redis, scripts.RANGE, [LIST], first, last, 2)[2] == expected[:2]
+
+
+@pytest.mark.parametrize("gone", [0, 2, 4, 5])
+def test_the_next_page_is_found_though_the_list_was_cut(redis: Redis, gone: int) -> None:
+    """Older messages may go meanwhile, the one that was read last too."""
+    times = (1, 2, 3, 3, 3, 4, 5, 6)
+    entries = fill(redis, *(entry(ts, user) for user, ts in zip("abcdefgh", times, strict=True)))
+    redis.ltrim(LIST, gone, -1)
+    index, page = run(redis, scripts.NEXT, [LIST], 3, entries[3], 3, 3)
+    if gone <= 3:
+        assert (index, page) == (3 - gone, entries[4:7])
+    else:
+        assert page == entries[gone : gone + 3]
+        assert index == -1
 
 
 def test_slightly_unsorted_entries_are_found(redis: Redis) -> None:

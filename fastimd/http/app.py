@@ -5,13 +5,15 @@ Every answer of the seed's routes is ``{"code":…,"msg":…,"data":…}``.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
 from typing import Any, NoReturn
 
 import msgspec
 import structlog
+import trio
 from quart import Response, request
 from quart_cors import cors
 from quart_trio import QuartTrio
@@ -21,7 +23,8 @@ from ..codec import check_id
 from ..config import Config
 from ..errors import BadParameter, NotLoggedIn, StoreUnavailable
 from ..metrics import Metrics
-from ..store import Store
+from ..redis.client import CALL_SECONDS
+from ..store import History, Store
 from .login import LoginHook
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -71,12 +74,18 @@ def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
     def logged_in(handler: Callable[[str], Awaitable[Response]]) -> Handler:
         @wraps(handler)
         async def check() -> Response:
-            user = _header("userId")
-            try:
-                await store.check_token(check_id("userId", user), _header("token"))
-            except (NotLoggedIn, BadParameter):
-                return _answer(440, "请登录后访问")
-            return await handler(user)
+            user, token = _header("userId"), _header("token")
+            if not user or not token:
+                raise NotLoggedIn
+            # Ids are judged before Redis is asked anything.
+            check_id("userId", user)
+            given = await request.values
+            for name in ("groupId", "userId"):
+                if given.get(name):
+                    check_id(name, given[name])
+            with _answer_in_time():
+                await store.check_token(user, token)
+                return await handler(user)
 
         return check
 
@@ -109,7 +118,7 @@ def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
             return await _before(store)
         group = await _group()
         start, stop = await _integer("startPage"), await _integer("endPage")
-        return _messages(await store.messages(group, start, stop))
+        return _history(await store.messages(group, start, stop))
 
     @app.post("/group/listOldMessage")
     @logged_in
@@ -153,6 +162,10 @@ def _add_page(app: QuartTrio) -> None:
 
 
 def _add_errors(app: QuartTrio) -> None:
+    @app.errorhandler(NotLoggedIn)
+    async def not_logged_in(_error: NotLoggedIn) -> Response:
+        return _answer(440, "请登录后访问")
+
     @app.errorhandler(BadParameter)
     async def bad_parameter(error: BadParameter) -> Response:
         return _answer(400, str(error), status=400)
@@ -181,15 +194,42 @@ def _answer(code: int, msg: str, data: Any = None, *, status: int = 200) -> Resp
     return Response(body, status=status, mimetype="application/json")
 
 
-def _messages(messages: list[bytes]) -> Response:
-    return _answer(200, _DONE, [message.decode() for message in messages])
+@contextmanager
+def _answer_in_time() -> Iterator[None]:
+    with trio.move_on_after(CALL_SECONDS) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise StoreUnavailable(f"no answer within {CALL_SECONDS:g} s")
+
+
+def _history(history: History) -> Response:
+    if history.is_complete:
+        return _answer(200, _DONE, [message.decode() for message in history.messages])
+    response = Response(_stream(history), mimetype="application/json")
+    response.timeout = None  # it is read as fast as the client takes it; the stream has a deadline
+    return response
+
+
+async def _stream(history: History) -> AsyncIterator[bytes]:
+    """The same answer as for a short history, page by page."""
+    head, tail = msgspec.json.encode({"code": 200, "msg": _DONE, "data": [0]}).split(b"0]")
+    separator = head
+    while True:
+        if history.messages:
+            texts = [msgspec.json.encode(message.decode()) for message in history.messages]
+            yield separator + b",".join(texts)
+            separator = b","
+        if history.is_complete:
+            break
+        await history.read_on()
+    yield (b"]" if separator == b"," else head + b"]") + tail
 
 
 async def _before(store: Store) -> Response:
     group = await _group()
     user = check_id("userId", await _text("userId"))
     ts, count = await _integer("ts", least=0), await _integer("count", least=0)
-    return _messages(await store.before(group, user, ts, count))
+    return _history(await store.before(group, user, ts, count))
 
 
 async def _group() -> str:

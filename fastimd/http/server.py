@@ -151,7 +151,7 @@ class _GuardedStream:
 
     async def _next_head(self) -> bytes:
         try:
-            head = await self._reader.read_head(IDLE_SECONDS)
+            head = await self._reader.read_next_head()
             if head is not None:
                 return self._open_request(head)
         except (OSError, trio.ClosedResourceError, Refused) as exc:

@@ -1,41 +1,44 @@
 """Appends that are neither lost nor doubled.
 
 Theory of operation: appends carry sequence numbers and leave in order over one connection. The
-append script keeps the number of the last one it applied, the daemon's *applied mark*, in Redis.
-When a connection breaks, the appends without a reply stay here. The next connection first runs the
-settle script, which raises the epoch (so that whatever the old connection may still deliver is
-fenced) and returns the mark: appends up to it were applied, and only their reply was lost; the
-others were not, and are sent again, in order. While Redis is away new appends wait in the same
+append script applies one only if the *applied mark* in Redis names the one before it, and then
+moves the mark. So what Redis has applied is always an unbroken beginning of what was sent, and the
+mark says how long it is.
+
+When a connection breaks, or Redis refuses an append for now (out of memory, failing disk…), the
+appends without a good reply stay here, in order. Then the settle script is run, on the next
+connection or after a pause: it raises the epoch, so that whatever an old connection may still
+deliver is refused, and returns the mark. Appends up to it were applied, and only their reply was
+lost; the others were not, and are sent again. Until that has worked, new appends wait in the same
 queue, bounded by bytes and by age.
 """
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections import deque
 from collections.abc import Callable
 from typing import TypeAlias
 
+import structlog
 import trio
 from redis import exceptions
+from redis.backoff import ExponentialWithJitterBackoff
 
 from ..errors import StoreUnavailable
 from .connection import Connection
 from .scripts import APPEND, SETTLE
-from .wire import Argument, Reply
+from .wire import USELESS_CONNECTION, Argument, NotNow, Reply
 
-HOLD_BYTES = 4 * 1024 * 1024
-HOLD_SECONDS = 10.0
 MARK_SECONDS = 3600
 """How long an applied mark outlives the last append of its daemon."""
 
+_LOOK_SECONDS = 0.25
+
 OnAppended: TypeAlias = Callable[[Exception | None], None]
 
-_CONNECTION_IS_USELESS = (
-    exceptions.ConnectionError,
-    exceptions.NoScriptError,
-    exceptions.BusyLoadingError,
-)
+log = structlog.get_logger("fastimd.redis")
 
 
 class _Append:
@@ -58,23 +61,46 @@ class _Append:
 
 
 class Appender:
-    """The daemon's queue of appends that Redis has not answered yet."""
+    """The daemon's queue of appends that Redis has not answered yet.
 
-    def __init__(self) -> None:
+    Args:
+        hold_bytes: how much may wait while Redis takes nothing.
+        hold_seconds: how long.
+
+    ``refusal`` is what Redis refused the last append with, while it does; else None.
+    """
+
+    def __init__(self, hold_bytes: int, hold_seconds: float) -> None:
+        self._hold_bytes = hold_bytes
+        self._hold_seconds = hold_seconds
         self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
-        self._connection: Connection | None = None
         self._unanswered: deque[_Append] = deque()
-        self._held_bytes = 0
-        self._all_answered: trio.Event | None = None
+        self._unanswered_bytes = 0
+        # The connection that there is, and whether appends go out over it or are held.
+        self._connection: Connection | None = None
+        self._is_held = True
+        self._held_since = -math.inf
+        self._unsettled = trio.Event()
+        self._settling = trio.Lock()
+        self._answered: trio.Event | None = None
+        self.refusal: str | None = None
+
+    @property
+    def unanswered(self) -> int:
+        """How many appends wait for an answer."""
+        return len(self._unanswered)
 
     async def wait_all_answered(self) -> None:
         """Wait until the fate of every append is known."""
-        if self._unanswered:
-            if self._all_answered is None:
-                self._all_answered = trio.Event()
-            await self._all_answered.wait()
+        while self._unanswered:
+            await self._wait_answer()
+
+    async def wait_room(self) -> None:
+        """Wait while Redis takes messages, but slower than they come."""
+        while self._unanswered_bytes > self._hold_bytes and not self._is_held:
+            await self._wait_answer()
 
     def append(
         self,
@@ -88,12 +114,12 @@ class Appender:
         Args:
             keys: the list and the ts floor of the group.
             arguments: channel, JSON prefix, expiry, longest list, as the append script wants them.
-            size: bytes that count against ``HOLD_BYTES``.
+            size: bytes that count against ``hold_bytes``.
             on_appended: called once with None when the message is in Redis, else with the reason;
                 ``StoreUnavailable`` when its fate stays unknown or there is no room.
         """
-        if self._connection is None and self._held_bytes + size > HOLD_BYTES:
-            on_appended(StoreUnavailable("Redis is away and the waiting room is full"))
+        if self._is_held and self._unanswered_bytes + size > self._hold_bytes:
+            on_appended(StoreUnavailable(f"{self._hold_bytes} bytes wait for Redis already"))
             return
         self._sequence += 1
         listed, floor = keys
@@ -101,48 +127,86 @@ class Appender:
             self._sequence, (listed, self._mark_key, floor), arguments, size, on_appended
         )
         self._unanswered.append(append)
-        self._held_bytes += size
-        if self._connection is not None:
+        self._unanswered_bytes += size
+        if not self._is_held:
             self._send(append)
 
-    async def resume(self, connection: Connection) -> None:
+    async def attach(self, connection: Connection) -> None:
         """Settle what the last connection left, then append over this one.
 
         Raises:
-            redis.exceptions.RedisError: the connection broke or cannot write.
+            redis.exceptions.RedisError: the connection broke.
         """
+        self._connection = connection
+        async with self._settling:
+            await self._settle(connection)
+
+    def detach(self) -> None:
+        """The connection is gone: hold what comes, and what has no answer."""
+        self._connection = None
+        self._hold()
+
+    async def run(self) -> None:
+        """Settle again after refusals, and fail what waits too long, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expire)
+            while True:
+                await self._unsettled.wait()
+                self._unsettled = trio.Event()
+                await self._settle_again()
+
+    async def _settle_again(self) -> None:
+        backoff = ExponentialWithJitterBackoff(base=0.02, cap=1.0)
+        failures = 0
+        while self._is_held and (connection := self._connection) is not None:
+            try:
+                async with self._settling:
+                    if self._is_held and self._connection is connection:
+                        await self._settle(connection)
+            except exceptions.RedisError as exc:
+                connection.fail(str(exc))
+                return
+            failures += 1
+            await trio.sleep(backoff.compute(failures))
+
+    async def _settle(self, connection: Connection) -> None:
+        """Find out what was applied and send the rest, unless Redis still refuses."""
         self._epoch += 1
-        applied = await connection.run_script(SETTLE, (self._mark_key,), self._epoch, MARK_SECONDS)
+        known = self._unanswered[0].sequence - 1 if self._unanswered else self._sequence
+        try:
+            applied = await connection.run_script(
+                SETTLE, (self._mark_key,), self._epoch, known, MARK_SECONDS
+            )
+        except NotNow as exc:
+            self._refuse(str(exc))
+            return
         while self._unanswered and self._unanswered[0].sequence <= applied:
             self._finish(None)
-        self._connection = connection
+        self.refusal = None
+        self._is_held = False
         for append in self._unanswered:
             self._send(append)
 
-    def suspend(self) -> None:
-        """The connection is gone: hold what comes, and what has no answer."""
-        self._connection = None
-
-    async def run_expiry(self) -> None:
-        """Fail appends that have waited ``HOLD_SECONDS`` while Redis was away, until cancelled."""
-        while True:
-            await trio.sleep(0.25)
-            oldest = trio.current_time() - HOLD_SECONDS
-            while (
-                self._connection is None and self._unanswered and self._unanswered[0].since < oldest
-            ):
-                self._finish(StoreUnavailable(f"Redis was away for {HOLD_SECONDS:g} s"))
-
     def _send(self, append: _Append) -> None:
-        assert self._connection is not None
         connection = self._connection
+        assert connection is not None
 
         def on_reply(reply: Reply) -> None:
-            if isinstance(reply, _CONNECTION_IS_USELESS):
-                # It stays in the queue for the next connection.
-                connection.fail(str(reply))
-            elif self._unanswered and self._unanswered[0] is append:
-                self._finish(reply if isinstance(reply, Exception) else None)
+            if not isinstance(reply, Exception):
+                assert self._unanswered[0] is append
+                self._held_since = -math.inf
+                self._finish(None)
+            elif isinstance(reply, exceptions.NoScriptError):
+                connection.fail(str(reply))  # the next one loads the scripts
+            elif isinstance(reply, (exceptions.ConnectionError, *USELESS_CONNECTION)):
+                pass  # it stays here for the next connection
+            elif isinstance(reply, NotNow):
+                self._refuse(str(reply))
+            elif str(reply).startswith("UNSETTLED"):
+                self._hold()
+            else:
+                assert self._unanswered[0] is append
+                self._finish(reply)
 
         connection.submit(
             on_reply,
@@ -156,10 +220,43 @@ class Appender:
             MARK_SECONDS,
         )
 
+    def _refuse(self, refusal: str) -> None:
+        self.refusal = refusal
+        log.warning("redis.refused", error=refusal, held=len(self._unanswered))
+        self._hold()
+
+    def _hold(self) -> None:
+        """Send nothing until what is in flight was settled."""
+        self._is_held = True
+        if self._held_since == -math.inf:
+            self._held_since = trio.current_time()
+        self._unsettled.set()
+        self._tell_answered()
+
+    async def _expire(self) -> None:
+        while True:
+            await trio.sleep(_LOOK_SECONDS)
+            oldest = trio.current_time() - self._hold_seconds
+            while (
+                self._is_held
+                and self._unanswered
+                and max(self._unanswered[0].since, self._held_since) < oldest
+            ):
+                away = f"Redis took no message for {self._hold_seconds:g} s"
+                self._finish(StoreUnavailable(away))
+
     def _finish(self, failure: Exception | None) -> None:
         append = self._unanswered.popleft()
-        self._held_bytes -= append.size
+        self._unanswered_bytes -= append.size
         append.on_appended(failure)
-        if not self._unanswered and self._all_answered is not None:
-            self._all_answered.set()
-            self._all_answered = None
+        self._tell_answered()
+
+    async def _wait_answer(self) -> None:
+        if self._answered is None:
+            self._answered = trio.Event()
+        await self._answered.wait()
+
+    def _tell_answered(self) -> None:
+        if self._answered is not None:
+            self._answered.set()
+            self._answered = None

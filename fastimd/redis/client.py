@@ -17,17 +17,15 @@ from redis.backoff import ExponentialWithJitterBackoff
 
 from ..errors import StartupError, StoreUnavailable
 from .appender import Appender
-from .connection import Connection, OnReply
+from .connection import Connection
 from .scripts import ALL, Script
-from .wire import Address, Argument, Reply, Wire
+from .wire import Address, Argument, NotNow, Reply, Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-CALL_SECONDS = 2.0
+CALL_SECONDS = 1.5
 """How long a caller waits for Redis before it is told that the store is unavailable."""
-
-LOG_INTERVAL = 1.0
 
 log = structlog.get_logger("fastimd.redis")
 
@@ -41,7 +39,6 @@ class Reconnecting:
         self._backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
         self._failures = 0
         self._was_connected = False
-        self._logged_at = -LOG_INTERVAL
         self.last_error: str | None = "not connected yet"
 
     def connected(self) -> None:
@@ -60,16 +57,14 @@ class Reconnecting:
         self.last_error = str(failure) or type(failure).__name__
         if isinstance(failure, exceptions.AuthenticationError) and not self._was_connected:
             raise StartupError(f"redis.url: {self._address} refuses the login: {failure}")
-        if trio.current_time() - self._logged_at >= LOG_INTERVAL:
-            self._logged_at = trio.current_time()
-            log.warning(
-                "redis.unavailable",
-                purpose=self._purpose,
-                address=str(self._address),
-                error=self.last_error,
-                attempts=self._failures + 1,
-            )
         self._failures += 1
+        log.warning(
+            "redis.unavailable",
+            purpose=self._purpose,
+            address=str(self._address),
+            error=self.last_error,
+            attempts=self._failures,
+        )
         await trio.sleep(self._backoff.compute(self._failures))
 
 
@@ -88,33 +83,32 @@ class Client:
 
     Args:
         address: where Redis is.
+        appender: the appends that go over the same connection.
 
     Error handling: a command that finds no connection within ``CALL_SECONDS``, or whose connection
     breaks, raises ``StoreUnavailable``; so does a refusal that says Redis cannot serve now.
+
+    ``on_moved`` is called when a connection is up after a server had said that it is not the one
+    to speak with, for then other connections may lead to the wrong one.
     """
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, appender: Appender) -> None:
         self.address = address
-        self.appender = Appender()
+        self.appender = appender
+        self.on_moved: Callable[[], None] = lambda: None
+        self._was_demoted = False
         self._connection: Connection | None = None
         self._is_connected = trio.Event()
         self._reconnecting = Reconnecting("commands", address)
 
     @property
     def last_error(self) -> str | None:
-        """Why there is no connection; None while there is one."""
-        return self._reconnecting.last_error
+        """Why Redis does not take messages; None while it does."""
+        return self._reconnecting.last_error or self.appender.refusal
 
     async def wait_connected(self) -> None:
         """Wait until commands can be sent."""
         await self._is_connected.wait()
-
-    def submit(self, on_reply: OnReply, *command: Argument) -> None:
-        """Send a command without waiting; ``on_reply`` gets the reply or an exception."""
-        if self._connection is None:
-            on_reply(exceptions.ConnectionError(self.last_error or "not connected"))
-        else:
-            self._connection.submit(on_reply, *command)
 
     async def call(self, *command: Argument) -> Reply:
         """Send a command and return its reply.
@@ -140,7 +134,7 @@ class Client:
             StartupError: Redis refuses the login.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.appender.run_expiry)
+            nursery.start_soon(self.appender.run)
             while True:
                 try:
                     await self._serve_connection()
@@ -156,11 +150,7 @@ class Client:
         except trio.TooSlowError:
             reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
             raise StoreUnavailable(f"Redis is away ({reason})") from None
-        except (
-            exceptions.ConnectionError,
-            exceptions.ReadOnlyError,
-            exceptions.OutOfMemoryError,
-        ) as exc:
+        except (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow) as exc:
             raise StoreUnavailable(f"Redis cannot serve this now ({exc})") from exc
 
     async def _serve_connection(self) -> None:
@@ -174,6 +164,7 @@ class Client:
                     await connection.run()
                 except exceptions.ConnectionError as exc:
                     failure = exc
+                    self._was_demoted |= connection.is_demoted
                     self._retire()
                 nursery.cancel_scope.cancel()
             if failure is not None:
@@ -181,15 +172,18 @@ class Client:
 
     async def _put_to_use(self, connection: Connection) -> None:
         try:
-            await self.appender.resume(connection)
+            await self.appender.attach(connection)
         except exceptions.RedisError as exc:
             connection.fail(str(exc))
             return
         self._connection = connection
         self._is_connected.set()
         self._reconnecting.connected()
+        if self._was_demoted:
+            self._was_demoted = False
+            self.on_moved()
 
     def _retire(self) -> None:
-        self.appender.suspend()
+        self.appender.detach()
         self._connection = None
         self._is_connected = trio.Event()

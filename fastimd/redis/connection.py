@@ -16,19 +16,17 @@ import trio
 from redis import exceptions
 
 from .scripts import Script
-from .wire import Argument, Reply, Wire
+from .wire import USELESS_CONNECTION, Argument, Reply, Wire
 
 OnReply: TypeAlias = Callable[[Reply], None]
-
-PROBE_INTERVAL = 3.0
-PROBE_TIMEOUT = 5.0
-"""Seconds; together less than the ten in which a silent connection must be found out."""
 
 
 class Connection:
     """A command connection that is open.
 
     Resource handling: ``run`` owns the wire; the connection can be used while it runs.
+
+    ``is_demoted`` tells that the server has refused to be spoken with.
     """
 
     def __init__(self, wire: Wire) -> None:
@@ -36,6 +34,7 @@ class Connection:
         self._waiting: deque[OnReply] = deque()
         self._broken: exceptions.ConnectionError | None = None
         self._scope = trio.CancelScope()
+        self.is_demoted = False
 
     def submit(self, on_reply: OnReply, *command: Argument) -> None:
         """Send a command; ``on_reply`` is called once, later, from the reader's task."""
@@ -102,15 +101,14 @@ class Connection:
     async def _read(self) -> None:
         while True:
             for reply in await self._wire.read():
+                if isinstance(reply, USELESS_CONNECTION):
+                    self.is_demoted = True
+                    self.fail(str(reply))
                 self._waiting.popleft()(reply)
 
     async def _probe(self) -> None:
-        while True:
-            await trio.sleep(PROBE_INTERVAL)
-            with trio.move_on_after(PROBE_TIMEOUT) as scope:
-                await self.call("PING")
-            if scope.cancelled_caught:
-                self.fail(f"no answer to PING for {PROBE_TIMEOUT} s")
+        # Any answer is a sign of life, a refusal too.
+        await self._wire.probe(lambda: self.submit(lambda _reply: None, "PING"))
 
     def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()

@@ -7,8 +7,9 @@ on it; neither knows sockets.
 
 from __future__ import annotations
 
+import re
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
 import hiredis
@@ -23,16 +24,40 @@ Reply: TypeAlias = Any
 CONNECT_SECONDS = 5.0
 RECEIVE_BYTES = 262_144
 
+PROBE_INTERVAL = 3.0
+PROBE_TIMEOUT = 5.0
+"""Seconds; together less than the ten in which a silent connection must be found out."""
+
+
+class NotNow(exceptions.ResponseError):
+    """Redis cannot do this now: it is out of memory, its disk fails, it is busy with a script…
+
+    The connection is good, and the same command may work later.
+    """
+
+
+USELESS_CONNECTION = (
+    exceptions.BusyLoadingError,
+    exceptions.MasterDownError,
+    exceptions.ReadOnlyError,
+)
+"""Refusals by which a server says that it is not the one to speak with: connect again."""
+
 _ERRORS: dict[str, type[exceptions.RedisError]] = {
+    "BUSY": NotNow,
     "LOADING": exceptions.BusyLoadingError,
     "MASTERDOWN": exceptions.MasterDownError,
+    "MISCONF": NotNow,
     "NOAUTH": exceptions.AuthenticationError,
     "NOPERM": exceptions.NoPermissionError,
+    "NOREPLICAS": NotNow,
     "NOSCRIPT": exceptions.NoScriptError,
-    "OOM": exceptions.OutOfMemoryError,
+    "OOM": NotNow,
     "READONLY": exceptions.ReadOnlyError,
     "WRONGPASS": exceptions.AuthenticationError,
 }
+# Redis 6 words what a script's command was refused with like this.
+_IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(?P<message>[A-Z]+ .*)", re.DOTALL)
 
 
 class Wire:
@@ -49,6 +74,7 @@ class Wire:
         )
         self._unsent: list[bytes] = []
         self._unsent_added = trio.Event()
+        self._heard_at = trio.current_time()
 
     def write(self, *command: Argument) -> None:
         """Leave a command to be written in this scheduler turn."""
@@ -79,10 +105,26 @@ class Wire:
             data = await self._stream.receive_some(RECEIVE_BYTES)
             if not data:
                 raise trio.BrokenResourceError("closed by Redis")
+            self._heard_at = trio.current_time()
             self._reader.feed(bytes(data))
             while (reply := self._reader.gets()) is not False:
                 replies.append(reply)
         return replies
+
+    async def probe(self, ping: Callable[[], None]) -> None:
+        """Let ``ping`` send a PING now and then, until Redis says nothing at all any more.
+
+        Raises:
+            trio.BrokenResourceError: Redis was silent for ``PROBE_TIMEOUT`` after a PING.
+        """
+        while True:
+            await trio.sleep(PROBE_INTERVAL)
+            asked_at = trio.current_time()
+            ping()
+            while self._heard_at < asked_at:
+                if trio.current_time() - asked_at > PROBE_TIMEOUT:
+                    raise trio.BrokenResourceError(f"no answer to PING for {PROBE_TIMEOUT:g} s")
+                await trio.sleep(PROBE_TIMEOUT / 20)
 
     async def ask(self, *commands: tuple[Argument, ...]) -> list[Reply]:
         """Send commands and wait for their replies, before the wire is put to use.
@@ -180,4 +222,7 @@ def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
 
 
 def _reply_error(message: str) -> exceptions.RedisError:
+    in_script = _IN_SCRIPT.match(message)
+    if in_script is not None:
+        message = in_script["message"]
     return _ERRORS.get(message.split(" ", 1)[0], exceptions.ResponseError)(message)

@@ -33,6 +33,8 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
         while texts := await session.receive(first):
             first = b""
             for text in texts:
+                if not await session.wait_turn():
+                    break
                 await speaker.say(text)
     await speaker.wait_answered()
 
@@ -62,6 +64,7 @@ class _Speaker:
             await store.check_token(route.user, route.token)
         while self._in_flight >= MAX_IN_FLIGHT:
             await self._wait_answer()
+        await store.wait_room()
         self._in_flight += 1
         assert route.group is not None
         store.append(route.group, route.user, info, self._on_appended)

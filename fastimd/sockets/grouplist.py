@@ -18,7 +18,10 @@ async def serve_group_list(
     if around.config.group.login_auth:
         await around.store.check_token(route.user, route.token)
     async with around.poller.watcher(route.user, session.outbox):
-        while await session.receive(first):
+        while texts := await session.receive(first):
             first = b""
+            for _ in texts:
+                if not await session.wait_turn():
+                    return
             if around.config.group.login_auth:
                 await around.store.check_token(route.user, route.token)

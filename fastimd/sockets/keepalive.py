@@ -18,9 +18,7 @@ class Pinged(Protocol):
     """What the keepalive needs of a socket; ``heard_at`` is when the client last said anything."""
 
     heard_at: float
-
-    @property
-    def is_open(self) -> bool: ...
+    is_open: bool
 
     def ping(self) -> None: ...
 

@@ -1,23 +1,19 @@
 """The life that chat sockets and group-list sockets share.
 
-One task reads, feeds the ``websockets`` protocol object and acts on what it says; everything that
-is written goes through the outbox, so that frames of the protocol and of the group keep their
-order. ``close`` may be called from any task: it sends the close frame, and the session's own task
-ends when the client has answered it, or after ``CLOSE_SECONDS``.
+One task reads, feeds the frame reader and acts on what it says; everything that is written goes
+through the outbox, so that frames of the protocol and of the group keep their order. ``close`` may
+be called from any task: it sends the close frame, and the session's own task ends when the client
+has answered it, or after ``CLOSE_SECONDS``.
 """
 
 from __future__ import annotations
 
-import logging
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import partial
 
 import structlog
 import trio
-from websockets.frames import BINARY, CONT, TEXT, Frame
-from websockets.protocol import SERVER, Protocol, State
 
 from ..codec import text_frame
 from ..config import Config
@@ -27,8 +23,20 @@ from ..metrics import Metrics
 from ..outbox import Outbox
 from ..poller import Poller
 from ..store import Store
+from .frames import (
+    CLOSE,
+    PING,
+    PONG,
+    Close,
+    Failure,
+    FrameReader,
+    Ping,
+    close_payload,
+    control_frame,
+)
 from .handshake import Route
 from .keepalive import Keepalive
+from .pace import Pace
 
 CLOSE_SECONDS = 5.0
 """How long a client has to answer a close frame."""
@@ -38,11 +46,9 @@ RECEIVE_BYTES = 65536
 
 LOGIN_REQUIRED = b"440"
 
-log = structlog.get_logger("fastimd.socket")
+_PING = control_frame(PING, b"")
 
-# One line when a socket closes is enough, and it is ours.
-_PROTOCOL_LOG = logging.getLogger("fastimd.websockets")
-_PROTOCOL_LOG.setLevel(logging.WARNING)
+log = structlog.get_logger("fastimd.socket")
 
 
 @dataclass(slots=True)
@@ -65,6 +71,11 @@ class Sessions(set["Session"]):
         super().__init__()
         self._emptied = trio.Event()
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait in all their outboxes."""
+        return sum(session.outbox.queued for session in self)
+
     def remove(self, session: Session) -> None:
         """Take out a socket that has ended."""
         super().remove(session)
@@ -85,13 +96,14 @@ class Session:
         "__weakref__",
         "_connection",
         "_ended",
-        "_fragments",
+        "_frames",
         "_heard_eof",
         "_metrics",
-        "_protocol",
+        "_outcome",
+        "_pace",
         "_scope",
-        "closing",
         "heard_at",
+        "is_open",
         "messages_in",
         "outbox",
     )
@@ -103,33 +115,23 @@ class Session:
         nursery: trio.Nursery,
         around: Surroundings,
     ) -> None:
+        settings = around.config.socket
         self._connection = connection
         self._scope = scope
         self._metrics = around.metrics
-        self._protocol = Protocol(
-            SERVER,
-            state=State.OPEN,
-            max_size=around.config.group_message.max_bytes,
-            logger=_PROTOCOL_LOG,
+        self._frames = FrameReader(around.config.group_message.max_bytes)
+        self._pace = (
+            Pace(settings.max_messages_per_second, settings.message_burst)
+            if settings.max_messages_per_second
+            else None
         )
-        self._fragments: list[bytes] = []
+        self._outcome: tuple[int, str] | None = None
         self._ended = False
         self._heard_eof = False
-        self.outbox = Outbox(
-            connection.send,
-            partial(trio.lowlevel.wait_writable, connection),
-            nursery,
-            around.config.socket.outbox_bytes,
-            self._end_slow,
-        )
-        self.closing: tuple[int, str] | None = None
+        self.outbox = Outbox(connection, nursery, settings.outbox_bytes, self._end_slow)
+        self.is_open = True
         self.heard_at = trio.current_time()
         self.messages_in = 0
-
-    @property
-    def is_open(self) -> bool:
-        """Neither side has begun to close."""
-        return self._protocol.state is State.OPEN
 
     async def receive(self, first: bytes = b"") -> list[str]:
         """Wait for messages and return all that came at once; none when the socket is closing.
@@ -141,6 +143,14 @@ class Session:
         while not texts and self.is_open:
             texts = self._feed(await self._read())
         return texts
+
+    async def wait_turn(self) -> bool:
+        """Hold the client to its pace before a message; False when it floods, and is closed."""
+        if self._pace is None or await self._pace.wait_turn():
+            return True
+        self._metrics.flood_closes += 1
+        self.close(1008, "flood")
+        return False
 
     async def wait_closed(self) -> None:
         """Read until the client has ended its side too."""
@@ -155,22 +165,18 @@ class Session:
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
-        if self.is_open:
-            self._protocol.send_ping(b"")
-            self._write_protocol()
+        self.outbox.push(_PING)
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close the socket; the first call counts."""
-        if not self.is_open:
-            return
-        self.closing = (code, reason)
-        self._protocol.send_close(code, reason)
-        self._write_protocol()
-        self._scope.deadline = min(self._scope.deadline, trio.current_time() + CLOSE_SECONDS)
+        if self.is_open:
+            self._send_close(close_payload(code, reason), code, reason)
+            self._scope.deadline = min(self._scope.deadline, trio.current_time() + CLOSE_SECONDS)
 
     def abort(self, code: int, reason: str) -> None:
         """End the socket now, without asking the client."""
-        self.closing = self.closing or (code, reason)
+        self._outcome = self._outcome or (code, reason)
+        self.is_open = False
         self.outbox.close()
         self._scope.cancel()
 
@@ -187,14 +193,7 @@ class Session:
 
     def outcome(self) -> tuple[int, str]:
         """Close code and reason, as the log tells them."""
-        if self.closing is not None:
-            return self.closing
-        received, sent = self._protocol.close_rcvd, self._protocol.close_sent
-        if sent is not None and sent is not received:
-            return int(sent.code), sent.reason
-        if received is not None:
-            return int(received.code), received.reason
-        return 1006, "connection lost"
+        return self._outcome or (1006, "connection lost")
 
     async def _read(self) -> bytes:
         while True:
@@ -207,50 +206,46 @@ class Session:
                 return b""
 
     def _feed(self, data: bytes) -> list[str]:
+        """Take what was read: returns the messages in it, and answers the rest."""
         self.heard_at = trio.current_time()
-        texts: list[str] = []
-        if data:
-            self._protocol.receive_data(data)
-            for frame in self._protocol.events_received():
-                assert isinstance(frame, Frame)
-                self._take_frame(frame, texts)
-        else:
-            self._protocol.receive_eof()
+        if not data:
             self._ended = self._heard_eof = True
-        self._write_protocol()
+            self.is_open = False
+            return []
+        texts: list[str] = []
+        for event in self._frames.feed(data):
+            if not isinstance(event, str):
+                self._answer(event)
+            elif self.is_open:
+                texts.append(event)
+        self.messages_in += len(texts)
+        self._metrics.messages_received += len(texts)
         return texts
 
-    def _take_frame(self, frame: Frame, texts: list[str]) -> None:
-        if self.closing is not None or frame.opcode not in (TEXT, CONT, BINARY):
+    def _answer(self, event: Ping | Close | Failure) -> None:
+        if isinstance(event, Ping):
+            self.outbox.push(control_frame(PONG, event.payload))
             return
-        if frame.opcode is BINARY:
-            self.close(1003, "text frames only")
-            return
-        if not frame.fin:
-            self._fragments.append(bytes(frame.data))
-            return
-        payload = b"".join((*self._fragments, frame.data))
-        self._fragments.clear()
-        try:
-            texts.append(payload.decode())
-        except UnicodeDecodeError:
-            self.close(1007, "invalid UTF-8")
-            return
-        self.messages_in += 1
-        self._metrics.messages_received += 1
-
-    def _write_protocol(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self.outbox.push(data)
-            else:
-                self._ended = True  # the protocol has nothing more to say or to hear
+        self._ended = True
         if not self.is_open:
-            self.outbox.seal()  # nothing may follow a close frame, RFC 6455 section 5.5.1
+            return
+        if isinstance(event, Close):
+            self._send_close(event.payload, event.code, event.reason)
+        else:
+            self._send_close(close_payload(*event), *event)
+
+    def _send_close(self, payload: bytes, code: int, reason: str) -> None:
+        self.outbox.push(control_frame(CLOSE, payload))
+        self.outbox.seal()  # nothing may follow a close frame, RFC 6455 section 5.5.1
+        self._outcome = (code, reason)
+        self.is_open = False
 
     def _end_slow(self) -> None:
-        self._metrics.slow_closes += 1
-        self.abort(1013, "slow")
+        if self.is_open:
+            self._metrics.slow_closes += 1
+            self.close(1013, "slow")
+        else:
+            self._scope.cancel()
 
 
 Serve = Callable[[Session, Surroundings, Route, bytes], Awaitable[None]]

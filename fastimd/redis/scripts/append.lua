@@ -2,11 +2,11 @@
 -- KEYS  the list, the daemon's applied mark, the group's ts floor
 -- ARGV  channel, JSON up to "ts":, expiry in seconds, longest list (0 = any), epoch, sequence,
 --       expiry of the mark in seconds
--- Returns the ts. FENCED when a later connection of the same daemon has settled its appends.
+-- Returns the ts. UNSETTLED when the mark does not say that the append before this one was the last
+-- to be applied: a later connection took over, an append was refused, or the mark is lost.
 local marks = redis.call('MGET', KEYS[2], KEYS[3])
-local epoch = marks[1] and tonumber(string.match(marks[1], '^(%d+):'))
-if epoch and epoch > tonumber(ARGV[5]) then
-  return redis.error_reply('FENCED a later connection took over')
+if marks[1] ~= ARGV[5] .. ':' .. string.format('%.0f', ARGV[6] - 1) then
+  return redis.error_reply('UNSETTLED the applied mark is ' .. (marks[1] or 'not there'))
 end
 
 local newest = redis.call('LINDEX', KEYS[1], -1)

@@ -57,3 +57,10 @@ local function now()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Indices of a range and its first page.
+local function page(key, first, last, longest)
+  local entries = first <= last
+    and redis.call('LRANGE', key, first, math.min(last, first + longest - 1)) or {}
+  return {first, last, entries}
+end
+
