@@ -6,6 +6,7 @@ import gc
 import logging
 import tracemalloc
 from collections.abc import Iterable
+from itertools import product
 
 import pytest
 from framing import (
@@ -24,6 +25,7 @@ from framing import (
     TRUNCATED,
     VIOLATIONS,
     Invalid,
+    bytewise,
     close_body,
     fragments,
     frame,
@@ -39,17 +41,14 @@ from websockets.protocol import SERVER, Protocol, State
 from fastimd.sockets.frames import Close, Failure, FrameReader, Ping
 
 Event = str | Ping | Close | Failure
-FULL = b"x" * MAX_BYTES
+LONGEST = "x" * MAX_BYTES
+FULL = LONGEST.encode()
 
 
 def read(pieces: Iterable[bytes], max_bytes: int = MAX_BYTES) -> list[Event]:
     """What a new reader makes of pieces."""
     reader = FrameReader(max_bytes)
     return [event for piece in pieces for event in reader.feed(piece)]
-
-
-def bytewise(data: bytes) -> Iterable[bytes]:
-    return (data[at : at + 1] for at in range(len(data)))
 
 
 def kinds(events: list[Event]) -> list[tuple[type, Event]]:
@@ -64,7 +63,7 @@ def kinds(events: list[Event]) -> list[tuple[type, Event]]:
 def test_a_violation_is_a_failure(violation: str) -> None:
     """With its code and a reason that fits a close frame; what was said before counts."""
     code, data = VIOLATIONS[violation]
-    *before, failure = read([text("before") + frame(PING, b"?") + data])
+    *before, failure = read([fragments(b"be", b"fore") + frame(PING, b"?") + data])
     assert kinds(before) == kinds(["before", Ping(b"?")])
     assert isinstance(failure, Failure)
     assert failure.code == code
@@ -137,22 +136,23 @@ def test_every_close_code() -> None:
 
 
 def test_every_first_two_bytes() -> None:
-    """All bits of the first two bytes: only masked frames of known kinds may go on."""
-    for first in range(256):
-        for second in range(256):
-            events = read([bytes((first, second))])
-            fin, reserved, opcode = first >> 7, first >> 4 & 7, first & 15
-            size = second & 127
-            known = opcode in (TEXT, BINARY) or (opcode in (CLOSE, PING, PONG) and fin)
-            legal = known and not reserved and second >> 7 and (opcode < CLOSE or size < 126)
-            if legal and opcode != BINARY and not (opcode == CLOSE and size == 1):
-                assert events == []
-            elif not legal:
-                # Whether at once or with the rest of the header.
-                events = events or read([bytes((first, second)) + bytes(12)])
-                (failure,) = events
-                assert isinstance(failure, Failure)
-                assert failure.code == 1002
+    """Every bit of every header's beginning: only known, masked, unreserved ones may go on."""
+    for first, second in product(range(256), repeat=2):
+        opcode, size = first & 15, second & 127
+        expected = {1003} if opcode == BINARY else set[int]()
+        if (
+            first & 0x70
+            or opcode not in (TEXT, BINARY, CLOSE, PING, PONG)
+            or second < 128
+            or (opcode >= CLOSE and (first < 128 or size > 125))
+        ):
+            expected.add(1002)
+        beginning = bytes((first, second))
+        # What is certain already may yet be told with the rest of the header.
+        events = read([beginning, bytes(12)] if expected else [beginning])
+        codes = [event.code for event in events if isinstance(event, Failure)]
+        assert len(codes) == len(events) == bool(expected), (beginning, events)
+        assert expected.issuperset(codes), (beginning, events)
 
 
 # --- what is legal
@@ -182,7 +182,7 @@ LEGAL: dict[str, tuple[bytes, list[Event]]] = {
         [Ping(b"\xbd"), Ping(b""), "你"],
     ),
     **{
-        f"{size} bytes of text": (frame(TEXT, FULL[:size]), ["x" * size])
+        f"{size} bytes of text": (frame(TEXT, FULL[:size]), [LONGEST[:size]])
         for size in (124, 125, 126, 127, 65534, 65535, MAX_BYTES)
     },
     "max_bytes in fragments, control frames amid": (
@@ -192,9 +192,9 @@ LEGAL: dict[str, tuple[bytes, list[Event]]] = {
         + frame(CONTINUATION, b"x", fin=False)
         + frame(PING, b"q" * 125)
         + frame(CONTINUATION, b""),
-        [Ping(b"p" * 125), Ping(b"q" * 125), "x" * MAX_BYTES],
+        [Ping(b"p" * 125), Ping(b"q" * 125), LONGEST],
     ),
-    "max_bytes again and again": (3 * frame(TEXT, FULL), 3 * ["x" * MAX_BYTES]),
+    "max_bytes again and again": (3 * frame(TEXT, FULL), [LONGEST, LONGEST, LONGEST]),
     **{
         f"close {code} with {name}": (
             frame(CLOSE, close_body(code, reason.encode())),
@@ -268,7 +268,7 @@ def test_max_bytes_begins_anew_with_each_message() -> None:
 
 # --- memory
 
-SLACK = 64 * 1024
+SLACK = 32 * 1024
 """What an interpreter may take besides, whatever comes: free lists, caches."""
 
 
@@ -288,15 +288,12 @@ def growth_of(reader: FrameReader, pieces: Iterable[bytes]) -> tuple[int, int]:
         tracemalloc.stop()
 
 
-MEMORY_BYTES = 256 * 1024
-
-
-@pytest.mark.parametrize("said", [b"x", "é".encode(), "你".encode(), "😀".encode(), b"x\xc3\xa9y"])
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 64, 4096])
-def test_a_message_in_small_fragments_is_kept_small(said: bytes, size: int) -> None:
+@pytest.mark.parametrize("said", ["x", "你", "😀"])
+@pytest.mark.parametrize("size", [1, 3, 64])
+def test_a_message_in_small_fragments_is_kept_small(said: str, size: int) -> None:
     """Unfinished and as large as it may be, it costs a few times its bytes, not its fragments."""
-    payload = (said * MEMORY_BYTES)[: MEMORY_BYTES - 1]
-    reader = FrameReader(MEMORY_BYTES)
+    payload = (said.encode() * MAX_BYTES)[: MAX_BYTES - 1]
+    reader = FrameReader(MAX_BYTES)
     assert reader.feed(frame(TEXT, b"x", fin=False)) == []
     frames = [
         frame(CONTINUATION, payload[at : at + size], fin=False)
@@ -304,19 +301,19 @@ def test_a_message_in_small_fragments_is_kept_small(said: bytes, size: int) -> N
     ]
     pieces = [b"".join(frames[at : at + 500]) for at in range(0, len(frames), 500)]
     remains, most = growth_of(reader, pieces)
-    assert remains < 4 * MEMORY_BYTES + SLACK
-    assert most < 6 * MEMORY_BYTES + SLACK
+    assert remains < 4 * MAX_BYTES + SLACK
+    assert most < 6 * MAX_BYTES + SLACK
 
 
 @pytest.mark.parametrize("size", [1, 1000, 65536])
 def test_a_frame_in_small_pieces_is_kept_small(size: int) -> None:
     """An unfinished frame costs a few times its bytes, however it comes."""
-    reader = FrameReader(MEMORY_BYTES)
-    data = frame(TEXT, b"x" * MEMORY_BYTES)[:-1]
+    reader = FrameReader(MAX_BYTES)
+    data = frame(TEXT, b"x" * MAX_BYTES)[:-1]
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     remains, most = growth_of(reader, pieces)
-    assert remains < 4 * MEMORY_BYTES + SLACK
-    assert most < 6 * MEMORY_BYTES + SLACK
+    assert remains < 4 * MAX_BYTES + SLACK
+    assert most < 6 * MAX_BYTES + SLACK
 
 
 def test_a_large_frame_announced_takes_no_memory() -> None:
@@ -336,10 +333,10 @@ def test_a_large_frame_announced_takes_no_memory() -> None:
     ids=["empty fragments", "pongs", "empty pongs"],
 )
 def test_what_may_come_without_end_is_not_kept(endless: bytes) -> None:
-    """A hundred thousand frames amid a message leave nothing behind."""
+    """Twenty thousand frames amid a message leave nothing behind."""
     reader = FrameReader(MAX_BYTES)
     assert reader.feed(frame(TEXT, b"a", fin=False)) == []
-    remains, most = growth_of(reader, 200 * [endless * 500])
+    remains, most = growth_of(reader, 40 * [endless * 500])
     assert remains < SLACK
     assert most < SLACK + 2 * 500 * len(endless)
     assert reader.feed(frame(CONTINUATION, b"b")) == ["ab"]
@@ -473,7 +470,7 @@ def damaged(draw: st.DrawFn) -> bytes:
 ANYTHING = st.one_of(damaged(), st.binary(max_size=200))
 
 thoroughly = settings(
-    max_examples=300,
+    max_examples=200,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -488,7 +485,7 @@ def test_a_valid_stream_is_read_alike(data: st.DataObject) -> None:
     by_library, is_valid = read_by_library(stream)
     assert is_valid
     assert kinds(by_library) == kinds(expected)
-    assert kinds(read(data.draw(cut(stream)))) == kinds(expected)
+    assert kinds(read(data.draw(cut(stream)), 1 << 24)) == kinds(expected)
 
 
 @given(st.data())
