@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 import trio
@@ -53,6 +54,14 @@ def request(
         return Answer(response.status, response.headers, response.read())
     finally:
         connection.close()
+
+
+def metrics(daemon: Daemon) -> dict[str, float]:
+    """Every metric of the daemon, by its name with its labels as the scrape shows them."""
+    with urlopen(f"{daemon.admin}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    samples = [line.rpartition(" ") for line in lines if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in samples}
 
 
 def post(

@@ -129,6 +129,14 @@ class Room:
         await wait_all_tasks_blocked()
         return ear
 
+    async def arrive_together(self, count: int) -> list[Ear]:
+        ears = [Ear() for _ in range(count)]
+        for ear in ears:
+            self._leave[ear] = trio.Event()
+            self.nursery.start_soon(self._stay, ear)
+        await wait_all_tasks_blocked()
+        return ears
+
     async def leave(self, ear: Ear) -> None:
         self._leave.pop(ear).set()
         await wait_all_tasks_blocked()
@@ -365,14 +373,7 @@ async def test_messages_are_counted_for_everybody(room: Room) -> None:
 async def test_a_big_group_lets_others_run(room: Room) -> None:
     """A flush to many members yields, and whoever leaves or comes meanwhile does no harm."""
     ears = [await room.arrive() for _ in range(3)]
-    many: list[Ear] = []
-    with ExitStack():
-        for _ in range(MEMBERS_A_TURN + 50):
-            ear = Ear()
-            room._leave[ear] = trio.Event()
-            room.nursery.start_soon(room._stay, ear)
-            many.append(ear)
-        await wait_all_tasks_blocked()
+    many = await room.arrive_together(MEMBERS_A_TURN + 50)
     room.say(1)
     await room.hub.flush()
     room.say(2)
@@ -391,6 +392,21 @@ async def test_a_big_group_lets_others_run(room: Room) -> None:
         nursery.cancel_scope.cancel()
     assert turns > 1
     assert all(ear.heard == [[], 1, 2] for ear in [*ears, *many])
+
+
+async def test_a_batch_reaches_everybody_though_its_bringer_is_cancelled(room: Room) -> None:
+    """The connection that brought a batch may break while a big group is served."""
+    ears = await room.arrive_together(4 * MEMBERS_A_TURN)
+    room.say(1)
+    await room.hub.flush()
+    room.say(2)
+    async with trio.open_nursery() as bringer:
+        bringer.start_soon(room.hub.flush)
+        while not any(2 in ear.heard for ear in ears):
+            await trio.lowlevel.checkpoint()
+        assert not all(2 in ear.heard for ear in ears)
+        bringer.cancel_scope.cancel()
+    assert all(ear.heard == [[], 1, 2] for ear in ears)
 
 
 # The repair of one subscription
