@@ -161,7 +161,16 @@ def _wheel_server() -> list[str]:
     return [str(server)] if server is not None else []
 
 
-@pytest.fixture(scope="session", params=redis_servers())
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module with ``EVERY_REDIS`` runs on every redis-server of the machine, others on one."""
+    if "redis_server" in metafunc.fixturenames:
+        servers = redis_servers()
+        if not getattr(metafunc.module, "EVERY_REDIS", False):
+            servers = servers[:1]
+        metafunc.parametrize("redis_server", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def redis_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:

@@ -12,6 +12,7 @@ from conftest import Daemon, StartDaemon, connect, receive
 from redis import Redis
 from trio_websocket import WebSocketConnection
 
+EVERY_REDIS = True
 EMPTY = {"newMessage": None, "total": 0}
 FAST = "0.1"
 """An ``update_rate`` that does not hold up the tests."""
