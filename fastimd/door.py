@@ -114,7 +114,8 @@ class Door:
                         connection, peer = self._listener.accept()
                         # Judged here, in the order of arrival: tasks start in any order.
                         has_room = len(self._open) < self._max_connections
-                        self._open.add(connection)
+                        if has_room:
+                            self._open.add(connection)
                         nursery.start_soon(self._serve, connection, peer, has_room)
                 except BlockingIOError:
                     pass
