@@ -244,7 +244,7 @@ def test_any_mask(mask: bytes) -> None:
 
 @pytest.mark.parametrize("max_bytes", [1, 2, 125, 126, 65535, 65536, 100_000])
 def test_max_bytes_is_the_last_that_passes(max_bytes: int) -> None:
-    """One byte more is 1009 with the header, whatever the fragments before it."""
+    """One byte more is 1009, with the header already, whatever the fragments before it."""
     for begun in (0, 1, max_bytes - 1, max_bytes):
         said = b"x" * max_bytes
         before = frame(TEXT, said[:begun], fin=False)
@@ -254,6 +254,7 @@ def test_max_bytes_is_the_last_that_passes(max_bytes: int) -> None:
             before + header(CONTINUATION, max_bytes + 1 - begun),
             before + header(CONTINUATION, max_bytes + 1 - begun, fin=False),
             header(TEXT, max_bytes + 1),
+            frame(TEXT, said + b"x"),
         ):
             (failure,) = read([data], max_bytes)
             assert isinstance(failure, Failure)

@@ -302,12 +302,13 @@ def test_text_is_cut_into_fragments_anywhere(house: Daemon, redis_here: str, gro
 
 def test_text_is_cut_into_segments_anywhere(house: Daemon, redis_here: str, group: str) -> None:
     """Wherever in a frame a segment ends, header and mask included, the text is whole."""
-    data = text(AWKWARD)
+    said = AWKWARD[:6]
+    data = text(said)
     with peer(house, group) as member:
         for cut in range(1, len(data)):
             member.send(data[:cut], data[cut:])
-            assert member.hear() == AWKWARD
-    assert stored(redis_here, group) == [AWKWARD] * (len(data) - 1)
+            assert member.hear() == said
+    assert stored(redis_here, group) == [said] * (len(data) - 1)
 
 
 def test_frames_come_a_byte_at_a_time(house: Daemon, group: str) -> None:

@@ -170,7 +170,7 @@ def test_an_outage_of_seconds_closes_nobody(
     with Talk(daemons, logged_in=True) as talk:
         talk.go_on(50)
         mortal_redis.kill()
-        time.sleep(4)
+        time.sleep(3)
         mortal_redis.start()
         talk.wait_further()
         talk.settle(mortal_redis.client)
