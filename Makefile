@@ -17,6 +17,7 @@ lint: $(VENV)/lint  ## ruff and mypy
 
 bench: $(VENV)/test  ## a first measurement of this machine
 	$(BIN)/python bench/first.py
+	$(BIN)/python bench/frames.py
 
 clean:
 	rm -rf $(VENV) build dist

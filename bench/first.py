@@ -106,8 +106,14 @@ class Member:
                 size, start = int.from_bytes(self.buffer[at + 2 : at + 10], "big"), at + 10
             if len(self.buffer) < start + size:
                 break
-            self._check(self.buffer[start : start + size])
-            at, frames = start + size, frames + 1
+            opcode, payload = self.buffer[at] & 0x0F, self.buffer[start : start + size]
+            at = start + size
+            if opcode == 1:
+                self._check(payload)
+                frames += 1
+            elif opcode == 8:
+                code, reason = int.from_bytes(payload[:2], "big"), payload[2:].decode()
+                raise SystemExit(f"closed by the daemon: {code} {reason}")
         self.buffer = self.buffer[at:]
         return frames
 
@@ -156,20 +162,27 @@ def run_idle(server: Server, sockets: int) -> float:
     return used
 
 
-def main() -> None:
+def measure(server: Server) -> None:
     """Measure and print."""
     print("| measured | CPU/message | CPU/delivery | deliveries/s |\n|---|---|---|---|")
+    run_burst(server, "warm", 10, 2000)
+    for size, messages in ((1, 16000), (100, 8000), (1000, 1600)):
+        cpu, wall = run_burst(server, f"b{size}", size, messages)
+        print(
+            f"| burst to {size} | {cpu / messages * 1e6:.1f} µs "
+            f"| {cpu / messages / size * 1e6:.2f} µs | {messages * size / wall:,.0f} |"
+        )
+    print(f"\nmemory per idle socket: {run_idle(server, 2000) / 1024:.1f} KB (2,000 sockets)")
+
+
+def main() -> None:
+    """Start a daemon, measure it and stop it."""
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder))
-        run_burst(server, "warm", 10, 2000)
-        for size, messages in ((1, 16000), (100, 8000), (1000, 1600)):
-            cpu, wall = run_burst(server, f"b{size}", size, messages)
-            print(
-                f"| burst to {size} | {cpu / messages * 1e6:.1f} µs "
-                f"| {cpu / messages / size * 1e6:.2f} µs | {messages * size / wall:,.0f} |"
-            )
-        print(f"\nmemory per idle socket: {run_idle(server, 2000) / 1024:.1f} KB (2,000 sockets)")
-        server.stop()
+        try:
+            measure(server)
+        finally:
+            server.stop()
 
 
 if __name__ == "__main__":

@@ -112,7 +112,11 @@ class Door:
                 try:
                     for _ in range(ACCEPTS_A_TURN):
                         connection, peer = self._listener.accept()
-                        nursery.start_soon(self._serve, connection, peer)
+                        # Judged here, in the order of arrival: tasks start in any order.
+                        has_room = len(self._open) < self._max_connections
+                        if has_room:
+                            self._open.add(connection)
+                        nursery.start_soon(self._serve, connection, peer, has_room)
                 except BlockingIOError:
                     pass
                 except OSError as exc:
@@ -130,13 +134,14 @@ class Door:
             log.error("door.accept_failed", error=str(failure), connections=len(self._open))
         await trio.sleep(0.1)
 
-    async def _serve(self, connection: socket.socket, peer: tuple[str, int]) -> None:
-        self._open.add(connection)
+    async def _serve(
+        self, connection: socket.socket, peer: tuple[str, int], has_room: bool
+    ) -> None:
         structlog.contextvars.bind_contextvars(conn=next(self._ids))
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._admit(connection, peer)
+            await self._admit(connection, peer, has_room)
         except OSError as exc:
             log.debug("connection.lost", error=str(exc))
         except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
@@ -157,9 +162,11 @@ class Door:
         self._metrics.connections_crashed += 1
         log.error("connection.crashed", exc_info=failure)
 
-    async def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> None:
+    async def _admit(
+        self, connection: socket.socket, peer: tuple[str, int], has_room: bool
+    ) -> None:
         try:
-            if len(self._open) > self._max_connections:
+            if not has_room:
                 raise Refused(503, "too many connections", "Retry-After: 5\r\n")
             if self._proxies.is_trusted(peer[0]):
                 await self._serve_requests(connection, peer[0])

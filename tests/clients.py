@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import pytest
 import trio
@@ -58,6 +62,14 @@ def request(
         return Answer(response.status, response.headers, response.read())
     finally:
         connection.close()
+
+
+def metrics(daemon: Daemon) -> dict[str, float]:
+    """Every metric of the daemon, by its name with its labels as the scrape shows them."""
+    with urlopen(f"{daemon.admin}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    samples = [line.rpartition(" ") for line in lines if line and not line.startswith("#")]
+    return {name: float(value) for name, _, value in samples}
 
 
 def post(
@@ -147,6 +159,175 @@ def message(ts: int, *, group: str = "1", user: str = "1", info: str = "x") -> s
 def wrapped(text: str) -> str:
     """The form in which the Java server stores a string."""
     return json.dumps(text, ensure_ascii=False)
+
+
+# Clients by hand
+
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+SEGMENT_BYTES = 1400
+"""As on Ethernet. With loopback's own 64 KB the kernel takes 4 MB for a socket that nobody reads,
+and what a test wants to see wait in the daemon would be long in coming."""
+SMALL_BUFFER = 4096
+
+
+class Frame(NamedTuple):
+    """A frame that a daemon sent."""
+
+    opcode: int
+    payload: bytes
+
+    @property
+    def closing(self) -> tuple[int, str]:
+        """Code and reason of a close frame."""
+        assert self.opcode == CLOSE, self
+        return int.from_bytes(self.payload[:2], "big"), self.payload[2:].decode()
+
+
+def take_frames(buffer: bytearray) -> list[Frame]:
+    """Take the whole frames off the front of what a daemon sent."""
+    frames = []
+    start = 0
+    while len(buffer) >= start + 2:
+        size, head = buffer[start + 1], 2  # a daemon masks nothing
+        if size >= 126:
+            head = 4 if size == 126 else 10
+            size = int.from_bytes(buffer[start + 2 : start + head], "big")
+        end = start + head + size
+        if len(buffer) < end:
+            break
+        frames.append(Frame(buffer[start] & 0x0F, bytes(buffer[start + head : end])))
+        start = end
+    del buffer[:start]
+    return frames
+
+
+def client_frame(opcode: int, payload: bytes = b"") -> bytes:
+    """A whole frame of a client, masked with zeros."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((0x80 | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((0x80 | opcode, 0x80 | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((0x80 | opcode, 0x80 | 127)) + size.to_bytes(8, "big")
+    return head + bytes(4) + payload
+
+
+def opening(path: str) -> bytes:
+    """A good opening handshake."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    ).encode()
+
+
+def dial(address: str, receive_buffer: int = 0) -> socket.socket:
+    """A TCP connection; with a ``receive_buffer`` the kernel buffers little on both sides."""
+    host, _, port = address.rpartition(":")
+    stream = socket.socket()
+    try:
+        if receive_buffer:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        stream.settimeout(20)
+        stream.connect((host, int(port)))
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+class RawClient:
+    """A client that has shaken hands and does only what it is told.
+
+    It reads nothing by itself, sends no pong and answers no close frame. Calls block, for at most
+    20 seconds.
+    """
+
+    def __init__(self, address: str, path: str, *, receive_buffer: int = 0) -> None:
+        self.stream = dial(address, receive_buffer)
+        self._buffer = bytearray()
+        self._frames: deque[Frame] = deque()
+        try:
+            self._shake_hands(path)
+        except BaseException:
+            self.stream.close()
+            raise
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+    def _shake_hands(self, path: str) -> None:
+        self.stream.sendall(opening(path))
+        answer = bytearray()
+        while b"\r\n\r\n" not in answer:
+            data = self.stream.recv(65536)
+            assert data, bytes(answer)
+            answer += data
+        head, _, self._buffer = answer.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101 "), bytes(head)
+        self._frames.extend(take_frames(self._buffer))
+
+    def say(self, text: str) -> None:
+        """Send a message."""
+        self.stream.sendall(client_frame(TEXT, text.encode()))
+
+    def answer(self, frame: Frame) -> None:
+        """Answer a ping or a close as RFC 6455 wants it."""
+        self.stream.sendall(client_frame(PONG if frame.opcode == PING else CLOSE, frame.payload))
+
+    def frames_so_far(self) -> list[Frame]:
+        """The frames that have been read, without reading more."""
+        frames = list(self._frames)
+        self._frames.clear()
+        return frames
+
+    def next_frame(self) -> Frame | None:
+        """The next frame of any kind; None at the end of the stream."""
+        while not self._frames:
+            if not self.receive_some():
+                assert not self._buffer, "the stream ends within a frame"
+                return None
+        return self._frames.popleft()
+
+    def next_text(self) -> str:
+        """The next frame, which must be a text."""
+        frame = self.next_frame()
+        assert frame is not None
+        assert frame.opcode == TEXT, frame
+        return frame.payload.decode()
+
+    def infos_to_the_end(self) -> tuple[list[str], tuple[int, str]]:
+        """Read on and answer the close: the ``info`` of each message that came, and the close."""
+        infos = []
+        while (frame := self.next_frame()) is not None and frame.opcode != CLOSE:
+            if frame.opcode == TEXT:
+                infos.append(json.loads(frame.payload)["info"])
+        assert frame is not None, "no close frame"
+        self.answer(frame)
+        assert self.next_frame() is None, "something follows the close frame"
+        return infos, frame.closing
+
+    def receive_some(self, max_bytes: int = 65536) -> int:
+        """Read once and keep what came; how many bytes it was, 0 at the end of the stream."""
+        data = self.stream.recv(max_bytes)
+        self._buffer += data
+        self._frames.extend(take_frames(self._buffer))
+        return len(data)
+
+
+def memory_of(daemon: Daemon, name: str = "VmRSS") -> int:
+    """Bytes of a daemon's resident memory; ``VmHWM`` is the most there ever were."""
+    status = Path(f"/proc/{daemon.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith(f"{name}:")]
+    return int(line.split()[1]) * 1024
+
+
+# A member that talks while other things go on
 
 
 class Talker(threading.Thread):

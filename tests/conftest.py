@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -160,7 +161,16 @@ def _wheel_server() -> list[str]:
     return [str(server)] if server is not None else []
 
 
-@pytest.fixture(scope="session", params=redis_servers())
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A module with ``EVERY_REDIS`` runs on every redis-server of the machine, others on one."""
+    if "redis_server" in metafunc.fixturenames:
+        servers = redis_servers()
+        if not getattr(metafunc.module, "EVERY_REDIS", False):
+            servers = servers[:1]
+        metafunc.parametrize("redis_server", servers, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def redis_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
@@ -212,6 +222,15 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """One daemon with default settings."""
     return start_daemon()
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Let the test, and the daemons it starts, have as many files open as the machine allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @asynccontextmanager

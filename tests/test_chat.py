@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from conftest import Daemon, StartDaemon, connect, receive
 
+EVERY_REDIS = True
+
 
 async def test_two_daemons_are_one_chat(start_daemon: StartDaemon) -> None:
     """Members on two daemons get the same messages, the sender too."""

@@ -1,33 +1,21 @@
-"""Nothing twice, nothing missing: arrivals at the hub, and the relay across outages of Redis."""
+"""Nothing twice, nothing missing: arrivals at the hub, and the repair of a subscription."""
 
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import trio
-from conftest import Daemon, StartDaemon, connect, receive, run_daemon, wait_for
-from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 from trio.testing import wait_all_tasks_blocked
-from trio_websocket import WebSocketConnection
 
 from fastimd import codec
 from fastimd.errors import StoreUnavailable
 from fastimd.hub import MEMBERS_A_TURN, Hub
 from fastimd.metrics import Metrics
 from fastimd.outbox import Outbox
-from fastimd.redis import scripts
-from fastimd.redis.embedded import find_server
 from fastimd.relay import Relay, Subscription
 from fastimd.store import Greeting, Store
 
@@ -128,6 +116,14 @@ class Room:
         self.nursery.start_soon(self._stay, ear)
         await wait_all_tasks_blocked()
         return ear
+
+    async def arrive_together(self, count: int) -> list[Ear]:
+        ears = [Ear() for _ in range(count)]
+        for ear in ears:
+            self._leave[ear] = trio.Event()
+            self.nursery.start_soon(self._stay, ear)
+        await wait_all_tasks_blocked()
+        return ears
 
     async def leave(self, ear: Ear) -> None:
         self._leave.pop(ear).set()
@@ -365,14 +361,7 @@ async def test_messages_are_counted_for_everybody(room: Room) -> None:
 async def test_a_big_group_lets_others_run(room: Room) -> None:
     """A flush to many members yields, and whoever leaves or comes meanwhile does no harm."""
     ears = [await room.arrive() for _ in range(3)]
-    many: list[Ear] = []
-    with ExitStack():
-        for _ in range(MEMBERS_A_TURN + 50):
-            ear = Ear()
-            room._leave[ear] = trio.Event()
-            room.nursery.start_soon(room._stay, ear)
-            many.append(ear)
-        await wait_all_tasks_blocked()
+    many = await room.arrive_together(MEMBERS_A_TURN + 50)
     room.say(1)
     await room.hub.flush()
     room.say(2)
@@ -391,6 +380,21 @@ async def test_a_big_group_lets_others_run(room: Room) -> None:
         nursery.cancel_scope.cancel()
     assert turns > 1
     assert all(ear.heard == [[], 1, 2] for ear in [*ears, *many])
+
+
+async def test_a_batch_reaches_everybody_though_its_bringer_is_cancelled(room: Room) -> None:
+    """The connection that brought a batch may break while a big group is served."""
+    ears = await room.arrive_together(4 * MEMBERS_A_TURN)
+    room.say(1)
+    await room.hub.flush()
+    room.say(2)
+    async with trio.open_nursery() as bringer:
+        bringer.start_soon(room.hub.flush)
+        while not any(2 in ear.heard for ear in ears):
+            await trio.lowlevel.checkpoint()
+        assert not all(2 in ear.heard for ear in ears)
+        bringer.cancel_scope.cancel()
+    assert all(ear.heard == [[], 1, 2] for ear in ears)
 
 
 # The repair of one subscription
@@ -457,201 +461,3 @@ async def test_an_empty_gap_lets_everything_through() -> None:
     listened.subscription.held = []
     listened.subscription.finish_repair()
     assert listened.heard == [3, 4]
-
-
-# Whole daemons, and a Redis that breaks their connections
-
-
-def append(redis: Redis, number: int) -> None:
-    """Say something as another daemon would."""
-    keys = ("gml:1", "fastimd:applied:test", "fastimd:floor:1")
-    prefix = codec.message_prefix("1", "elsewhere", str(number))
-    redis.eval(scripts.APPEND.source, 3, *keys, "mq:1", prefix, 600, 0, 1, number, 600)  # type: ignore[arg-type]
-
-
-def listed_infos(redis: Redis) -> list[str]:
-    entries = cast(list[bytes], redis.lrange("gml:1", 0, -1))
-    moments = [codec.decode_message(entry).ts for entry in entries]
-    assert moments == sorted(set(moments))
-    return [codec.decode_message(entry).info for entry in entries]
-
-
-async def collect(connection: WebSocketConnection, heard: list[str], last: str) -> None:
-    while not heard or heard[-1] != last:
-        heard.append((await receive(connection))["info"])
-
-
-async def test_killed_pubsub_connections_cost_no_message(
-    start_daemon: StartDaemon, redis: Redis
-) -> None:
-    """Five times the relay's connection dies while the group talks: each message once, in order."""
-    daemons = [start_daemon(), start_daemon()]
-    heard: list[list[str]] = [[] for _ in range(4)]
-    total, kills = 1000, 5
-    async with (
-        connect(daemons[0].chat_url(user="a")) as first,
-        connect(daemons[0].chat_url(user="b")) as second,
-        connect(daemons[1].chat_url(user="c")) as third,
-        connect(daemons[1].chat_url(user="d")) as fourth,
-        trio.open_nursery() as nursery,
-    ):
-        members = (first, second, third, fourth)
-        for member in members:
-            await receive(member)
-        for member, infos in zip(members, heard, strict=True):
-            nursery.start_soon(collect, member, infos, str(total - 1))
-
-        def talk() -> None:
-            for number in range(total):
-                append(redis, number)
-
-        def kill(round_number: int) -> None:
-            reached = round_number * total // (kills + 1)
-            wait_for(lambda: redis.llen("gml:1") >= reached)
-            redis.execute_command("CLIENT", "KILL", "TYPE", "pubsub")  # type: ignore[no-untyped-call]
-            for daemon in daemons:
-                wait_for(partial(connected_times, daemon, "messages", round_number + 1), daemon)
-
-        nursery.start_soon(trio.to_thread.run_sync, talk)
-        for round_number in range(1, kills + 1):
-            await trio.to_thread.run_sync(kill, round_number)
-    said = [str(number) for number in range(total)]
-    assert listed_infos(redis) == said
-    for infos in heard:
-        assert infos == said
-    assert all(sum(line["messages"] for line in each.events("relay.repaired")) for each in daemons)
-
-
-def connections(daemon: Daemon, purpose: str) -> int:
-    """How often a daemon has connected to Redis for a purpose."""
-    return sum(line["purpose"] == purpose for line in daemon.events("redis.connected"))
-
-
-class MortalRedis:
-    """A redis-server that writes everything down before it answers, and can be killed."""
-
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._folder = folder
-        self.process: subprocess.Popen[bytes]
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [
-                str(find_server()),
-                *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder)),
-                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
-            ],
-            stdout=subprocess.DEVNULL,
-        )
-        with Redis(port=self.port) as client:
-            wait_for(lambda: answers(client))
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-
-def answers(client: Redis) -> bool:
-    try:
-        return bool(client.ping())
-    except RedisConnectionError:  # also while it loads
-        return False
-
-
-@pytest.fixture
-def mortal_redis(tmp_path: Path) -> Iterator[MortalRedis]:
-    folder = tmp_path / "mortal"
-    folder.mkdir()
-    server = MortalRedis(folder)
-    yield server
-    server.kill()
-
-
-async def test_a_killed_redis_costs_no_message(mortal_redis: MortalRedis, tmp_path: Path) -> None:
-    """Redis dies by SIGKILL thrice while four members talk: sockets stay, nothing is lost."""
-    daemons: list[Daemon] = []
-    with ExitStack() as stack:
-        for _ in range(2):
-            daemons.append(await trio.to_thread.run_sync(run_daemon, tmp_path, mortal_redis.url))
-            stack.callback(end, daemons[-1])
-        await talk_through_outages(mortal_redis, daemons)
-        for daemon in daemons:
-            assert await trio.to_thread.run_sync(daemon.stop) == 0
-            assert not daemon.events("connection.crashed")
-            assert not daemon.events("socket.append_failed")
-            closes = [line["code"] for line in daemon.events("socket.closed")]
-            assert closes == [1000, 1000]
-
-
-def end(daemon: Daemon) -> None:
-    if daemon.process.poll() is None:
-        os.kill(daemon.process.pid, 9)
-        daemon.process.wait()
-
-
-async def talk_through_outages(mortal_redis: MortalRedis, daemons: list[Daemon]) -> None:
-    heard: dict[str, list[dict[str, Any]]] = {user: [] for user in "abcd"}
-    said: dict[str, list[str]] = {user: [] for user in "abcd"}
-    stop = trio.Event()
-
-    async def listen(user: str, connection: WebSocketConnection) -> None:
-        while True:
-            heard[user].append(json.loads(await connection.get_message()))
-
-    async def talk(user: str, connection: WebSocketConnection) -> None:
-        while not stop.is_set():
-            text = f"{user}{len(said[user])}"
-            await connection.send_message(text)
-            said[user].append(text)
-            await trio.sleep(0.002)
-
-    async with (
-        connect(daemons[0].chat_url(user="a")) as first,
-        connect(daemons[0].chat_url(user="b")) as second,
-        connect(daemons[1].chat_url(user="c")) as third,
-        connect(daemons[1].chat_url(user="d")) as fourth,
-        trio.open_nursery() as listening,
-    ):
-        members = dict(zip("abcd", (first, second, third, fourth), strict=True))
-        for member in members.values():
-            await receive(member)
-        for user, member in members.items():
-            listening.start_soon(listen, user, member)
-        async with trio.open_nursery() as talking:
-            for user, member in members.items():
-                talking.start_soon(talk, user, member)
-            for outage in range(1, 4):
-                await trio.sleep(0.4)
-                await trio.to_thread.run_sync(mortal_redis.kill)
-                await trio.sleep(0.3)
-                await trio.to_thread.run_sync(mortal_redis.start)
-                for daemon, purpose in [(d, p) for d in daemons for p in ("commands", "messages")]:
-                    connected = partial(connected_times, daemon, purpose, outage + 1)
-                    await trio.to_thread.run_sync(wait_for, connected, daemon)
-            await trio.sleep(0.2)
-            stop.set()
-        everything = sum(len(texts) for texts in said.values())
-        with trio.move_on_after(8):
-            while min(len(each) for each in heard.values()) < everything:  # noqa: ASYNC110
-                await trio.sleep(0.02)
-        await trio.sleep(0.1)  # a double would come now
-        listening.cancel_scope.cancel()
-    with Redis.from_url(mortal_redis.url) as client:
-        entries = cast(list[bytes], client.lrange("gml:1", 0, -1))
-    listed = [json.loads(entry) for entry in entries]
-    for user in "abcd":
-        assert [each["info"] for each in listed if each["userId"] == user] == said[user]
-        assert heard[user] == listed
-    assert everything == len(listed) > 100
-
-
-def connected_times(daemon: Daemon, purpose: str, times: int) -> bool:
-    return connections(daemon, purpose) >= times

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 import trio
 from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from redis import Redis
+
+from fastimd.log import configure
 
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 ESCAPE = "\x1b"
@@ -223,3 +227,47 @@ def test_a_log_file_has_no_colours(tmp_path: Path, redis_url: str, format: str) 
     text = path.read_text()
     assert ESCAPE not in text
     assert text.startswith("{") == (format == "json")
+
+
+def test_each_kind_of_trouble_has_a_line_a_second(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next line of a kind counts those left out; what is no trouble is always written."""
+    clock = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    configure("json", "info")
+    log = structlog.get_logger("test")
+    for _ in range(3):
+        for number in range(5):
+            log.warning("a.trouble", purpose="one", number=number)
+            log.warning("a.trouble", purpose="two", number=number)
+            log.info("no.trouble")
+        log.error("b.trouble")
+        clock += 1
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    told = [
+        (line["event"], line.get("purpose"), line.get("number"), line.get("suppressed"))
+        for line in lines
+        if line["event"] != "no.trouble"
+    ]
+    later = [
+        ("a.trouble", "one", 0, 4),
+        ("a.trouble", "two", 0, 4),
+        ("b.trouble", None, None, None),
+    ]
+    first = [("a.trouble", "one", 0, None), ("a.trouble", "two", 0, None), later[2]]
+    assert told == first + later + later
+    assert len(lines) - len(told) == 15
+
+
+def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+    """On a terminal neither: one of them may be a token."""
+    configure("console", "info")
+    token = "f00d" * 8
+    try:
+        raise ValueError(len(token))
+    except ValueError:
+        structlog.get_logger("test").exception("it.broke")
+    said = capsys.readouterr().err
+    assert "ValueError" in said
+    assert token not in said

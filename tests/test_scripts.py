@@ -17,6 +17,7 @@ from fastimd.redis.scripts import Script
 
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
 CHANNEL, EVENTS = "mq:1", "fastimd:events"
+EVERY_REDIS = True
 MINUTE = 60_000
 
 

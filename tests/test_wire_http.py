@@ -10,10 +10,21 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from clients import Answer, log_in, message, post, request, wrapped
-from conftest import Daemon, StartDaemon, run_daemon
+import trio
+from clients import (
+    Answer,
+    log_in,
+    log_in_async,
+    message,
+    post,
+    post_async,
+    request,
+    wrapped,
+)
+from conftest import Daemon, StartDaemon, connect, receive, run_daemon
 from redis import Redis
 
+EVERY_REDIS = True
 DONE = {"code": 200, "msg": "操作成功", "data": None}
 LOGIN_REQUIRED = {"code": 440, "msg": "请登录后访问", "data": None}
 LOGIN_FAILED = {"code": 100, "msg": "登录失败", "data": None}
@@ -530,3 +541,56 @@ def test_the_test_page_works_offline(daemon: Daemon) -> None:
         # Nothing is loaded from elsewhere (an XML name space is a name, not a link).
         code = part.body.decode().replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"https?://[a-z]", code), link
+
+
+# Long histories
+
+
+@pytest.mark.parametrize("java", [False, True])
+def test_a_long_history_is_whole(daemon: Daemon, redis: Redis, java: bool) -> None:
+    """However long, by index or before a message, in one answer, as the short ones."""
+    headers = log_in(daemon)
+    listed = [message(ts, info=f"第{ts}条") for ts in range(1, 1001)]
+    redis.rpush("gml:1", *(wrapped(text) if java else text for text in listed))
+    for start, stop in [(0, -1), (0, 999), (-1000, 5000), (100, 700), (0, 199), (0, 200)]:
+        fields = {"groupId": "1", "startPage": start, "endPage": stop}
+        answer = post(daemon, "/group/listMessage", fields, headers)
+        assert answer.json == {**DONE, "data": listed[slice(start, stop + 1 or None)]}
+    named = {"groupId": "1", "userId": "1", "ts": 901}
+    for count in (200, 201, 900, 10**9):
+        answer = post(daemon, "/group/listOldMessage", {**named, "count": count}, headers)
+        assert answer.json == {**DONE, "data": listed[max(0, 900 - count) : 900]}
+
+
+def test_a_long_history_without_a_readable_message_is_an_empty_one(
+    daemon: Daemon, redis: Redis
+) -> None:
+    """Pages of garbage are passed over."""
+    headers = log_in(daemon)
+    redis.rpush("gml:1", *["garbage"] * 1000)
+    fields = {"groupId": "1", "startPage": 0, "endPage": -1}
+    assert post(daemon, "/group/listMessage", fields, headers).json == {**DONE, "data": []}
+
+
+async def test_a_long_history_holds_nobody_up(daemon: Daemon, redis: Redis) -> None:
+    """While 100,000 messages are read, members go on talking: hundreds of times, not a few."""
+    text = "x" * 200
+    for start in range(0, 100_000, 10_000):
+        redis.rpush("gml:long", *(message(ts, info=text) for ts in range(start, start + 10_000)))
+    headers = await log_in_async(daemon)
+    answers: list[Answer] = []
+
+    async def read() -> None:
+        fields = {"groupId": "long", "startPage": 0, "endPage": -1}
+        answers.append(await post_async(daemon, "/group/listMessage", fields, headers))
+
+    async with connect(daemon.chat_url(group="short")) as member, trio.open_nursery() as nursery:
+        await receive(member)
+        nursery.start_soon(read)
+        echoes = 0
+        while not answers:
+            await member.send_message(str(echoes))
+            assert (await receive(member))["info"] == str(echoes)
+            echoes += 1
+    assert len(answers[0].json["data"]) == 100_000
+    assert echoes > 100

@@ -184,7 +184,7 @@ class Appender:
             self._finish(None)
         self.refusal = None
         self._is_held = False
-        for append in self._unanswered:
+        for append in tuple(self._unanswered):
             self._send(append)
 
     def _send(self, append: _Append) -> None:

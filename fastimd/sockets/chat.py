@@ -36,7 +36,6 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
                 if not await session.wait_turn():
                     break
                 await speaker.say(text)
-    await speaker.wait_answered()
 
 
 async def _may_enter(around: Surroundings, group: str, user: str) -> bool:
@@ -63,20 +62,12 @@ class _Speaker:
         if self._around.config.group.login_auth:
             await store.check_token(route.user, route.token)
         while self._in_flight >= MAX_IN_FLIGHT:
-            await self._wait_answer()
+            self._answered = trio.Event()
+            await self._answered.wait()
         await store.wait_room()
         self._in_flight += 1
         assert route.group is not None
         store.append(route.group, route.user, info, self._on_appended)
-
-    async def wait_answered(self) -> None:
-        """Wait until the fate of everything that was said is known."""
-        while self._in_flight:
-            await self._wait_answer()
-
-    async def _wait_answer(self) -> None:
-        self._answered = trio.Event()
-        await self._answered.wait()
 
     def _on_appended(self, failure: Exception | None) -> None:
         self._in_flight -= 1

@@ -1,7 +1,7 @@
 """The opening handshake of a socket: from a request head to a route and the 101 answer.
 
 Our own, because it is on the path of every connection and needs a third of the time of a general
-one; from the answer on, the frames are the ``websockets`` library's.
+one.
 """
 
 from __future__ import annotations

@@ -1,0 +1,441 @@
+"""What one client may take: connections, messages, time; and who a client is behind proxies."""
+
+from __future__ import annotations
+
+import json
+import resource
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+import trio
+from clients import CLOSE, PING, PONG, TEXT, Frame, RawClient, client_frame, dial, metrics, opening
+from conftest import Daemon, StartDaemon, wait_for
+from redis import Redis
+
+from fastimd.clients import Proxies
+
+# Who a client is
+
+TRUSTED = ("10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48")
+
+
+@pytest.mark.parametrize(
+    ("peer", "fields", "client"),
+    [
+        ("203.0.113.9", {"x-forwarded-for": "6.6.6.6"}, "203.0.113.9"),
+        ("203.0.113.9", {"forwarded": "for=6.6.6.6"}, "203.0.113.9"),
+        ("10.0.0.1", {}, "10.0.0.1"),
+        ("::ffff:10.0.0.1", {"x-forwarded-for": "203.0.113.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"x-forwarded-for": "203.0.113.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"x-forwarded-for": "203.0.113.9:4711"}, "203.0.113.9"),
+        ("10.0.0.1", {"x-forwarded-for": "6.6.6.6, 203.0.113.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"x-forwarded-for": "6.6.6.6,203.0.113.9,192.0.2.7"}, "203.0.113.9"),
+        ("10.0.0.1", {"x-forwarded-for": "10.0.0.2, 10.0.0.3"}, "10.0.0.2"),
+        ("10.0.0.1", {"x-forwarded-for": "203.0.113.9, nonsense, 10.0.0.3"}, "10.0.0.3"),
+        ("10.0.0.1", {"x-forwarded-for": "nonsense"}, "10.0.0.1"),
+        ("10.0.0.1", {"x-forwarded-for": ""}, "10.0.0.1"),
+        ("10.0.0.1", {"x-forwarded-for": "999.1.1.1"}, "10.0.0.1"),
+        ("2001:db8:1::5", {"x-forwarded-for": "2001:db8:2::9"}, "2001:db8:2::9"),
+        ("10.0.0.1", {"x-forwarded-for": "[2001:DB8:2:0::9]:443"}, "2001:db8:2::9"),
+        ("10.0.0.1", {"forwarded": "for=203.0.113.9;proto=https;by=10.0.0.1"}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": "proto=https; FOR=203.0.113.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": 'for="[2001:db8:2::9]:4711"'}, "2001:db8:2::9"),
+        ("10.0.0.1", {"forwarded": 'for="203.0.113.9:80";by="a,b"'}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": "for=6.6.6.6, for=203.0.113.9, for=10.0.0.9"}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": "for=203.0.113.9, for=unknown"}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": "for=203.0.113.9, for=_hidden, for=10.0.0.9"}, "10.0.0.9"),
+        ("10.0.0.1", {"forwarded": "for=203.0.113.9, by=10.0.0.9"}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": "therefor=203.0.113.9"}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": 'for="203.0.113.9'}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": ",,,"}, "10.0.0.1"),
+        ("10.0.0.1", {"x-forwarded-for": "203.0.113.9", "forwarded": "for=6.6.6.6"}, "203.0.113.9"),
+    ],
+)
+def test_proxies_name_the_client(peer: str, fields: dict[str, str], client: str) -> None:
+    """The nearest address that is no trusted proxy's; what is no address ends the chain."""
+    given = {name.encode(): value.encode() for name, value in fields.items()}
+    assert Proxies(TRUSTED).client_of(peer, given) == client
+
+
+@contextmanager
+def knock(
+    daemon: Daemon, *, source: str = "127.0.0.1", fields: str = ""
+) -> Iterator[tuple[socket.socket, int]]:
+    """A handshake from an address, with more header fields: the stream and the status."""
+    host, _, port = daemon.address.rpartition(":")
+    with socket.create_connection((host, int(port)), 10, (source, 0)) as stream:
+        stream.sendall(
+            opening("/group/chat/1/1/t").replace(b"\r\n\r\n", f"\r\n{fields}\r\n".encode())
+        )
+        head = b""
+        while b"\r\n\r\n" not in head:
+            data = stream.recv(65536)
+            assert data, head
+            head += data
+        yield stream, int(head.split(b" ", 2)[1])
+
+
+def status_of(daemon: Daemon, *, source: str = "127.0.0.1", fields: str = "") -> int:
+    with knock(daemon, source=source, fields=fields) as (_, status):
+        return status
+
+
+def test_one_address_has_so_many_connections(start_daemon: StartDaemon) -> None:
+    """One more gets 429 and the end; others are let in, and so is it when there is room again."""
+    daemon = start_daemon(server__max_connections_per_ip="2")
+    with knock(daemon) as (_, first):
+        with knock(daemon) as (_, second):
+            assert (first, second) == (101, 101)
+            with knock(daemon) as (stream, third):
+                assert third == 429
+                while stream.recv(65536):
+                    pass
+            assert status_of(daemon, source="127.0.0.2") == 101
+        wait_for(lambda: status_of(daemon) == 101, daemon)
+    assert metrics(daemon)["fastimd_connections_refused_total"] >= 1
+
+
+def test_a_half_request_counts_too(start_daemon: StartDaemon) -> None:
+    """Who only opens connections and says nothing is held to the limit as well."""
+    daemon = start_daemon(server__max_connections_per_ip="2")
+    with dial(daemon.address), dial(daemon.address):
+        wait_for(lambda: status_of(daemon) == 429, daemon)
+    wait_for(lambda: status_of(daemon) == 101, daemon)
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For: {}\r\n", 'Forwarded: for="{}"\r\n'])
+def test_clients_of_a_trusted_proxy_are_counted_each(
+    start_daemon: StartDaemon, header: str
+) -> None:
+    """The proxy itself may have any number; IPv6 clients are counted by their network."""
+    daemon = start_daemon(
+        server__max_connections_per_ip="1", server__trusted_proxies="127.0.0.1/32"
+    )
+    told = partial(str.format, header)
+    with ExitStack() as stack:
+        for client in ("203.0.113.1", "203.0.113.2", "[2001:db8:2:3::1]:80"):
+            _, status = stack.enter_context(knock(daemon, fields=told(client)))
+            assert status == 101
+        for client in ("203.0.113.1", "203.0.113.1:99", "[2001:db8:2:3:ffff::9]:81"):
+            assert status_of(daemon, fields=told(client)) == 429
+        assert status_of(daemon, fields=told("[2001:db8:2:4::1]:80")) == 101
+        # 127.0.0.2 is no proxy, so what it says of others counts for nothing.
+        _, status = stack.enter_context(knock(daemon, source="127.0.0.2", fields=told("1.1.1.1")))
+        assert status == 101
+        assert status_of(daemon, source="127.0.0.2", fields=told("1.1.1.2")) == 429
+    clients = {line["client"] for line in daemon.events("socket.opened")}
+    assert {"203.0.113.1", "203.0.113.2", "2001:db8:2:3::1", "127.0.0.2"} <= clients
+
+
+# How fast a client may talk
+
+
+def stored_infos(redis: Redis, group: str) -> list[tuple[int, str]]:
+    entries = [json.loads(entry) for entry in redis.lrange(f"gml:{group}", 0, -1)]
+    return [(entry["ts"], entry["info"]) for entry in entries]
+
+
+def test_a_burst_is_slowed_and_loses_nothing(start_daemon: StartDaemon, redis: Redis) -> None:
+    """More than the burst comes at the rate, whole and in order; another socket is not slowed."""
+    rate, burst, messages = 50, 10, 110
+    daemon = start_daemon(
+        socket__max_messages_per_second=str(rate), socket__message_burst=str(burst)
+    )
+    with (
+        RawClient(daemon.address, "/group/chat/fast/1/t") as fast,
+        RawClient(daemon.address, "/group/chat/calm/2/t") as calm,
+    ):
+        fast.next_text()
+        calm.next_text()
+        texts = [str(number) for number in range(messages)]
+        fast.stream.sendall(b"".join(client_frame(TEXT, text.encode()) for text in texts))
+        for number in range(burst):
+            calm.say(str(number))
+            assert json.loads(calm.next_text())["info"] == str(number)
+        assert redis.llen("gml:fast") < messages
+        assert [json.loads(fast.next_text())["info"] for _ in texts] == texts
+    stored = stored_infos(redis, "fast")
+    assert [info for _, info in stored] == texts
+    moments = [ts for ts, _ in stored]
+    for index, begin in enumerate(moments):
+        in_a_second = sum(begin <= ts < begin + 1000 for ts in moments[index:])
+        assert in_a_second <= rate + burst + 2
+    assert moments[-1] - moments[0] >= (messages - burst) / rate * 1000 * 0.95
+
+
+@pytest.mark.timeout(90)
+@pytest.mark.parametrize("path", ["/group/chat/1/1/t", "/group/list/1/t"])
+def test_a_flood_is_closed(start_daemon: StartDaemon, redis: Redis, path: str) -> None:
+    """Who stays over the rate for ten seconds is told so, and everybody else stays."""
+    daemon = start_daemon(socket__max_messages_per_second="20", socket__message_burst="5")
+    with (
+        RawClient(daemon.address, path) as flooder,
+        RawClient(daemon.address, "/group/chat/1/2/t") as other,
+    ):
+        other.next_text()
+        began = time.monotonic()
+        flooder.stream.settimeout(0.01)
+        closing = None
+        data = client_frame(TEXT, b"spam") * 100
+        while closing is None:
+            assert time.monotonic() - began < 30
+            try:
+                flooder.stream.send(data)
+                flooder.receive_some()
+            except (TimeoutError, ConnectionError):
+                pass
+            for frame in flooder.frames_so_far():
+                if frame.opcode == CLOSE:
+                    closing = frame.closing
+        assert closing == (1008, "flood")
+        assert time.monotonic() - began > 9
+        other.say("still here")
+        while json.loads(other.next_text())["info"] != "still here":
+            pass
+    assert 150 < redis.llen("gml:1") < 400 or "list" in path
+
+    def closed_flooders() -> list[dict[str, Any]]:
+        return [line for line in daemon.events("socket.closed") if line["user"] == "1"]
+
+    (closed,) = wait_for(closed_flooders, daemon)
+    assert (closed["code"], closed["reason"]) == (1008, "flood")
+    assert metrics(daemon)["fastimd_flood_closes_total"] == 1
+
+
+def test_who_keeps_to_the_rate_is_never_slowed(start_daemon: StartDaemon, redis: Redis) -> None:
+    """Messages in time, and pings however many, pass as if there were no rate."""
+    daemon = start_daemon(socket__max_messages_per_second="20", socket__message_burst="5")
+    waits: list[float] = []
+    with RawClient(daemon.address, "/group/chat/1/1/t") as member:
+        member.next_text()
+        for number in range(40):
+            began = time.monotonic()
+            member.stream.sendall(client_frame(PING, b"p") * 50)
+            member.say(str(number))
+            frames = [member.next_frame() for _ in range(51)]
+            opcodes = Counter(frame and frame.opcode for frame in frames)
+            assert opcodes == {PONG: 50, TEXT: 1}
+            waits.append(time.monotonic() - began)
+            time.sleep(max(0, 0.06 - waits[-1]))
+    assert [info for _, info in stored_infos(redis, "1")] == [str(number) for number in range(40)]
+    assert sorted(waits)[len(waits) // 2] < 0.05, "as long as a message that must wait its turn"
+
+
+# How much the daemon has
+
+
+def test_without_descriptors_members_stay_and_accepting_resumes(
+    start_daemon: StartDaemon,
+) -> None:
+    """At the limit of open files nobody who is in notices, and the log says so once a second."""
+    daemon = start_daemon(server__max_connections="100000")
+    with RawClient(daemon.address, "/group/chat/1/1/t") as member, ExitStack() as crowd:
+        member.next_text()
+        _, hard = resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(daemon.process.pid, resource.RLIMIT_NOFILE, (80, hard))
+        for _ in range(120):
+            crowd.enter_context(dial(daemon.address))
+        wait_for(lambda: daemon.events("door.accept_failed"), daemon)
+        until = time.monotonic() + 2.5
+        said = 0
+        while time.monotonic() < until:
+            member.say(str(said))
+            assert json.loads(member.next_text())["info"] == str(said)
+            said += 1
+        assert said > 20
+        lines = daemon.events("door.accept_failed")
+        assert 2 <= len(lines) <= 5
+        assert any(line.get("suppressed", 0) > 0 for line in lines)
+        crowd.close()
+        with RawClient(daemon.address, "/group/chat/1/2/t") as late:
+            late.next_text()
+        assert daemon.process.poll() is None
+
+
+def test_at_max_connections_members_stay(start_daemon: StartDaemon) -> None:
+    """Hundreds who are turned away disturb nobody, and fill no log."""
+    daemon = start_daemon(server__max_connections="3")
+    turned_away = 0
+    with RawClient(daemon.address, "/group/chat/1/1/t") as member:
+        member.next_text()
+        with dial(daemon.address), dial(daemon.address):
+            wait_for(lambda: status_of(daemon) == 503, daemon)
+            until = time.monotonic() + 2.5
+            while time.monotonic() < until:
+                assert status_of(daemon) == 503
+                turned_away += 1
+                member.say(str(turned_away))
+                assert json.loads(member.next_text())["info"] == str(turned_away)
+    refused = daemon.events("connection.refused")
+    assert 2 <= len(refused) <= 5
+    assert turned_away > 20
+    assert metrics(daemon)["fastimd_connections_refused_total"] >= turned_away
+
+
+# How long a client may take
+
+HEAD = b"POST /user/login HTTP/1.1\r\nHost: x\r\n"
+FORM = b"Content-Type: application/x-www-form-urlencoded\r\n"
+
+
+def seconds_to_the_end(
+    daemon: Daemon, data: bytes, trickle: bytes = b"", every: float = 1.0
+) -> tuple[float, bytes]:
+    """Send data, then the trickle a byte at a time: when the daemon ends it, and what it says."""
+    began = time.monotonic()
+    said = b""
+    with dial(daemon.address) as stream:
+        stream.sendall(data)
+        stream.settimeout(every)
+        rest = iter(trickle)
+        while time.monotonic() - began < 80:
+            try:
+                received = stream.recv(65536)
+                if not received:
+                    break
+                said += received
+            except TimeoutError:
+                byte = next(rest, None)
+                if byte is not None:
+                    stream.sendall(bytes((byte,)))
+            except ConnectionError:
+                break
+        return time.monotonic() - began, said
+
+
+@pytest.mark.timeout(120)
+def test_nobody_takes_longer_than_the_deadlines(start_daemon: StartDaemon) -> None:
+    """A first head has 10 s, a body 30 s, a connection between requests 60 s, whatever trickles."""
+    daemon = start_daemon()
+    slow_body = HEAD + FORM + b"Content-Length: 500\r\n\r\nuserId=1"
+    chunked = HEAD + FORM + b"Transfer-Encoding: chunked\r\n\r\n5\r\nuserI\r\n"
+    page = b"GET /test/websocket HTTP/1.1\r\nHost: x\r\n\r\n"
+    cases: dict[str, tuple[float, Callable[[], tuple[float, bytes]]]] = {
+        "a head that stops": (10, partial(seconds_to_the_end, daemon, b"GET / HT")),
+        "a head that trickles": (
+            10,
+            partial(seconds_to_the_end, daemon, b"G", b"ET /" + b"x" * 99),
+        ),
+        "a handshake that trickles": (
+            10,
+            partial(
+                seconds_to_the_end, daemon, opening("/group/chat/1/1/t")[:-30], b"A: b\r\n" * 9
+            ),
+        ),
+        "nothing": (10, partial(seconds_to_the_end, daemon, b"")),
+        "a body that stops": (30, partial(seconds_to_the_end, daemon, slow_body)),
+        "a body that trickles": (30, partial(seconds_to_the_end, daemon, slow_body, b"x" * 99)),
+        "chunks that trickle": (
+            30,
+            partial(seconds_to_the_end, daemon, chunked, b"1\r\nx\r\n" * 30),
+        ),
+        "an idle connection": (60, partial(seconds_to_the_end, daemon, page)),
+    }
+    with ThreadPoolExecutor(len(cases)) as pool:
+        running = {name: pool.submit(work) for name, (_, work) in cases.items()}
+    for name, (limit, _) in cases.items():
+        seconds, said = running[name].result()
+        assert limit - 1 < seconds < limit + 5, (name, seconds, said)
+        if "head" in name or "handshake" in name or "body" in name:
+            assert said == b"" or b"HTTP/1.1 408 " in said or b"HTTP/1.1 400 " in said, name
+        if name == "an idle connection":
+            assert said.startswith(b"HTTP/1.1 200 ")
+    assert not daemon.events("http.crashed")
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 17_000 + b"\r\n\r\n", 431),
+        (HEAD + FORM + b"Content-Length: 1048577\r\n\r\nuserId=1", 413),
+        (
+            HEAD
+            + FORM
+            + b"Transfer-Encoding: chunked\r\n\r\n"
+            + b"10000\r\n"
+            + b"a" * 65536
+            + b"\r\n",
+            413,
+        ),
+    ],
+    ids=["head", "length", "chunks"],
+)
+def test_what_is_too_large_is_refused(daemon: Daemon, request_bytes: bytes, status: int) -> None:
+    """Heads over 16 KiB; bodies over 1 MiB, by their length at once, or chunk by chunk."""
+    with dial(daemon.address) as stream:
+        stream.sendall(request_bytes)
+        if b"chunked" in request_bytes:
+            chunk = request_bytes.partition(b"\r\n\r\n")[2]
+            for _ in range(16):
+                stream.sendall(chunk)
+        answer = b""
+        while b"\r\n\r\n" not in answer:
+            data = stream.recv(65536)
+            assert data, answer
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 %d " % status)
+
+
+# One task pings everybody
+
+
+async def test_an_idle_socket_is_one_task(start_daemon: StartDaemon) -> None:
+    """Fifty more sockets are fifty more tasks; pings and deadlines take none."""
+    daemon = start_daemon(socket__ping_interval="0.2", socket__ping_timeout="30")
+    counts: list[float] = []
+    with ExitStack() as stack:
+        for number in range(100):
+            client = RawClient(daemon.address, f"/group/chat/1/{number}/t")
+            stack.enter_context(client)
+            client.next_text()
+            if number in (49, 99):
+                counts.append(await trio.to_thread.run_sync(settled_tasks, daemon))
+        frames: list[Frame | None] = []
+        while len(frames) < 3:
+            frames.append(client.next_frame())
+    assert counts[1] - counts[0] == 50
+    assert all(frame is not None and frame.opcode == PING for frame in frames)
+
+
+def settled_tasks(daemon: Daemon) -> float:
+    """The number of living tasks, when two scrapes in a row agree."""
+    seen = [metrics(daemon)["fastimd_tasks"]]
+
+    def is_settled() -> bool:
+        seen.append(metrics(daemon)["fastimd_tasks"])
+        return seen[-1] == seen[-2]
+
+    wait_for(is_settled, daemon)
+    return seen[-1]
+
+
+def test_a_silent_socket_is_ended_at_the_timeout(start_daemon: StartDaemon) -> None:
+    """Who answers pings stays, who does not goes, both at their time."""
+    daemon = start_daemon(socket__ping_interval="0.5", socket__ping_timeout="2")
+    with (
+        RawClient(daemon.address, "/group/chat/1/dead/t") as dead,
+        RawClient(daemon.address, "/group/chat/1/alive/t") as alive,
+    ):
+        began = time.monotonic()
+        pings = 0
+        while time.monotonic() - began < 4:
+            frame = alive.next_frame()
+            assert frame is not None
+            if frame.opcode == PING:
+                alive.answer(frame)
+                pings += 1
+        assert pings >= 4
+        closed = wait_for(lambda: daemon.events("socket.closed"), daemon)
+        assert [(line["user"], line["code"], line["reason"]) for line in closed] == [
+            ("dead", 1006, "ping timeout")
+        ]
+        assert 1.9 < closed[0]["seconds"] < 4
+        while dead.next_frame() is not None:
+            pass
