@@ -16,13 +16,12 @@ import re
 import socket
 import struct
 import time
-import urllib.request
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pytest
 import trio
-from clients import BOUNDARY, log_in, request, talking
+from clients import BOUNDARY, client_frame, dial, log_in, metrics, request, talking
 from conftest import Daemon, connect, receive, run_daemon, run_redis, wait_for
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -79,8 +78,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         daemon = run_daemon(folder, url)
         try:
             works(daemon)
-            wait_for(lambda: gauge(daemon, "connections") == 0, daemon)
-            tasks = gauge(daemon, "tasks")
+            wait_for(lambda: metrics(daemon)["fastimd_connections"] == 0, daemon)
+            tasks = metrics(daemon)["fastimd_tasks"]
             yield House(daemon, redis, tasks, fewest_files(daemon))
             assert daemon.stop() == 0
         finally:
@@ -100,8 +99,8 @@ def calm(house: House) -> Iterator[None]:
         yield
     works(house.daemon)
     assert house.faults() == []
-    wait_for(lambda: gauge(house.daemon, "connections") == 0, house.daemon)
-    wait_for(lambda: gauge(house.daemon, "tasks") <= house.tasks, house.daemon)
+    wait_for(lambda: metrics(house.daemon)["fastimd_connections"] == 0, house.daemon)
+    wait_for(lambda: metrics(house.daemon)["fastimd_tasks"] <= house.tasks, house.daemon)
     assert fewest_files(house.daemon) <= house.files
 
 
@@ -116,14 +115,6 @@ def works(daemon: Daemon) -> None:
             assert (await receive(visitor))["info"] == "still there?"
 
     trio.run(echo)
-
-
-def gauge(daemon: Daemon, name: str) -> float:
-    """A number that the daemon tells of itself."""
-    with urllib.request.urlopen(f"{daemon.admin}/metrics", timeout=10) as answer:
-        found = re.search(rf"^fastimd_{name} (\S+)$", answer.read().decode(), re.MULTILINE)
-    assert found
-    return float(found[1])
 
 
 def fewest_files(daemon: Daemon) -> int:
@@ -149,9 +140,7 @@ class Reply:
 
 def exchange(house: House, *pieces: bytes, ending: str = "half") -> list[Reply]:
     """Send everything, end the connection that way, and read the answers to the last byte."""
-    host, _, port = house.daemon.address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS) as raw:
-        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with dial(house.daemon.address) as raw:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it had enough
             for piece in pieces:
                 raw.sendall(piece)
@@ -329,11 +318,6 @@ PREFLIGHT = head(
 HANDSHAKE = head(b"GET /group/chat/1/fuzz/t HTTP/1.1", *UPGRADE)
 LIST_HANDSHAKE = head(b"GET /group/list/fuzz/t HTTP/1.1", *UPGRADE)
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-
-
-def client_frame(opcode: int, payload: bytes) -> bytes:
-    """A client's frame with a mask of zeros, the payload short."""
-    return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
 FRAMES = client_frame(1, b"hello") + client_frame(9, b"?") + client_frame(8, b"\x03\xe8")
@@ -862,12 +846,8 @@ def crowds(draw: st.DrawFn) -> Crowd:
 @given(crowds())
 def test_many_at_once(house: House, crowd: Crowd) -> None:
     """Connections that come, speak and go in any order get the answers that are theirs."""
-    host, _, port = house.daemon.address.rpartition(":")
     with contextlib.ExitStack() as stack:
-        opened = [
-            stack.enter_context(socket.create_connection((host, int(port)), timeout=ANSWER_SECONDS))
-            for _ in crowd.sent
-        ]
+        opened = [stack.enter_context(dial(house.daemon.address)) for _ in crowd.sent]
         left = [iter(pieces) for pieces in crowd.sent]
         for number in crowd.order:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
