@@ -20,7 +20,10 @@ IDLE_SECONDS = 60.0
 
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.([01])")
-_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):[ \t]*([\x20-\x7e\x80-\xff\t]*?)[ \t]*")
+_FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\x20-\x7e\x80-\xff\t]*)")
+_ABSOLUTE = re.compile(
+    rb"http://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?(?:[/?].*)?", re.ASCII
+)
 _SINGLE = frozenset((b"host", b"content-length", b"upgrade", b"origin"))
 
 
@@ -70,13 +73,13 @@ def parse_head(raw: bytes) -> Head:
         field = _FIELD.fullmatch(field_line)
         if field is None:
             raise Refused(400, "malformed header field")
-        name = field[1].lower()
+        name, value = field[1].lower(), field[2].strip(b" \t")
         if name in fields:
             if name in _SINGLE:
                 raise Refused(400, f"more than one {name.decode()} header field")
-            fields[name] += b"," + field[2]
+            fields[name] += b"," + value
         else:
-            fields[name] = field[2]
+            fields[name] = value
     return _judge(Head(raw, request[1], request[2], fields))
 
 
@@ -86,8 +89,9 @@ def _judge(head: Head) -> Head:
         raise Refused(400, "malformed content-length")
     if length is not None and b"transfer-encoding" in head.fields:
         raise Refused(400, "content-length beside transfer-encoding")
-    if head.method == b"CONNECT" or not head.target.startswith((b"/", b"http://", b"*")):
-        raise Refused(400, "this is not a proxy")
+    path_or_star = head.target.startswith(b"/") or head.target == b"*"
+    if head.method == b"CONNECT" or not (path_or_star or _ABSOLUTE.fullmatch(head.target)):
+        raise Refused(400, "malformed request target")
     if b"upgrade" in head.fields and not head.wants_websocket:
         raise Refused(501, "the only upgrade is websocket")
     return head
@@ -115,6 +119,8 @@ class HeadReader:
         if self.buffer:
             data, self.buffer = self.buffer[:max_bytes], self.buffer[max_bytes:]
             return data
+        if self._connection.fileno() < 0:
+            raise trio.ClosedResourceError("closed")
         await trio.lowlevel.wait_readable(self._connection)
         return self._connection.recv(max_bytes)
 

@@ -234,18 +234,18 @@ def test_a_violation_ends_its_connection_alone(
 @pytest.mark.parametrize(
     "violation", ["opcode 3", "unmasked ping", "FF, alone", "binary", "a byte too many"]
 )
-def test_what_came_before_a_violation_comes_back(
+def test_what_came_before_a_violation_is_said(
     house: Daemon, redis_here: str, group: str, violation: str
 ) -> None:
-    """In the same write: its sender sees it stored before the close frame says what was wrong."""
+    """In the same write: all of it is stored, in order, and others hear it."""
     code, data = VIOLATIONS[violation]
     said = [str(number) for number in range(20)]
-    with peer(house, group) as culprit:
+    with peer(house, group, "bystander") as bystander, peer(house, group) as culprit:
         culprit.send(b"".join(map(text, said)) + data)
-        heard, body = culprit.read_until_close()
-        assert heard == said
+        _, body = culprit.read_until_close()
         assert int.from_bytes(body[:2], "big") == code
         culprit.read_end()
+        assert [bystander.hear() for _ in said] == said
     assert stored(redis_here, group) == said
 
 

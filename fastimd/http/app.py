@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from importlib.resources import files
+from io import BytesIO
 from typing import Any, NoReturn
 
 import msgspec
@@ -17,6 +18,8 @@ import trio
 from quart import Response, request
 from quart_cors import cors
 from quart_trio import QuartTrio
+from quart_trio.formparser import TrioFormDataParser
+from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException, NotFound
 
 from ..codec import check_id
@@ -49,9 +52,21 @@ log = structlog.get_logger("fastimd.http")
 Handler = Callable[[], Awaitable[Response]]
 
 
+class _FormParser(TrioFormDataParser):
+    """Keeps uploaded files, which no route wants, in memory: a body is short, and a disk is not."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(stream_factory=lambda *_: BytesIO(), **settings)
+
+
+class _Request(TrioRequest):
+    form_data_parser_class = _FormParser
+
+
 def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics) -> QuartTrio:
     """The app; it is served by hypercorn behind the door."""
     app = QuartTrio("fastimd.http", static_folder=None)
+    app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     cors(app, allow_origin=list(config.server.allowed_origins), expose_headers=[])

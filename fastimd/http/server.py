@@ -2,12 +2,14 @@
 
 hypercorn would follow any ``Upgrade`` it finds, write without a deadline and read without one. So
 it never sees the connection: the stream here gives it the head that the door has read, then that
-request's body, and the next head only after judging it too. A chunked body has no length by which
-to find the next head; such a request is made the connection's last.
+request's body, and the next head only after judging it too. A request with a chunked body is made
+the connection's last.
 """
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Any, cast
 
 import structlog
@@ -19,10 +21,14 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
-from ..head import IDLE_SECONDS, Head, HeadReader, Refused
+from ..head import IDLE_SECONDS, MAX_HEAD_BYTES, Head, HeadReader, Refused
 
 BODY_SECONDS = 30.0
 SEND_SECONDS = 30.0
+CUT_SECONDS = 1.0
+"""How long an app that has not had all of a body may take to answer when no more comes."""
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\x20-\x7e\t]*)?\r\n")
 
 log = structlog.get_logger("fastimd.http")
 
@@ -98,16 +104,64 @@ class HttpServer:
         await TCPServer(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
 
 
+class _Chunks:
+    """Finds the end of a chunked body (RFC 9112 section 7.1); a malformed one has none."""
+
+    def __init__(self) -> None:
+        self.has_ended = False
+        self._is_malformed = False
+        self._left = 0  # bytes of the chunk that are still to come, with its CRLF
+        self._line = b""
+        self._in_trailer = False
+
+    def take(self, data: bytes) -> int:
+        """How many of the bytes belong to the body."""
+        at = 0
+        while at < len(data) and not self.has_ended and not self._is_malformed:
+            if self._left:
+                step = min(self._left, len(data) - at)
+                self._left -= step
+                at += step
+                continue
+            end = data.find(b"\n", at) + 1
+            self._line += data[at : end or len(data)]
+            at = end or len(data)
+            if end:
+                self._take_line(self._line)
+                self._line = b""
+            elif len(self._line) > MAX_HEAD_BYTES:
+                self._is_malformed = True
+        return len(data) if self._is_malformed else at
+
+    def _take_line(self, line: bytes) -> None:
+        if self._in_trailer:
+            self.has_ended = line == b"\r\n"
+            return
+        size = _CHUNK_LINE.fullmatch(line)
+        if size is None:
+            self._is_malformed = True  # hypercorn refuses it
+        elif int(size[1], 16):
+            self._left = int(size[1], 16) + 2
+        else:
+            self._in_trailer = True
+
+
 class _GuardedStream:
-    """What hypercorn takes for the connection."""
+    """What hypercorn takes for the connection.
+
+    The next head is read when the answer before it has gone out: hypercorn may miss the end of an
+    answer while it looks at a request that came behind (its ``can_read`` is cleared after it was
+    set), and then waits for ever.
+    """
 
     def __init__(self, stream: trio.SocketStream, reader: HeadReader, head: Head) -> None:
         self._stream = stream
         self._reader = reader
         self._body_left: int | None = 0
         self._body_deadline = 0.0
-        self._unanswered = 0
-        self._all_answered = trio.Event()
+        self._chunks: _Chunks | None = None
+        self._is_broken = False
+        self._answered = trio.Event()
         self._next: bytes | None = self._open_request(head)
         self.socket = stream.socket
 
@@ -120,54 +174,62 @@ class _GuardedStream:
         return await self._body(max_bytes)
 
     async def send_all(self, data: bytes) -> None:
-        with trio.move_on_after(SEND_SECONDS):
-            await self._stream.send_all(data)
-            return
-        await trio.aclose_forcefully(self._stream)
-        raise trio.BrokenResourceError("the client does not read")
+        try:
+            with trio.fail_after(SEND_SECONDS):
+                await self._stream.send_all(data)
+        except (trio.TooSlowError, trio.BrokenResourceError) as exc:
+            self._is_broken = True
+            await trio.aclose_forcefully(self._stream)
+            raise trio.BrokenResourceError("the client does not read") from exc
+        except trio.BusyResourceError as exc:
+            raise trio.ClosedResourceError("it is being closed") from exc
 
     async def send_eof(self) -> None:
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        self._all_answered.set()
+        self._answered.set()
         await self._stream.aclose()
 
     def request_answered(self) -> None:
-        self._unanswered -= 1
-        if not self._unanswered:
-            self._all_answered.set()
+        self._answered.set()
 
     def _open_request(self, head: Head) -> bytes:
         if head.wants_websocket:
             raise Refused(400, "WebSocket must be a connection's first request")
-        self._unanswered += 1
-        self._all_answered = trio.Event()
+        self._answered = trio.Event()
         self._body_left = head.body_bytes
         self._body_deadline = trio.current_time() + BODY_SECONDS
         if self._body_left is None:
+            self._chunks = _Chunks()
             return head.raw[:-2] + b"Connection: close\r\n\r\n"
         return head.raw
 
     async def _next_head(self) -> bytes:
+        await self._answered.wait()
+        if self._is_broken:
+            raise trio.BrokenResourceError("the client does not read")
+        if self._chunks is not None:
+            return b""
         try:
             head = await self._reader.read_next_head()
             if head is not None:
                 return self._open_request(head)
         except (OSError, trio.ClosedResourceError, Refused) as exc:
             log.debug("http.ended", reason=str(exc))
-        # At the end of the stream hypercorn drops what it is doing: let the answers out first.
-        with trio.move_on_after(SEND_SECONDS):
-            await self._all_answered.wait()
         return b""
 
     async def _body(self, max_bytes: int) -> bytes:
-        with trio.move_on_at(self._body_deadline):
-            try:
-                data = await self._reader.receive(min(max_bytes, self._body_left or max_bytes))
-            except (OSError, trio.ClosedResourceError):
-                return b""
-            if self._body_left is not None:
-                self._body_left -= len(data)
-            return data
-        return b""
+        data = b""
+        with trio.move_on_at(self._body_deadline), suppress(OSError, trio.ClosedResourceError):
+            data = await self._reader.receive(min(max_bytes, self._body_left or max_bytes))
+        if not data:
+            # At the end of the stream hypercorn drops an answer that the app may be giving already.
+            with trio.move_on_after(CUT_SECONDS):
+                await self._answered.wait()
+        elif self._chunks is not None:
+            data = data[: self._chunks.take(data)]
+            self._body_left = 0 if self._chunks.has_ended else None
+        elif self._body_left is not None:
+            self._body_left -= len(data)
+        return data
