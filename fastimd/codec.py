@@ -164,11 +164,13 @@ def text_frame(payload: bytes) -> bytes:
 def check_id(name: str, value: str) -> str:
     """Return ``value`` if it may be a group or user id.
 
-    Ids are 1 to 128 printable characters of any script, without spaces at the ends.
+    Ids are 1 to 128 printable characters of any script, without spaces at the ends. U+FFFD, which
+    stands where a form had bytes that are no UTF-8, is none of them.
 
     Raises:
         BadParameter: it may not; the error names the parameter ``name``.
     """
-    if 0 < len(value) <= MAX_ID_LENGTH and value.isprintable() and value.strip() == value:
+    readable = value.isprintable() and value.strip() == value and "\ufffd" not in value
+    if 0 < len(value) <= MAX_ID_LENGTH and readable:
         return value
     raise BadParameter(name, f"must be 1 to {MAX_ID_LENGTH} printable characters")
