@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import threading
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,11 @@ from urllib.request import urlopen
 
 import pytest
 import trio
-from conftest import Daemon
-from trio_websocket import ConnectionClosed, WebSocketConnection
+from conftest import Daemon, receive
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+ECHO_SECONDS = 5.0
+"""In this time a member that talks hears what it said, whatever others do."""
 
 BOUNDARY = "a-boundary-of-the-tests"
 
@@ -42,15 +47,15 @@ def request(
     path: str,
     *,
     body: bytes = b"",
-    headers: Mapping[str, str] | None = None,
+    headers: Mapping[str, str | bytes] | None = None,
 ) -> Answer:
-    """Send one request; header values travel as UTF-8."""
+    """Send one request; header values that are text travel as UTF-8."""
     host, port = daemon.address.rsplit(":", 1)
     connection = http.client.HTTPConnection(host, int(port), timeout=10)
     try:
         connection.putrequest(method, path)
         for name, value in (headers or {}).items():
-            connection.putheader(name, value.encode())
+            connection.putheader(name, value.encode() if isinstance(value, str) else value)
         connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
         response = connection.getresponse()
@@ -320,3 +325,61 @@ def memory_of(daemon: Daemon, name: str = "VmRSS") -> int:
     status = Path(f"/proc/{daemon.process.pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith(f"{name}:")]
     return int(line.split()[1]) * 1024
+
+
+# A member that talks while other things go on
+
+
+class Talker(threading.Thread):
+    """A member that says numbers, and must hear each of them once, in order, and soon."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        super().__init__(name="talker")
+        self.said = 0
+        self.is_greeted = threading.Event()
+        self._daemon = daemon
+        self._failure: BaseException | None = None
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        try:
+            trio.run(self._talk)
+        except BaseException as exc:
+            self._failure = exc
+
+    def stop(self) -> None:
+        """Leave.
+
+        Raises:
+            AssertionError: something was lost, doubled, late or out of order.
+        """
+        self._stopped.set()
+        self.join()
+        if self._failure is not None:
+            raise AssertionError(f"the member was disturbed after {self.said}") from self._failure
+
+    async def _talk(self) -> None:
+        async with open_websocket_url(self._daemon.chat_url("calm", "talker")) as member:
+            await receive(member)
+            self.is_greeted.set()
+            while not self._stopped.is_set():
+                await member.send_message(str(self.said))
+                with trio.fail_after(ECHO_SECONDS):
+                    heard = await receive(member)
+                assert (heard["userId"], heard["info"]) == ("talker", str(self.said))
+                self.said += 1
+                await trio.sleep(0.002)  # the others want to get in, too
+
+
+@contextmanager
+def talking(daemon: Daemon) -> Iterator[Talker]:
+    """A member talks all the while; the block fails when it is disturbed."""
+    talker = Talker(daemon)
+    talker.start()
+    try:
+        assert talker.is_greeted.wait(20)
+        said = talker.said
+        yield talker
+    finally:
+        talker.stop()
+    assert talker.said > said

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -56,6 +56,14 @@ TRUSTED = ("10.0.0.0/8", "192.0.2.7", "2001:db8:1::/48")
         ("10.0.0.1", {"forwarded": 'for="203.0.113.9'}, "10.0.0.1"),
         ("10.0.0.1", {"forwarded": ",,,"}, "10.0.0.1"),
         ("10.0.0.1", {"x-forwarded-for": "203.0.113.9", "forwarded": "for=6.6.6.6"}, "203.0.113.9"),
+        # What a client may have a proxy quote, its Host above all, names nobody.
+        ("10.0.0.1", {"forwarded": 'host="a;for=6.6.6.6";for=203.0.113.9'}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": 'for=203.0.113.9;host="a;for=6.6.6.6"'}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": 'for=203.0.113.9;host="a,for=6.6.6.6"'}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": r'for=203.0.113.9;host="a\",for=6.6.6.6;x=\"b"'}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": r'host="a\";for=6.6.6.6;x=\"b";for=203.0.113.9'}, "203.0.113.9"),
+        ("10.0.0.1", {"forwarded": 'host="a;for=6.6.6.6"'}, "10.0.0.1"),
+        ("10.0.0.1", {"forwarded": r'for="203\.0.113.9"'}, "203.0.113.9"),
     ],
 )
 def test_proxies_name_the_client(peer: str, fields: dict[str, str], client: str) -> None:
@@ -72,7 +80,7 @@ def knock(
     host, _, port = daemon.address.rpartition(":")
     with socket.create_connection((host, int(port)), 10, (source, 0)) as stream:
         stream.sendall(
-            opening("/group/chat/1/1/t").replace(b"\r\n\r\n", f"\r\n{fields}\r\n".encode())
+            opening("/group/chat/1/1/t").replace(b"\r\n\r\n", f"\r\n{fields}\r\n".encode("latin-1"))
         )
         head = b""
         while b"\r\n\r\n" not in head:
@@ -132,6 +140,47 @@ def test_clients_of_a_trusted_proxy_are_counted_each(
         assert status_of(daemon, source="127.0.0.2", fields=told("1.1.1.2")) == 429
     clients = {line["client"] for line in daemon.events("socket.opened")}
     assert {"203.0.113.1", "203.0.113.2", "2001:db8:2:3::1", "127.0.0.2"} <= clients
+
+
+CLIENTS = {
+    "nothing": ("", "127.0.0.1"),
+    "one hop": ("X-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"),
+    "a chain": ("X-Forwarded-For: 6.6.6.6, 203.0.113.9, 10.0.0.7\r\n", "203.0.113.9"),
+    "fields of two proxies": (
+        "X-Forwarded-For: 6.6.6.6\r\nX-Forwarded-For: 203.0.113.9\r\nx-forwarded-for: 10.0.0.7\r\n",
+        "203.0.113.9",
+    ),
+    "the other header": ('Forwarded: for="[2001:db8::9]:47"\r\n', "2001:db8::9"),
+    "the other header twice": (
+        "Forwarded: for=6.6.6.6\r\nForwarded: for=203.0.113.9, for=10.0.0.7\r\n",
+        "203.0.113.9",
+    ),
+    "both": ("Forwarded: for=6.6.6.6\r\nX-Forwarded-For: 203.0.113.9\r\n", "203.0.113.9"),
+    "garbage": ("X-Forwarded-For: 203.0.113.9, <script>, 10.0.0.7\r\n", "10.0.0.7"),
+    "only garbage": ("X-Forwarded-For: \x80\xff\r\n", "127.0.0.1"),
+    "long garbage": (f"X-Forwarded-For: {'1.' * 4000}\r\n", "127.0.0.1"),
+    "empty elements": ("X-Forwarded-For: , ,\r\nForwarded: for=6.6.6.6\r\n", "127.0.0.1"),
+}
+
+
+def test_the_log_tells_the_client_that_trusted_proxies_name(start_daemon: StartDaemon) -> None:
+    """In the lines of sockets and of HTTP alike; of an untrusted peer the log tells the peer."""
+    trusting = start_daemon(server__trusted_proxies="127.0.0.1/32,10.0.0.0/8")
+    for name, (fields, client) in CLIENTS.items():
+        for source, expected in (("127.0.0.1", client), ("127.0.0.2", "127.0.0.2")):
+            seen = len(trusting.lines)
+            assert status_of(trusting, source=source, fields=fields) == 101, name
+            page = f"GET /test/websocket HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode("latin-1")
+            host, _, port = trusting.address.rpartition(":")
+            with socket.create_connection((host, int(port)), 10, (source, 0)) as stream:
+                stream.sendall(page)
+                assert stream.recv(65536).startswith(b"HTTP/1.1 200 "), name
+
+            def logged(seen: int = seen) -> dict[str, str]:
+                return {line["event"]: line["client"] for line in trusting.lines[seen:]}
+
+            wait_for(lambda: {"socket.closed", "http.request"} <= logged().keys(), trusting)
+            assert set(logged().values()) == {expected}, (name, source)
 
 
 # How fast a client may talk
@@ -226,6 +275,36 @@ def test_who_keeps_to_the_rate_is_never_slowed(start_daemon: StartDaemon, redis:
             time.sleep(max(0, 0.06 - waits[-1]))
     assert [info for _, info in stored_infos(redis, "1")] == [str(number) for number in range(40)]
     assert sorted(waits)[len(waits) // 2] < 0.05, "as long as a message that must wait its turn"
+
+
+@pytest.mark.parametrize("path", ["/group/chat/1/1/t", "/group/list/1/t"])
+def test_who_is_slowed_is_answered_and_not_taken_for_silent(
+    start_daemon: StartDaemon, redis: Redis, path: str
+) -> None:
+    """While messages wait for their turn pings get their pongs, and no ping of ours is held
+    against a client that is not read."""
+    daemon = start_daemon(
+        socket__max_messages_per_second="20",
+        socket__message_burst="5",
+        socket__ping_interval="0.5",
+        socket__ping_timeout="1.5",
+    )
+    texts = [str(number) for number in range(105)]  # five seconds of them
+    frames = [client_frame(TEXT, text.encode()) for text in texts]
+    with RawClient(daemon.address, path) as member:
+        member.stream.sendall(b"".join(frames[:50]) + client_frame(PING, b"half"))
+        member.stream.sendall(b"".join(frames[50:]) + client_frame(PING, b"all"))
+        member.stream.sendall(client_frame(CLOSE, b"\x03\xe8"))
+        seen: list[Frame] = []
+        while (frame := member.next_frame()) is not None:
+            seen.append(frame)
+            if frame.opcode == PING:
+                with suppress(ConnectionError):  # the daemon may have closed meanwhile
+                    member.answer(frame)
+    assert [frame.payload for frame in seen if frame.opcode == PONG] == [b"half", b"all"]
+    assert seen[-1].closing == (1000, "")
+    if "chat" in path:
+        assert [info for _, info in stored_infos(redis, "1")] == texts
 
 
 # How much the daemon has
