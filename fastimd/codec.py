@@ -127,6 +127,12 @@ def wrap(value: str) -> bytes:
     return _encode(value)
 
 
+def plain_unless_quoted(value: str) -> bytes:
+    """The form in which a value is stored: plain, if it then reads back as itself."""
+    plain = value.encode()
+    return plain if unwrap(plain) == value else wrap(value)
+
+
 def same_token(stored: bytes, given: str) -> bool:
     """Compare a stored token, in either form, with the client's, in constant time.
 
