@@ -127,6 +127,12 @@ def wrap(value: str) -> bytes:
     return _encode(value)
 
 
+def plain_unless_quoted(value: str) -> bytes:
+    """The form in which a value is stored: plain, if it then reads back as itself."""
+    plain = value.encode()
+    return plain if unwrap(plain) == value else wrap(value)
+
+
 def same_token(stored: bytes, given: str) -> bool:
     """Compare a stored token, in either form, with the client's, in constant time.
 
@@ -164,11 +170,13 @@ def text_frame(payload: bytes) -> bytes:
 def check_id(name: str, value: str) -> str:
     """Return ``value`` if it may be a group or user id.
 
-    Ids are 1 to 128 printable characters of any script, without spaces at the ends.
+    Ids are 1 to 128 printable characters of any script, without spaces at the ends. U+FFFD, which
+    stands where a form had bytes that are no UTF-8, is none of them.
 
     Raises:
         BadParameter: it may not; the error names the parameter ``name``.
     """
-    if 0 < len(value) <= MAX_ID_LENGTH and value.isprintable() and value.strip() == value:
+    readable = value.isprintable() and value.strip() == value and "\ufffd" not in value
+    if 0 < len(value) <= MAX_ID_LENGTH and readable:
         return value
     raise BadParameter(name, f"must be 1 to {MAX_ID_LENGTH} printable characters")

@@ -232,7 +232,7 @@ class Store:
         joined: int = await self._client.run_script(
             scripts.JOIN,
             (_groups_key(user),),
-            group,
+            codec.plain_unless_quoted(group),
             codec.wrap(group),
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user)),

@@ -55,7 +55,8 @@ def free_port() -> int:
 class MortalRedis:
     """A redis-server that writes everything down before it answers, and can be harmed.
 
-    Its port and its folder stay the same over restarts.
+    Its port and its folder stay the same over restarts. It writes without syncing: that is enough
+    for a process that is killed, and the tests do not wait for a slow disk.
     """
 
     def __init__(self, executable: str, folder: Path) -> None:
@@ -81,7 +82,7 @@ class MortalRedis:
             [
                 self.executable,
                 *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
-                *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
+                *("--save", "", "--appendonly", "yes", "--appendfsync", "no"),
                 *("--repl-diskless-sync-delay", "0", *options),
             ],
             stdout=subprocess.DEVNULL,
@@ -304,8 +305,22 @@ class Member:
         self._saw_own = trio.Event()
         self._leaving = False
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Connect and hear everything until either side closes; started when greeted."""
+    async def run(self, patience: float, *, task_status: trio.TaskStatus[None]) -> None:
+        """Connect and hear everything until either side closes; started when greeted.
+
+        Args:
+            patience: seconds in which to connect again if the daemon says to try again later.
+        """
+        give_up_at = trio.current_time() + patience
+        await self._connect(task_status)
+        while self.greeting is None and trio.current_time() < give_up_at:
+            await trio.sleep(0.2)
+            self.closed = None
+            await self._connect(task_status)
+        if self.greeting is None:
+            task_status.started()
+
+    async def _connect(self, task_status: trio.TaskStatus[None]) -> None:
         host, port = self.daemon.address.rsplit(":", 1)
         self._stream = await trio.open_tcp_stream(host, int(port))
         async with self._stream:
@@ -314,8 +329,6 @@ class Member:
                 await self._listen(bytearray(rest), task_status)
             except trio.BrokenResourceError:
                 self._end(1006, "connection broken")
-        if self.greeting is None:
-            task_status.started()
 
     async def say(self, text: str) -> None:
         """Say a text, whatever becomes of it."""
@@ -426,6 +439,7 @@ class Talk:
             that it has not seen come back.
         names: their user ids begin with this.
         logged_in: whether they log in first.
+        patience: seconds in which each may be told to try again before it is greeted.
     """
 
     def __init__(
@@ -438,6 +452,7 @@ class Talk:
         group: str = "1",
         names: str = "member-",
         logged_in: bool = False,
+        patience: float = 15,
     ) -> None:
         places = [daemon for daemon in daemons for _ in range(each)]
         self.group = group
@@ -449,6 +464,7 @@ class Talk:
                 member.token = log_in(member.daemon, member.user)["token"]
         self._by_user = {member.user: member for member in self.members}
         self._loops = loop
+        self._patience = patience
         self._ahead = ahead
         self._may_talk = trio.Event()
         self._over = trio.Event()
@@ -596,7 +612,7 @@ class Talk:
             async with trio.open_nursery() as members:
                 async with trio.open_nursery() as greeting:
                     for member in self.members:
-                        greeting.start_soon(members.start, member.run)
+                        greeting.start_soon(members.start, member.run, self._patience)
                 if self._loops:
                     for member in self.members:
                         everything.start_soon(self._talk, member)

@@ -183,3 +183,13 @@ def test_a_token_is_compared_in_both_forms() -> None:
     for other in ("", "ab", "abcd", "abC", '"abc', "äbc", "张"):
         assert not codec.same_token(b"abc", other)
         assert not codec.same_token(b'"abc"', other)
+
+
+@pytest.mark.parametrize(
+    "value", ["1", "a b", '"', '"a', 'a"', '""', '"a"', '"\\u0041"', "\\", "张"]
+)
+def test_what_is_stored_reads_back_as_itself(value: str) -> None:
+    """Plain wherever that can be told from the Java server's form."""
+    stored = codec.plain_unless_quoted(value)
+    assert codec.unwrap(stored) == value
+    assert stored == value.encode() or value.startswith('"')

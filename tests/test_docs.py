@@ -109,6 +109,15 @@ def test_operation_has_every_metric_and_no_other() -> None:
     )
 
 
+def test_every_promise_names_tests_that_exist() -> None:
+    """Whatever docs/PROMISES.md says proves a promise is there."""
+    named = re.findall(r"`(\w+)::(\w+)`", (ROOT / "docs" / "PROMISES.md").read_text())
+    assert len(named) > 40
+    for file, test in named:
+        source = (ROOT / "tests" / f"test_{file}.py").read_text()
+        assert re.search(rf"^(?:async )?def test_{test}\(", source, re.M), (file, test)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_point_to_files_that_exist(document: Path) -> None:
     """Every relative link, and every anchor in it, leads somewhere."""

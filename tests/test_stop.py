@@ -39,10 +39,6 @@ GRACE = 2.0
 """Seconds that a stop may take beside drain_seconds."""
 PATIENCE = 20.0
 
-one_redis = pytest.mark.parametrize(
-    "redis_server", redis_servers()[:1], indirect=True, scope="session"
-)
-
 
 def chat(daemon: Daemon, user: str, group: str = "1", receive_buffer: int = 0) -> RawClient:
     path = f"/group/chat/{group}/{user}/t"
@@ -288,7 +284,6 @@ class Leave:
 READERS = 60
 
 
-@one_redis
 @pytest.mark.parametrize(("number", "seconds"), [(signal.SIGTERM, 3.0), (signal.SIGINT, 20.0)])
 def test_closes_are_spread_and_streams_whole(
     start_daemon: StartDaemon, number: int, seconds: float
@@ -385,7 +380,6 @@ def talking(talker: RawClient, said: list[str]) -> Iterator[None]:
         thread.join()
 
 
-@one_redis
 def test_what_waits_is_delivered_before_the_close(start_daemon: StartDaemon) -> None:
     """A reader who was behind when the signal came, and reads on, misses nothing."""
     daemon = start_daemon(server__drain_seconds="5", socket__outbox_bytes=str(2**30))
@@ -409,7 +403,6 @@ def test_what_waits_is_delivered_before_the_close(start_daemon: StartDaemon) -> 
         assert daemon.process.wait(PATIENCE) == 0
 
 
-@one_redis
 @pytest.mark.usefixtures("many_files")
 def test_a_thousand_sockets_are_told_within_a_second(start_daemon: StartDaemon) -> None:
     """Many sockets in little time are all told to go, none is just cut."""
@@ -423,7 +416,6 @@ def test_a_thousand_sockets_are_told_within_a_second(start_daemon: StartDaemon) 
         assert Counter(take_leave(member) for member in members) == {GOING: 1000}
 
 
-@one_redis
 def test_who_was_still_shaking_hands_is_told_too(start_daemon: StartDaemon) -> None:
     """A handshake that was begun before the signal and ends after it opens a socket that closes."""
     daemon = start_daemon(server__drain_seconds="3")

@@ -24,7 +24,7 @@ from clients import (
     message,
     metrics,
 )
-from conftest import Daemon, StartDaemon, redis_servers, wait_for
+from conftest import Daemon, StartDaemon, wait_for
 from redis import Redis
 
 BOUND = 65536
@@ -36,11 +36,7 @@ PAD = "x" * 1000
 FRAME_BYTES = len(PAD) + 100
 """More than a frame with ``PAD`` has."""
 
-# What a slow reader costs has nothing to do with which Redis is behind.
-pytestmark = [
-    pytest.mark.parametrize("redis_server", redis_servers()[:1], indirect=True, scope="session"),
-    pytest.mark.usefixtures("many_files"),
-]
+pytestmark = pytest.mark.usefixtures("many_files")
 
 
 def chat(address: str, user: str, group: str = "1", receive_buffer: int = 0) -> RawClient:

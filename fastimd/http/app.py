@@ -96,7 +96,7 @@ def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
             check_id("userId", user)
             given = await request.values
             for name in ("groupId", "userId"):
-                if given.get(name):
+                if name in given:
                     check_id(name, given[name])
             with _answer_in_time():
                 await store.check_token(user, token)
@@ -275,8 +275,7 @@ def _missing(name: str) -> NoReturn:
 
 def _header(name: str) -> str:
     """A request header; ids of any script travel as UTF-8."""
-    value = request.headers.get(name, "")
     try:
-        return value.encode("latin-1").decode()
+        return request.headers.get(name, "").encode("latin-1").decode()
     except UnicodeError:
-        return value
+        raise BadParameter(name, "must be UTF-8") from None
