@@ -163,7 +163,7 @@ def wrapped(text: str) -> str:
 
 # Clients by hand
 
-TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
+TEXT, BINARY, RESERVED, CLOSE, PING, PONG = 1, 2, 3, 8, 9, 10
 SEGMENT_BYTES = 1400
 """As on Ethernet. With loopback's own 64 KB the kernel takes 4 MB for a socket that nobody reads,
 and what a test wants to see wait in the daemon would be long in coming."""
@@ -272,13 +272,17 @@ class RawClient:
         assert head.startswith(b"HTTP/1.1 101 "), bytes(head)
         self._frames.extend(take_frames(self._buffer))
 
+    def send(self, opcode: int, payload: bytes = b"") -> None:
+        """Send a whole frame."""
+        self.stream.sendall(client_frame(opcode, payload))
+
     def say(self, text: str) -> None:
         """Send a message."""
-        self.stream.sendall(client_frame(TEXT, text.encode()))
+        self.send(TEXT, text.encode())
 
     def answer(self, frame: Frame) -> None:
         """Answer a ping or a close as RFC 6455 wants it."""
-        self.stream.sendall(client_frame(PONG if frame.opcode == PING else CLOSE, frame.payload))
+        self.send(PONG if frame.opcode == PING else CLOSE, frame.payload)
 
     def frames_so_far(self) -> list[Frame]:
         """The frames that have been read, without reading more."""
@@ -306,7 +310,9 @@ class RawClient:
         infos = []
         while (frame := self.next_frame()) is not None and frame.opcode != CLOSE:
             if frame.opcode == TEXT:
-                infos.append(json.loads(frame.payload)["info"])
+                message = json.loads(frame.payload)
+                if "list" not in message:  # the greeting
+                    infos.append(message["info"])
         assert frame is not None, "no close frame"
         self.answer(frame)
         assert self.next_frame() is None, "something follows the close frame"
