@@ -5,7 +5,10 @@ from __future__ import annotations
 import trio
 
 FLOOD_SECONDS = 10.0
-"""How long a client may stay over its rate."""
+"""How long a client may be slowed; the time in which it is not counts back."""
+
+
+_TICK = 0.001  # seconds; the rest of a token may be too little for a clock to tell
 
 
 class Pace:
@@ -16,36 +19,32 @@ class Pace:
         burst: messages that may come at once after a pause.
     """
 
-    __slots__ = ("_at", "_burst", "_over_since", "_rate", "_tokens")
+    __slots__ = ("_at", "_burst", "_rate", "_slowed", "_tokens")
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
         self._burst = burst
         self._tokens = float(burst)
         self._at = trio.current_time()
-        self._over_since: float | None = None
+        self._slowed = 0.0
 
     async def wait_turn(self) -> bool:
         """Wait until the next message may pass; False when the client has flooded for too long.
 
         Who waits does not read, so the client is slowed by its own TCP connection.
         """
-        now = self._refill()
-        if self._tokens >= 1:
-            self._over_since = None
-        else:
-            if self._over_since is None:
-                self._over_since = now
-            if now - self._over_since >= FLOOD_SECONDS:
-                return False
-            while self._tokens < 1:
-                await trio.sleep((1 - self._tokens) / self._rate)
-                self._refill()
+        self._slowed = max(0.0, self._slowed - self._refill())
+        if self._tokens < 1 and self._slowed >= FLOOD_SECONDS:
+            return False
+        while self._tokens < 1:
+            await trio.sleep(max(_TICK, (1 - self._tokens) / self._rate))
+            self._slowed += self._refill()
         self._tokens -= 1
         return True
 
     def _refill(self) -> float:
+        """Earn tokens; returns the seconds since the last time."""
         now = trio.current_time()
-        self._tokens = min(self._burst, self._tokens + (now - self._at) * self._rate)
-        self._at = now
-        return now
+        passed, self._at = now - self._at, now
+        self._tokens = min(self._burst, self._tokens + passed * self._rate)
+        return passed
