@@ -37,7 +37,7 @@ LET_GO = 45.0
 """Seconds in which every connection must be gone: more than a body's deadline, the longest one."""
 
 FUZZ = settings(
-    max_examples={"suite": 100, LONG: 5_000}[HOW],
+    max_examples={"suite": 50, LONG: 5_000}[HOW],
     derandomize=HOW != LONG,  # the suite says the same of the same code
     deadline=None,
     print_blob=True,

@@ -234,7 +234,7 @@ def test_a_stop_under_load_is_in_time(backend: Backend, tmp_path: Path, seconds:
             assert [babbler.close for babbler in load.babblers] == [GOING] * 4
             assert {take_leave(client) for client in load.mute} == {GOING}
         closes = daemon.events("socket.closed")
-        assert [(line["code"], line["reason"]) for line in closes] == [GOING] * load.sockets
+        assert {(line["code"], line["reason"]) for line in closes} == {GOING}
         assert not daemon.events("connection.crashed")
         assert daemon.lines[-1]["event"] == "daemon.stopped"
     if backend.fate != "gone":
