@@ -24,6 +24,7 @@ _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\x20-\x7e\x80-\xff\t]*)"
 _ABSOLUTE = re.compile(
     rb"http://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?(?:[/?].*)?", re.ASCII
 )
+_NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, \t]*")
 _SINGLE = frozenset((b"host", b"content-length", b"upgrade", b"origin"))
 
 
@@ -92,6 +93,8 @@ def _judge(head: Head) -> Head:
     path_or_star = head.target.startswith(b"/") or head.target == b"*"
     if head.method == b"CONNECT" or not (path_or_star or _ABSOLUTE.fullmatch(head.target)):
         raise Refused(400, "malformed request target")
+    if not _NAMES.fullmatch(head.fields.get(b"access-control-request-headers", b"")):
+        raise Refused(400, "malformed access-control-request-headers")
     if b"upgrade" in head.fields and not head.wants_websocket:
         raise Refused(501, "the only upgrade is websocket")
     return head

@@ -46,8 +46,8 @@ class Daemon:
     @property
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
-        text = self.log_path.read_text()
-        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+        whole, _, _being_written = self.log_path.read_text().rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def events(self, name: str) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["event"] == name]

@@ -92,6 +92,7 @@ class HttpServer:
 
         async def app(*call: Any) -> None:
             self._in_progress += 1
+            guarded.request_begun()
             try:
                 await self._app(*call)
             finally:
@@ -101,7 +102,8 @@ class HttpServer:
                     self._all_answered.set()
 
         state = ConnectionState(self._state.copy())
-        await TCPServer(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+        with guarded.scope:
+            await TCPServer(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
 
 
 class _Chunks:
@@ -161,6 +163,9 @@ class _GuardedStream:
         self._body_deadline = 0.0
         self._chunks: _Chunks | None = None
         self._is_broken = False
+        self._is_closed = False
+        self._is_served = False
+        self.scope = trio.CancelScope()
         self._answered = trio.Event()
         self._next: bytes | None = self._open_request(head)
         self.socket = stream.socket
@@ -188,11 +193,23 @@ class _GuardedStream:
         await self._stream.send_eof()
 
     async def aclose(self) -> None:
+        self._is_closed = True
         self._answered.set()
         await self._stream.aclose()
+        self._end_if_idle()
+
+    def request_begun(self) -> None:
+        self._is_served = True
 
     def request_answered(self) -> None:
+        self._is_served = False
         self._answered.set()
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        # hypercorn may have begun to wait for a next request on a stream that it has closed.
+        if self._is_closed and not self._is_served:
+            self.scope.cancel()
 
     def _open_request(self, head: Head) -> bytes:
         if head.wants_websocket:
