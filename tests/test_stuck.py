@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import select
+import signal
 import statistics
 import subprocess
 import sys
@@ -150,6 +151,40 @@ def test_pongs_are_bounded_too(start_daemon: StartDaemon) -> None:
             talker.say()
             waited.append(waiting(daemon))
         assert 0 < max(waited) <= BOUND
+
+
+@pytest.mark.parametrize("has_heard", [False, True])
+def test_a_burst_is_bounded_too(start_daemon: StartDaemon, redis: Redis, has_heard: bool) -> None:
+    """Messages that a daemon reads from Redis in one go wait no more than others.
+
+    Nor do they for a newcomer, who has heard nothing yet but the greeting.
+    """
+    daemon = start_daemon(socket__outbox_bytes=str(BOUND))
+    with chat(daemon.address, "stuck", receive_buffer=SMALL_BUFFER) as stuck:
+        stuck.next_text()  # the greeting
+        if has_heard:
+            redis.publish("mq:1", message(1))
+            stuck.next_text()
+        with held_up(daemon):
+            for ts in range(2, 200):
+                redis.publish("mq:1", message(ts, info=PAD))
+
+        def is_closed() -> bool:
+            numbers = metrics(daemon)
+            assert numbers["fastimd_outbox_bytes"] <= BOUND
+            return numbers["fastimd_slow_closes_total"] == 1
+
+        wait_for(is_closed, daemon, PATIENCE)
+
+
+@contextmanager
+def held_up(daemon: Daemon) -> Iterator[None]:
+    """The daemon does nothing for a while, as on a machine that has too much to do."""
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
 
 
 def test_a_large_greeting_reaches_a_slow_reader_whole(
