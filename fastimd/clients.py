@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-_FORWARDED_FOR = re.compile(r'(?:^|;)[ \t]*for[ \t]*=[ \t]*(?:"([^"]*)"|([^;",]*))', re.IGNORECASE)
-_ELEMENT = re.compile(r'((?:[^",]|"[^"]*"?)*)(?:,|$)')
+_PAIR = r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^\s;,"\\]*)[ \t]*'
+_PARAMETER = re.compile(_PAIR)
+_ELEMENT = re.compile(rf"{_PAIR}(?:;(?:{_PAIR})?)*")
+"""An element of ``Forwarded`` (RFC 7239 section 4)."""
 _NODE = re.compile(
     r"\[(?P<v6>[^\]]*)\](?::\w+)?|(?P<v4>[0-9.]+)(?::\w+)?|(?P<bare_v6>[0-9a-fA-F:.]+)"
 )
@@ -56,10 +58,8 @@ class Proxies:
         if (listed := fields.get(b"x-forwarded-for")) is not None:
             yield from reversed(listed.decode("latin-1").split(","))
             return
-        elements = _ELEMENT.findall(fields.get(b"forwarded", b"").decode("latin-1"))
-        for element in reversed([element for element in elements if element.strip()]):
-            named = _FORWARDED_FOR.search(element)
-            yield (named[1] or named[2] or "") if named else ""
+        for element in _elements(fields.get(b"forwarded", b"").decode("latin-1")):
+            yield _named_by(element)
 
     def _is_trusted(self, address: Address) -> bool:
         return any(address in network for network in self._trusted)
@@ -89,6 +89,31 @@ class Crowd:
         self._connections[name] -= 1
         if not self._connections[name]:
             del self._connections[name]
+
+
+def _elements(listed: str) -> Iterator[str]:
+    """The elements of a ``Forwarded`` field, the last one first.
+
+    Read from the end, because that is where the proxies have written: a quote that a client left
+    open at the beginning swallows nothing, and a comma in a quoted Host makes no element.
+    """
+    end = at = len(listed)
+    while at >= 0:
+        at = listed.rfind(",", 0, at) if at else -1
+        element = listed[at + 1 : end]
+        if not element.strip() or _ELEMENT.fullmatch(element):
+            if element.strip():
+                yield element
+            end = at
+    if listed[: max(end, 0)].strip():
+        yield ""  # no element: it names nobody
+
+
+def _named_by(element: str) -> str:
+    for name, value in _PARAMETER.findall(element):
+        if name.lower() == "for":
+            return re.sub(r"\\(.)", r"\1", value.strip('"'))
+    return ""
 
 
 def _client_name(client: str) -> str:

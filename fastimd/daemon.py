@@ -216,7 +216,7 @@ def _build_hub(
 ) -> tuple[Relay, Hub, Poller]:
     relay = Relay(client.address, store, metrics)
     client.on_moved = relay.reconnect
-    hub = Hub(relay, store, metrics)
+    hub = Hub(relay, store, metrics, config.socket.outbox_bytes)
     poller = Poller(relay, store, metrics, update_rate=config.group_list.update_rate)
     relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=poller.sweep)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)

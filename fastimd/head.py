@@ -21,9 +21,10 @@ IDLE_SECONDS = 60.0
 _END = b"\r\n\r\n"
 _REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) ([\x21-\x7e]+) HTTP/1\.([01])")
 _FIELD = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]+):([\x20-\x7e\x80-\xff\t]*)")
-_ABSOLUTE = re.compile(
-    rb"http://(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]{1,5})?(?:[/?].*)?", re.ASCII
-)
+_LABEL = rb"[0-9A-Za-z_-]{1,63}"
+_HOST = rb"(?:\[[0-9A-Fa-f:.]+\]|%b(?:\.%b)*\.?)(?::[0-9]{0,5})?" % (_LABEL, _LABEL)
+_ABSOLUTE = re.compile(rb"http://%b(?:[/?].*)?" % _HOST)
+_HOST_FIELD = re.compile(rb"(?:%b)?" % _HOST)
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, \t]*")
 _SINGLE = frozenset((b"host", b"content-length", b"upgrade", b"origin"))
 
@@ -93,6 +94,8 @@ def _judge(head: Head) -> Head:
     path_or_star = head.target.startswith(b"/") or head.target == b"*"
     if head.method == b"CONNECT" or not (path_or_star or _ABSOLUTE.fullmatch(head.target)):
         raise Refused(400, "malformed request target")
+    if not _HOST_FIELD.fullmatch(head.fields.get(b"host", b"")):
+        raise Refused(400, "malformed host header field")
     if not _NAMES.fullmatch(head.fields.get(b"access-control-request-headers", b"")):
         raise Refused(400, "malformed access-control-request-headers")
     if b"upgrade" in head.fields and not head.wants_websocket:

@@ -25,6 +25,8 @@ from .store import Store
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn."""
+PIECE_BYTES = 65536
+"""Frames of a batch are joined up to this length."""
 
 
 class _Group:
@@ -67,7 +69,7 @@ class _Group:
         self.arrivals.pop(outbox, None)
         self._forget_recent()
 
-    def serve_arrivals(self, batch: list[tuple[int, bytes]]) -> int:
+    def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> int:
         """Give the batch's newer frames to the arrivals; who got one is a member from now on.
 
         Returns:
@@ -79,7 +81,8 @@ class _Group:
                 continue
             frames = [frame for ts, frame in batch if ts > known]
             if frames:
-                outbox.push(b"".join(frames))
+                for piece in _pieces(frames, piece_bytes):
+                    outbox.push(piece)
                 outbox.messages += len(frames)
                 given += len(frames)
                 del self.arrivals[outbox]
@@ -92,9 +95,15 @@ class _Group:
 
 
 class Hub:
-    """The groups with members on this daemon."""
+    """The groups with members on this daemon.
 
-    def __init__(self, relay: Relay, store: Store, metrics: Metrics) -> None:
+    Args:
+        outbox_bytes: what may wait for a member; no longer piece is pushed than this, but for a
+            single frame.
+    """
+
+    def __init__(self, relay: Relay, store: Store, metrics: Metrics, outbox_bytes: int) -> None:
+        self._piece_bytes = min(outbox_bytes, PIECE_BYTES)
         self._relay = relay
         self._store = store
         self._metrics = metrics
@@ -159,10 +168,27 @@ class Hub:
         members = tuple(group.members)
         group.delivered += len(batch)
         if group.arrivals:
-            self._metrics.deliveries += group.serve_arrivals(batch)
-        frames = batch[0][1] if len(batch) == 1 else b"".join([frame for _, frame in batch])
+            self._metrics.deliveries += group.serve_arrivals(batch, self._piece_bytes)
+        pieces = _pieces([frame for _, frame in batch], self._piece_bytes)
         for start in range(0, len(members), MEMBERS_A_TURN):
             for outbox in members[start : start + MEMBERS_A_TURN]:
-                outbox.push(frames)
+                for piece in pieces:
+                    outbox.push(piece)
             await trio.lowlevel.checkpoint()
         self._metrics.deliveries += len(members) * len(batch)
+
+
+def _pieces(frames: list[bytes], most: int) -> list[bytes]:
+    """Frames joined, and parted again where they become longer than ``most`` bytes."""
+    joined = b"".join(frames)
+    if len(joined) <= most:
+        return [joined]
+    pieces: list[list[bytes]] = []
+    room = 0
+    for frame in frames:
+        if len(frame) > room:
+            pieces.append([])
+            room = most
+        pieces[-1].append(frame)
+        room -= len(frame)
+    return [b"".join(piece) for piece in pieces]

@@ -247,7 +247,7 @@ class Relay:
             await self._on_batch()
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
-        if isinstance(reply, NotNow):
+        if isinstance(reply, NotNow) and not self._awaiting:
             return  # to a PING: a sign of life all the same
         if isinstance(reply, Exception):
             raise reply

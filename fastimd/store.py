@@ -6,6 +6,7 @@ Everything raises ``StoreUnavailable`` when Redis is away.
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -279,7 +280,8 @@ class Store:
             good = False
         if not good:
             raise NotLoggedIn(user)
-        await self._client.call("EXPIRE", _login_key(user), self._config.login.token_ttl)
+        with suppress(StoreUnavailable):  # the connection says why; the next message renews it
+            await self._client.call("EXPIRE", _login_key(user), self._config.login.token_ttl)
 
     def readable(self, group: str, entries: list[bytes]) -> list[tuple[int, bytes]]:
         """Entries of a list as messages with their ts, without those that are none."""

@@ -106,7 +106,7 @@ class Room:
         self.relay = FakeRelay()
         self.store = FakeStore()
         self.metrics = Metrics()
-        self.hub = Hub(cast(Relay, self.relay), cast(Store, self.store), self.metrics)
+        self.hub = Hub(cast(Relay, self.relay), cast(Store, self.store), self.metrics, 1_048_576)
         self._leave: dict[Ear, trio.Event] = {}
 
     async def arrive(self) -> Ear:

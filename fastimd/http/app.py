@@ -20,7 +20,7 @@ from quart_cors import cors
 from quart_trio import QuartTrio
 from quart_trio.formparser import TrioFormDataParser
 from quart_trio.wrappers import TrioRequest
-from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
 from ..codec import check_id
 from ..config import Config
@@ -73,6 +73,12 @@ def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics
     _add_errors(app)
     _add_routes(app, store, log_in)
     _add_page(app)
+
+    @app.before_request
+    async def refuse_large_bodies() -> None:
+        # By its length, at once; Quart looks only where a form is read.
+        if (request.content_length or 0) > MAX_BODY_BYTES:
+            raise RequestEntityTooLarge
 
     @app.after_request
     async def count(response: Response) -> Response:

@@ -25,9 +25,12 @@ from ..head import IDLE_SECONDS, MAX_HEAD_BYTES, Head, HeadReader, Refused
 
 BODY_SECONDS = 30.0
 SEND_SECONDS = 30.0
+LINGER_SECONDS = 1.0
+"""How long a connection that ends is still read, so that no reset costs the answer."""
 CUT_SECONDS = 1.0
 """How long an app that has not had all of a body may take to answer when no more comes."""
 
+_ANSWER_HEAD = re.compile(rb"HTTP/1\.1 [2-5].*?\r\n\r\n", re.DOTALL)
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\x20-\x7e\t]*)?\r\n")
 
 log = structlog.get_logger("fastimd.http")
@@ -92,7 +95,6 @@ class HttpServer:
 
         async def app(*call: Any) -> None:
             self._in_progress += 1
-            guarded.request_begun()
             try:
                 await self._app(*call)
             finally:
@@ -102,8 +104,12 @@ class HttpServer:
                     self._all_answered.set()
 
         state = ConnectionState(self._state.copy())
-        with guarded.scope:
-            await TCPServer(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+        await _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+
+
+class _Server(TCPServer):
+    async def _idle_timeout(self) -> None:
+        """Nothing: the stream knows how long it may stay silent."""
 
 
 class _Chunks:
@@ -154,6 +160,9 @@ class _GuardedStream:
     The next head is read when the answer before it has gone out: hypercorn may miss the end of an
     answer while it looks at a request that came behind (its ``can_read`` is cleared after it was
     set), and then waits for ever.
+
+    hypercorn may be cancelled at any point of its closing. So whatever it does first ends the
+    reading, and the door closes the connection when ``serve`` returns.
     """
 
     def __init__(self, stream: trio.SocketStream, reader: HeadReader, head: Head) -> None:
@@ -162,11 +171,10 @@ class _GuardedStream:
         self._body_left: int | None = 0
         self._body_deadline = 0.0
         self._chunks: _Chunks | None = None
-        self._is_broken = False
-        self._is_closed = False
-        self._is_served = False
-        self.scope = trio.CancelScope()
         self._answered = trio.Event()
+        self._held_head = b""
+        self._is_closing = False
+        self._reading = trio.CancelScope()
         self._next: bytes | None = self._open_request(head)
         self.socket = stream.socket
 
@@ -174,42 +182,50 @@ class _GuardedStream:
         if self._next is not None:
             data, self._next = self._next, None
             return data
-        if self._body_left == 0:
-            return await self._next_head()
-        return await self._body(max_bytes)
+        with trio.CancelScope() as self._reading:
+            if self._is_closing:
+                data = b""
+            elif self._body_left == 0:
+                data = await self._next_head()
+            else:
+                data = await self._body(max_bytes)
+        if not self._is_closing:
+            return data
+        with trio.move_on_after(LINGER_SECONDS), suppress(OSError, trio.ClosedResourceError):
+            while await self._reader.receive():
+                pass
+        raise trio.ClosedResourceError("it is being closed")
 
     async def send_all(self, data: bytes) -> None:
+        if not self._held_head and _ANSWER_HEAD.fullmatch(data):
+            self._held_head = data  # it leaves with its body, so nobody gets half an answer
+            return
+        data, self._held_head = self._held_head + data, b""
         try:
             with trio.fail_after(SEND_SECONDS):
                 await self._stream.send_all(data)
         except (trio.TooSlowError, trio.BrokenResourceError) as exc:
-            self._is_broken = True
+            self._close()
             await trio.aclose_forcefully(self._stream)
             raise trio.BrokenResourceError("the client does not read") from exc
         except trio.BusyResourceError as exc:
             raise trio.ClosedResourceError("it is being closed") from exc
 
     async def send_eof(self) -> None:
-        await self._stream.send_eof()
+        self._close()
+        with trio.CancelScope(shield=True):
+            await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        self._is_closed = True
-        self._answered.set()
-        await self._stream.aclose()
-        self._end_if_idle()
-
-    def request_begun(self) -> None:
-        self._is_served = True
+        self._close()
+        await trio.lowlevel.checkpoint()
 
     def request_answered(self) -> None:
-        self._is_served = False
         self._answered.set()
-        self._end_if_idle()
 
-    def _end_if_idle(self) -> None:
-        # hypercorn may have begun to wait for a next request on a stream that it has closed.
-        if self._is_closed and not self._is_served:
-            self.scope.cancel()
+    def _close(self) -> None:
+        self._is_closing = True
+        self._reading.cancel()
 
     def _open_request(self, head: Head) -> bytes:
         if head.wants_websocket:
@@ -224,8 +240,6 @@ class _GuardedStream:
 
     async def _next_head(self) -> bytes:
         await self._answered.wait()
-        if self._is_broken:
-            raise trio.BrokenResourceError("the client does not read")
         if self._chunks is not None:
             return b""
         try:

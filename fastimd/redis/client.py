@@ -144,9 +144,9 @@ class Client:
     async def _attempt(self, command: Callable[[Connection], object]) -> Reply:
         try:
             with trio.fail_after(CALL_SECONDS):
-                await self._is_connected.wait()
-                assert self._connection is not None
-                return await command(self._connection)  # type: ignore[misc]
+                while (connection := self._connection) is None:
+                    await self._is_connected.wait()
+                return await command(connection)  # type: ignore[misc]
         except trio.TooSlowError:
             reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
             raise StoreUnavailable(f"Redis is away ({reason})") from None

@@ -130,12 +130,19 @@ class Wire:
         """Send commands and wait for their replies, before the wire is put to use.
 
         Raises:
+            OSError: the connection broke, or was silent for ``CONNECT_SECONDS``.
             redis.exceptions.ResponseError: Redis refused one of them.
         """
-        await self._stream.send_all(b"".join(_pack(command) for command in commands))
         replies: list[Reply] = []
-        while len(replies) < len(commands):
-            replies += await self.read()
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                await self._stream.send_all(b"".join(_pack(command) for command in commands))
+                while len(replies) < len(commands):
+                    replies += await self.read()
+        except trio.TooSlowError as exc:
+            raise TimeoutError(f"no answer within {CONNECT_SECONDS:g} s") from exc
+        except trio.BrokenResourceError as exc:
+            raise ConnectionError(str(exc)) from exc
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
@@ -187,9 +194,7 @@ class Address:
                     raise
                 return wire
         except trio.TooSlowError as exc:
-            raise TimeoutError(f"{self} did not answer within {CONNECT_SECONDS} s") from exc
-        except trio.BrokenResourceError as exc:
-            raise ConnectionError(f"{self}: {exc}") from exc
+            raise TimeoutError(f"{self} did not answer within {CONNECT_SECONDS:g} s") from exc
 
     async def _open_stream(self) -> trio.abc.Stream:
         if self._path is not None:

@@ -60,7 +60,7 @@ class _Speaker:
     async def say(self, info: str) -> None:
         store, route = self._around.store, self._route
         if self._around.config.group.login_auth:
-            await store.check_token(route.user, route.token)
+            await self._check_token()
         while self._in_flight >= MAX_IN_FLIGHT:
             self._answered = trio.Event()
             await self._answered.wait()
@@ -68,6 +68,18 @@ class _Speaker:
         self._in_flight += 1
         assert route.group is not None
         store.append(route.group, route.user, info, self._on_appended)
+
+    async def _check_token(self) -> None:
+        """Check it as soon as Redis can tell, in the time that a message may be held."""
+        until = trio.current_time() + self._around.config.redis.hold_seconds
+        while True:
+            try:
+                await self._around.store.check_token(self._route.user, self._route.token)
+                return
+            except StoreUnavailable:
+                if trio.current_time() > until:
+                    raise
+            await trio.sleep(0.1)
 
     def _on_appended(self, failure: Exception | None) -> None:
         self._in_flight -= 1

@@ -146,7 +146,11 @@ class Session:
 
     async def wait_turn(self) -> bool:
         """Hold the client to its pace before a message; False when it floods, and is closed."""
-        if self._pace is None or await self._pace.wait_turn():
+        if self._pace is None:
+            return True
+        has_turn = await self._pace.wait_turn()
+        self.heard_at = trio.current_time()  # what it says meanwhile is not read
+        if has_turn:
             return True
         self._metrics.flood_closes += 1
         self.close(1008, "flood")
@@ -188,8 +192,8 @@ class Session:
                 self._connection.shutdown(socket.SHUT_WR)
                 while not self._heard_eof:
                     self._heard_eof = not await self._read()
-            except OSError:
-                return  # the client has already gone
+            except (OSError, trio.ClosedResourceError):
+                return  # the client has already gone, or the door has cut it
 
     def outcome(self) -> tuple[int, str]:
         """Close code and reason, as the log tells them."""
