@@ -7,8 +7,9 @@ BIN = $(VENV)/bin
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
 
-test: $(VENV)/test  ## the whole suite
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/test  ## the whole suite; what compares times runs alone
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not alone" $(ARGS)
+	$(BIN)/python -m pytest -m alone $(ARGS)
 
 lint: $(VENV)/lint  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 
 from . import __version__, config, log
+from .bench import arguments as bench
 from .daemon import TaskCrashed, serve
 from .errors import ConfigError, StartupError
 
@@ -20,6 +21,8 @@ EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 def main() -> None:
     """Run the command line and exit with its status."""
     arguments = _parser().parse_args()
+    if arguments.command == "bench":
+        sys.exit(bench.run_command(arguments))
     try:
         settings = config.load(arguments.config, os.environ)
     except ConfigError as exc:
@@ -66,4 +69,6 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser("serve", parents=[shared], help="run the daemon (the default)")
     commands.add_parser("check", parents=[shared], help="validate the configuration")
+    load = commands.add_parser("bench", help="the load generator: measure a server")
+    bench.add_arguments(load)
     return parser

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 import trio
 from redis import Redis
 from trio_websocket import WebSocketConnection, open_websocket_url
@@ -222,6 +223,14 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """One daemon with default settings."""
     return start_daemon()
+
+
+@pytest.fixture(autouse=True)
+def default_logs() -> Iterator[None]:
+    """Forget what a test made of the logs: its stream may be closed by the next one."""
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ FLOORS = {
     "fastimd.http": 5,
     "fastimd.sockets": 5,
     "fastimd.door": 5,
+    "fastimd.bench": 6,
     "fastimd.daemon": 6,
     "fastimd.cli": 7,
     "fastimd.__main__": 7,
@@ -43,7 +44,7 @@ ROOMS_ON_ONE_FLOOR = {
 }
 """Arrows along a floor that are refused: the door opens to the two rooms behind it, never back."""
 
-PACKAGES = {"fastimd.redis", "fastimd.http", "fastimd.sockets"}
+PACKAGES = {"fastimd.bench", "fastimd.redis", "fastimd.http", "fastimd.sockets"}
 
 
 def module_name(path: Path) -> str:

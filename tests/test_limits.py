@@ -281,6 +281,7 @@ def test_a_flood_is_closed(start_daemon: StartDaemon, redis: Redis, path: str, r
     assert metrics(daemon)["fastimd_flood_closes_total"] == 1
 
 
+@pytest.mark.alone
 def test_who_keeps_to_the_rate_is_never_slowed(start_daemon: StartDaemon, redis: Redis) -> None:
     """Messages in time, and pings however many, pass as if there were no rate."""
     daemon = start_daemon(socket__max_messages_per_second="20", socket__message_burst="5")

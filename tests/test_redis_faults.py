@@ -185,15 +185,15 @@ def test_a_redis_that_loads_for_seconds_is_waited_for(
 ) -> None:
     """It answers LOADING for a while after a restart: a big dataset."""
     with mortal_redis.client.pipeline(transaction=False) as pipeline:
-        for number in range(4000):
-            pipeline.rpush(f"gml:filler-{number % 10}", f"{number:04}" * 500)
+        for number in range(15_000):  # after each thousand it answers while it loads
+            pipeline.rpush(f"gml:filler-{number % 10}", f"{number:05}" * 10)
         pipeline.execute()
     daemons = start_daemons(mortal_redis.url)
     with Talk(daemons) as talk:
         talk.go_on(50)
         mortal_redis.kill()
         begun = time.monotonic()
-        mortal_redis.start("--key-load-delay", "600", wait=False)
+        mortal_redis.start("--key-load-delay", "150", wait=False)
         refusals = set()
         while (refusal := mortal_redis.refusal()) is not None:
             refusals.add(refusal.split(":")[0])

@@ -349,6 +349,7 @@ ROUND_SECONDS = 0.7
 HEALTHY = 5
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_members_notice_nothing_of_a_thousand_stuck_readers(start_daemon: StartDaemon) -> None:
     """Their p99 from sending to hearing is that of a group with a thousand members who read.

@@ -1,0 +1,171 @@
+"""The command line of the load generator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redis import Redis, exceptions
+
+from .dialect import MIN_TEXT_BYTES
+from .links import Address, Unusable
+from .run import Failed, run
+from .spec import Spec
+
+EXIT_UNSOUND = 1
+EXIT_USAGE = 2
+EXIT_FAILED = 3
+EXIT_INTERRUPTED = 130
+
+_CLEAR_LINE = "\r\033[K"
+
+Number = TypeVar("Number", int, float)
+
+
+@dataclass(frozen=True)
+class _Mode:
+    """A mode and the numbers that it takes, with their defaults."""
+
+    help: str
+    numbers: dict[str, int | float]
+
+
+_MODES = {
+    "burst": _Mode(
+        "one group, one talker, so many messages in flight",
+        {"members": 100, "in_flight": 16, "at_once": 8, "rate": 0.0, "warm_up": 2.0},
+    ),
+    "talk": _Mode(
+        "groups in which everybody talks",
+        {"groups": 100, "members": 5, "in_flight": 1, "rate": 0.0, "warm_up": 2.0},
+    ),
+    "idle": _Mode(
+        "sockets that say nothing: what they cost, and how fast they connect",
+        {"groups": 100, "members": 10, "opening": 128},
+    ),
+    "storm": _Mode("sockets that drop and reconnect, all at once", {"groups": 100, "members": 10}),
+    "list": _Mode(
+        "group-list sockets, over groups of which some are active",
+        {
+            "members": 100,
+            "groups": 200,
+            "groups_each": 20,
+            "active": 10,
+            "rate": 1.0,
+            "warm_up": 2.0,
+        },
+    ),
+}
+
+_HELP = {
+    "members": "sockets of a group; of all groups together for lists",
+    "groups": "groups",
+    "in_flight": "messages that a talker may have on their way",
+    "at_once": "messages that it writes together",
+    "rate": "messages a second of all talkers, or of each active group; 0 = as in_flight allows",
+    "warm_up": "seconds of talk before what is measured",
+    "opening": "handshakes that a process has under way",
+    "groups_each": "groups that each list socket is in",
+    "active": "groups in which is talked",
+}
+_MAY_BE_ZERO = ("rate", "warm_up", "active")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what ``fastimd bench`` takes."""
+    modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
+    for name, mode in _MODES.items():
+        sub = modes.add_parser(
+            name, help=mode.help, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        )
+        sub.add_argument(
+            "address", nargs="+", type=_address, help="ws://HOST:PORT; several are used in turn"
+        )
+        for number, default in mode.numbers.items():
+            _add_number(sub, number, default)
+        if name not in ("idle", "storm"):
+            _add(sub, "size", at_least(int, MIN_TEXT_BYTES), 64, "bytes of a text")
+            _add(sub, "messages", at_least(int, 0), 0, "how many are measured; 0 = by time")
+        if name != "storm":
+            _add(sub, "seconds", at_least(float, 0.1), 10.0, "how long is measured")
+        _add(sub, "processes", at_least(int, 1), 1, "processes of the load generator")
+        sub.add_argument(
+            "--pid", type=int, action="append", default=[], help="a server's, for what it uses"
+        )
+        if name == "list":
+            sub.add_argument("--redis", metavar="URL", help="the servers', to count its commands")
+        sub.add_argument("--json", action="store_true", help="print one line of JSON")
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Do what the arguments say, print the result, and return the exit status."""
+    fields = {name: value for name, value in vars(arguments).items() if name in _FIELDS}
+    spec = Spec(addresses=tuple(arguments.address), **fields)
+    url = getattr(arguments, "redis", None)
+    try:
+        redis = None if url is None else Redis.from_url(url)
+        try:
+            result = run(spec, pids=arguments.pid, redis=redis, progress=_progress())
+        finally:
+            if sys.stderr.isatty():
+                print(_CLEAR_LINE, end="", file=sys.stderr, flush=True)
+    except (Unusable, ValueError, exceptions.RedisError) as exc:
+        print(f"fastimd bench: {exc}", file=sys.stderr)
+        return EXIT_USAGE
+    except Failed as exc:
+        print(f"fastimd bench: no result: {exc}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    print(result.as_json() if arguments.json else result.as_table())
+    return 0 if result.is_sound else EXIT_UNSOUND
+
+
+_FIELDS = {field for field in Spec.__dataclass_fields__ if field not in ("addresses", "dialect")}
+
+
+def _add_number(parser: argparse.ArgumentParser, name: str, default: float) -> None:
+    kind: Any = type(default)
+    least = 0 if name in _MAY_BE_ZERO else 1
+    _add(parser, name, at_least(kind, least), default, _HELP[name])
+
+
+def _add(
+    parser: argparse.ArgumentParser,
+    name: str,
+    kind: Callable[[str], float],
+    default: float,
+    meaning: str,
+) -> None:
+    option = "--" + name.replace("_", "-")
+    parser.add_argument(option, type=kind, default=default, metavar="N", help=meaning)
+
+
+def at_least(kind: type[Number], least: float) -> Callable[[str], Number]:
+    """Reads a number."""
+
+    def read(text: str) -> Number:
+        value = kind(text)
+        if not least <= value < float("inf"):
+            raise argparse.ArgumentTypeError(f"must be {least:g} or more, not {text}")
+        return value
+
+    read.__name__ = kind.__name__
+    return read
+
+
+def _address(text: str) -> Address:
+    try:
+        return Address.read(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+def _progress() -> Callable[[str], None]:
+    """Shows one line that changes on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda _line: None
+    return lambda line: print(f"{_CLEAR_LINE}{line}", end="", file=sys.stderr, flush=True)

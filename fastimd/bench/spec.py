@@ -1,0 +1,79 @@
+"""What a run is to be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from .dialect import FASTIMD, Dialect
+from .links import Address
+
+MODES = ("burst", "talk", "idle", "storm", "list")
+
+
+@dataclass(frozen=True)
+class Place:
+    """One socket: its number in the run, its group and its user."""
+
+    number: int
+    group: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One run.
+
+    Args:
+        groups: groups, each of ``members`` sockets; in ``list`` those that the list sockets are in.
+        members: sockets of a group; in ``list`` the list sockets.
+        in_flight: messages that a talker may have on their way.
+        at_once: how many of them it writes together; ``burst`` only.
+        rate: messages a second of all talkers together, whatever comes back; 0 = as many as
+            ``in_flight`` lets through. In ``list`` of each active group.
+        messages: how many are measured; 0 = as many as come in ``seconds``.
+        groups_each: groups that each list socket is in.
+        active: groups in which is talked while lists are read.
+        opening: handshakes that a process has under way.
+    """
+
+    mode: str
+    addresses: tuple[Address, ...]
+    dialect: Dialect = FASTIMD
+    processes: int = 1
+    groups: int = 1
+    members: int = 100
+    in_flight: int = 16
+    at_once: int = 8
+    rate: float = 0.0
+    size: int = 64
+    messages: int = 0
+    seconds: float = 10.0
+    warm_up: float = 2.0
+    groups_each: int = 20
+    active: int = 0
+    opening: int = 128
+    run: str = "0"
+
+    @property
+    def sockets(self) -> int:
+        """How many there are."""
+        return self.members if self.mode == "list" else self.groups * self.members
+
+    def places(self, process: int) -> Iterator[Place]:
+        """The sockets of one process; a group of talkers is in one process."""
+        for number in range(self.sockets):
+            group = number // self.members  # of a list socket it means nothing
+            unit = group if self.mode == "talk" else number
+            if unit % self.processes == process:
+                yield Place(number, self.group(group), f"b{number}")
+
+    def group(self, number: int) -> str:
+        """A group's id."""
+        return f"bench-{self.run}-{number}"
+
+    def groups_of(self, number: int) -> Iterator[int]:
+        """The groups of a list socket, by number; ``list`` only."""
+        first = number * self.groups_each
+        for group in range(first, first + self.groups_each):
+            yield group % self.groups

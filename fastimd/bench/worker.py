@@ -1,0 +1,119 @@
+"""What the processes of a run have in common, and those whose sockets only sit there."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .board import Board, Counter, Phase
+from .dialect import Texts
+from .histogram import Histogram
+from .links import Crowd, Link, Openings, Plan, QuietSocket, allow_files
+from .spec import Spec
+from .transcript import Disorder
+
+TURN_SECONDS = 0.02
+"""How soon a process sees that the phase has changed."""
+
+
+@dataclass
+class Tally:
+    """What a process has to say in the end.
+
+    Args:
+        latencies: from sending to hearing, ns.
+        lasts: how many messages each list's group had said, and how many sockets show which.
+    """
+
+    openings: Openings = field(default_factory=Openings)
+    latencies: Histogram = field(default_factory=Histogram)
+    cpu_seconds: float = 0.0
+    disorder: str = ""
+    said: dict[int, int] = field(default_factory=dict)
+    shown: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+class Worker:
+    """One process's part of a run.
+
+    Raises:
+        Unusable: the run cannot be.
+    """
+
+    def __init__(self, spec: Spec, process: int, board: Board, mark: bytes) -> None:
+        self.spec = spec
+        self.process = process
+        self.board = board
+        self.tally = Tally()
+        self.crowd = Crowd(spec.addresses)
+        self.texts = Texts(spec.dialect, spec.size, mark)
+        self.places = list(spec.places(process))
+        allow_files(len(self.places) + spec.active + spec.opening)
+
+    def work(self) -> Tally:
+        """Do it.
+
+        Raises:
+            OSError: a socket was lost, or closed by the server.
+        """
+        try:
+            self.run()
+        except Disorder as exc:
+            self.tally.disorder = str(exc)
+        finally:
+            self.crowd.close()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        self.tally.cpu_seconds = used.ru_utime + used.ru_stime
+        return self.tally
+
+    def run(self) -> None:
+        """Open the sockets and do what the mode asks, phase by phase."""
+        raise NotImplementedError
+
+    def open(self, plans: Iterable[Plan], at_once: int = 0) -> None:
+        """Open sockets.
+
+        Raises:
+            ConnectionError: one was refused, and the mode is not there to count that.
+        """
+        self.tally.openings = self.crowd.open(plans, at_once or self.spec.opening)
+        if self.tally.openings.refused and self.spec.mode != "storm":
+            raise ConnectionError(self.tally.openings.reason)
+
+    def count_open(self, _link: Link) -> None:
+        """Tell the others that one more is open."""
+        self.board.add(self.process, Counter.OPEN)
+
+    def wait_for(self, phase: Phase) -> None:
+        """Let the sockets live until a phase begins."""
+        while self.board.phase < phase:
+            self.crowd.turn(TURN_SECONDS)
+
+
+class Sitters(Worker):
+    """Sockets that say nothing: ``idle`` and ``storm``."""
+
+    def run(self) -> None:
+        """Open them, and in a storm drop them all and open them again, all at once."""
+        self.open(self._plans())
+        self.wait_for(Phase.MEASURED)
+        if self.spec.mode == "storm":
+            self.crowd.close()
+            self.open(self._plans(), at_once=len(self.places))
+            self.board.set(self.process, Counter.BACK, 1)
+        self.wait_for(Phase.OVER)
+
+    def _plans(self) -> Iterable[Plan]:
+        for place in self.places:
+            yield self.quiet_plan(place.group, place.user)
+
+    def quiet_plan(self, group: str, user: str) -> Plan:
+        """A socket that only answers pings."""
+        quiet = QuietSocket()
+
+        def enter(link: Link) -> None:
+            quiet.enter(link)
+            self.count_open(link)
+
+        return Plan(self.spec.dialect, group, user, enter, quiet.take)
