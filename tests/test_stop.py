@@ -218,6 +218,7 @@ def ended(daemon: Daemon) -> Iterator[Daemon]:
 # Stops
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("seconds", [1, 3])
 @pytest.mark.parametrize("fate", FATES)
 def test_a_stop_under_load_is_in_time(tmp_path: Path, fate: str, seconds: int) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from .dialect import CLOSE, PING, PONG, TEXT, Dialect, client_frame, find_frame
 from .histogram import Histogram
 
-RECEIVE_BYTES = 262_144
+RECEIVE_BYTES = 65_536
 SPARE_FILES = 64
 
 _KEY = b64encode(b"fastimd bench 16")

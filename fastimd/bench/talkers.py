@@ -12,8 +12,8 @@ from .spec import Place, Spec
 from .transcript import Transcript
 from .worker import TURN_SECONDS, Worker
 
-SAMPLED = 128
-"""Members a process whose latencies are noted: all of a small group, some of a large one."""
+SAMPLED = 16
+"""Members of a process whose latencies are noted: noting costs more than hearing."""
 POLL_SECONDS = 0.001
 """How soon a talker sees what members in other processes have heard."""
 
