@@ -8,7 +8,7 @@ run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
 
 test: $(VENV)/test  ## the whole suite; what compares times runs alone
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not alone" $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not alone" $(ARGS)
 	$(BIN)/python -m pytest -m alone $(ARGS)
 
 lint: $(VENV)/lint  ## ruff and mypy

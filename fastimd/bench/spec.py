@@ -60,6 +60,12 @@ class Spec:
         """How many there are."""
         return self.members if self.mode == "list" else self.groups * self.members
 
+    @property
+    def sockets_a_process(self) -> int:
+        """How many a process has at most."""
+        units, each = (self.groups, self.members) if self.mode == "talk" else (self.sockets, 1)
+        return -(-units // self.processes) * each
+
     def places(self, process: int) -> Iterator[Place]:
         """The sockets of one process; a group of talkers is in one process."""
         for number in range(self.sockets):

@@ -42,6 +42,7 @@ class Worker:
     """
 
     def __init__(self, spec: Spec, process: int, board: Board, mark: bytes) -> None:
+        allow_files(spec.sockets_a_process + spec.active + spec.opening)
         self.spec = spec
         self.process = process
         self.board = board
@@ -49,7 +50,6 @@ class Worker:
         self.crowd = Crowd(spec.addresses)
         self.texts = Texts(spec.dialect, spec.size, mark)
         self.places = list(spec.places(process))
-        allow_files(len(self.places) + spec.active + spec.opening)
 
     def work(self) -> Tally:
         """Do it.

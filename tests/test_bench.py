@@ -1,0 +1,395 @@
+"""The load generator: what it reports is true, and it reports nothing that did not arrive."""
+
+from __future__ import annotations
+
+import json
+import random
+import statistics
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from clients import metrics
+from conftest import Daemon
+from hypothesis import given
+from hypothesis import strategies as st
+from redis import Redis
+from websockets.sync.server import Server, ServerConnection, serve
+
+from fastimd.bench.dialect import FASTIMD, PING, TEXT, Dialect, Texts, client_frame, find_frame
+from fastimd.bench.histogram import Histogram
+from fastimd.bench.transcript import Disorder, Transcript
+from fastimd.codec import text_frame
+
+# One run against a real daemon
+
+
+def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "fastimd", "bench", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def result_of(*arguments: object) -> dict[str, Any]:
+    done = bench(*arguments, "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    assert (result["lost"], result["disorder"], result["refused"]) == (0, "", 0)
+    return result
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_burst(daemon: Daemon, redis: Redis, processes: int) -> None:
+    """Everything that was said is stored, and was heard by every member."""
+    result = result_of(
+        *("burst", f"ws://{daemon.address}", "--pid", daemon.process.pid),
+        *("--members", 20, "--seconds", 1, "--warm-up", 0.2, "--processes", processes),
+    )
+    (group,) = redis.keys("gml:bench-*")
+    numbers = metrics(daemon)
+    assert numbers["fastimd_deliveries_total"] == redis.llen(group) * 20
+    assert 0 < result["messages"] <= redis.llen(group)
+    assert result["messages_per_second"] == result["messages"] / result["seconds"]
+    assert abs(result["deliveries"] - result["messages"] * 20) <= 16 * 20
+    latency = result["latency"]
+    assert 0 < latency["p50"] <= latency["p99"] <= latency["p999"]
+    used = result["server"]
+    assert 0 < used["cpu_seconds"] <= result["seconds"] + 0.1
+    assert used["cpu_us_per_message"] == used["cpu_seconds"] / result["messages"] * 1e6
+    assert used["resident_bytes"] > 2**20
+
+
+def test_a_count_bounds_a_run(daemon: Daemon) -> None:
+    """Whichever comes first, of count and time."""
+    result = result_of(
+        *("burst", f"ws://{daemon.address}", "--members", 2, "--messages", 200),
+        *("--seconds", 50, "--warm-up", 0),
+    )
+    assert result["messages"] >= 200
+    assert result["seconds"] < 40
+
+
+def test_talk(daemon: Daemon, redis: Redis) -> None:
+    """Everybody talks, on two daemons' addresses as on one."""
+    where = f"ws://{daemon.address}"
+    result = result_of(
+        *("talk", where, where, "--groups", 3, "--members", 4, "--seconds", 1, "--warm-up", 0.2)
+    )
+    lists = redis.keys("gml:bench-*")
+    assert len(lists) == 3
+    for stored in lists:
+        users = {json.loads(entry)["userId"] for entry in redis.lrange(stored, 0, -1)}
+        assert len(users) == 4
+    assert result["messages"] > 12
+
+
+def test_talk_at_a_rate(daemon: Daemon) -> None:
+    """So many messages a second, and no more."""
+    result = result_of(
+        *("talk", f"ws://{daemon.address}", "--groups", 2, "--rate", 100, "--seconds", 2)
+    )
+    assert 0.8 * 200 < result["messages"] <= 1.2 * 200
+
+
+def test_idle(daemon: Daemon) -> None:
+    """What sockets cost that only sit there."""
+    pid = ("--pid", daemon.process.pid)
+    result = result_of(
+        *("idle", f"ws://{daemon.address}", *pid, "--groups", 10, "--members", 20, "--seconds", 1)
+    )
+    assert result["sockets"] == 200
+    assert result["connects_per_second"] > 0
+    assert 0 < result["server"]["bytes_per_socket"] < 2**20
+    assert result["server"]["cpu_us_per_socket"] > 0
+
+
+def test_storm(daemon: Daemon) -> None:
+    """All sockets drop, and come back at once."""
+    result = result_of("storm", f"ws://{daemon.address}", "--groups", 10, "--members", 20)
+    assert metrics(daemon)["fastimd_sockets_opened_total"] == 400
+    assert result["connects_per_second"] == 200 / result["seconds"]
+
+
+def test_list(daemon: Daemon, redis_url: str) -> None:
+    """Lists show what was said last in each of their groups."""
+    result = result_of(
+        *("list", f"ws://{daemon.address}", "--members", 10, "--groups", 20, "--groups-each", 4),
+        *("--active", 8, "--rate", 5, "--seconds", 3, "--redis", redis_url),
+    )
+    assert result["deliveries"] > 0
+    assert result["redis_commands_per_second"] > 0
+    assert 0 < result["latency"]["p50"] < 5000
+
+
+def test_a_table_for_people(daemon: Daemon) -> None:
+    """Without --json."""
+    done = bench("burst", f"ws://{daemon.address}", "--members", 2, "--seconds", 0.5)
+    assert done.returncode == 0
+    rows = dict(line.split("  ", 1) for line in done.stdout.splitlines())
+    assert rows["lost"].strip() == "0"
+    assert rows["disorder"].strip() == "none"
+    assert "/s)" in rows["deliveries"]
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mistake"),
+    [
+        (("burst", "http://127.0.0.1:1"), "not an address like ws://HOST:PORT"),
+        (("burst", "ws://127.0.0.1:1", "--members", "0"), "must be 1 or more, not 0"),
+        (("burst", "ws://127.0.0.1:1", "--size", "10"), "must be 40 or more, not 10"),
+        (("burst", "ws://127.0.0.1:1", "--seconds", "inf"), "must be 0.1 or more, not inf"),
+        (("talk", "ws://nobody.invalid"), "nobody.invalid: "),
+        (("talk", "ws://127.0.0.1:1", "--pid", "999999999"), "there is no process 999999999"),
+        (("idle", "ws://127.0.0.1:1", "--groups", "10000000"), "open files; the limit is"),
+        ((), "the following arguments are required: MODE"),
+    ],
+)
+def test_mistakes_are_told(arguments: tuple[str, ...], mistake: str) -> None:
+    """Status 2, and one line that says what is wrong."""
+    done = bench(*arguments)
+    assert done.returncode == 2
+    assert mistake in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not done.stdout
+
+
+def test_a_server_that_is_not_there() -> None:
+    """No result: status 3."""
+    done = bench("talk", "ws://127.0.0.1:1")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "Connection refused" in done.stderr
+
+
+class Group:
+    """A chat of one group that is not to be relied on.
+
+    Args:
+        fault: gets each message's number and a member's; returns what the member is sent.
+    """
+
+    def __init__(self, fault: Callable[[list[str], int], list[str]]) -> None:
+        self._fault = fault
+        self._said: list[str] = []
+        self._members: list[ServerConnection] = []
+        self._lock = threading.Lock()
+
+    def serve(self, member: ServerConnection) -> None:
+        """One member."""
+        with self._lock:
+            member.send("greeting")
+            self._members.append(member)
+        for text in member:
+            with self._lock:
+                self._said.append(str(text))
+                for number, each in enumerate(self._members):
+                    for message in self._fault(self._said, number):
+                        each.send(f'{{"info":"{message}","ts":{len(self._said)}}}')
+
+
+@contextmanager
+def served(group: Group) -> Iterator[str]:
+    server: Server
+    with serve(group.serve, "127.0.0.1", 0, compression=None) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def honest(said: list[str], _member: int) -> list[str]:
+    return said[-1:]
+
+
+def loses_the_last(said: list[str], member: int) -> list[str]:
+    return said[-1:] if len(said) < 300 or member != 3 else []
+
+
+def loses_one(said: list[str], member: int) -> list[str]:
+    return said[-1:] if len(said) != 30 or member != 3 else []
+
+
+def loses_one_for_all(said: list[str], _member: int) -> list[str]:
+    return said[-1:] if len(said) != 30 else []
+
+
+def doubles_one(said: list[str], _member: int) -> list[str]:
+    return said[-1:] * (2 if len(said) == 30 else 1)
+
+
+def swaps_two(said: list[str], _member: int) -> list[str]:
+    return {30: [], 31: said[:-3:-1]}.get(len(said), said[-1:])
+
+
+def changes_one(said: list[str], member: int) -> list[str]:
+    return [said[-1].replace(".", ",")] if (len(said), member) == (30, 3) else said[-1:]
+
+
+def makes_one_up(said: list[str], _member: int) -> list[str]:
+    return ["hello"] if len(said) == 30 else said[-1:]
+
+
+FAULTS = (
+    loses_the_last,
+    loses_one,
+    loses_one_for_all,
+    doubles_one,
+    swaps_two,
+    changes_one,
+    makes_one_up,
+)
+
+
+@pytest.mark.parametrize("fault", [honest, *FAULTS], ids=lambda fault: fault.__name__)
+def test_no_speed_of_what_did_not_arrive(fault: Callable[[list[str], int], list[str]]) -> None:
+    """A server that is not to be relied on has no speed, and the status is not 0."""
+    with served(Group(fault)) as address:
+        done = bench(
+            *("burst", address, "--members", 5, "--in-flight", 8, "--at-once", 8, "--json"),
+            *("--warm-up", 0, "--seconds", 0.5),
+        )
+    if fault is honest:
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["deliveries_per_second"] > 0
+        return
+    assert done.returncode in (1, 3)
+    if done.returncode == 1:
+        result = json.loads(done.stdout)
+        assert result["lost"] or result["disorder"]
+        assert result["deliveries_per_second"] is None
+        assert result["messages_per_second"] is None
+        assert result["latency"] is None
+    else:
+        assert done.stderr.startswith("fastimd bench: no result: ")
+        assert not done.stdout
+
+
+# The transcript
+
+TEXTS = Texts(FASTIMD, 64)
+
+
+def message(sender: int, number: int, ts: int, texts: Texts = TEXTS) -> bytes:
+    frame = texts.frame(sender, number, 1000 + number)
+    found = find_frame(bytes((frame[0], frame[1] & 0x7F)) + frame[6:], 0)
+    assert found is not None
+    return text_frame(b'{"info":"%b","ts":%d}' % (frame[6:], ts))
+
+
+STREAM = [message(n % 3, n // 3, 100 + n) for n in range(30)]
+
+
+def no_pong(_payload: bytes) -> None:
+    raise AssertionError("nobody pinged")
+
+
+@given(st.data())
+def test_members_that_hear_the_same_in_other_pieces(data: st.DataObject) -> None:
+    """However what they hear is cut, and whatever pings come between, each hears all."""
+    transcript = Transcript(TEXTS, has_ts=True)
+    listeners = [transcript.listen() for _ in range(3)]
+    pongs: list[bytes] = []
+    streams = []
+    for _ in listeners:
+        frames = list(STREAM)
+        for at in sorted(data.draw(st.lists(st.integers(0, 30), max_size=3)), reverse=True):
+            frames.insert(at, bytes((0x80 | PING, 2)) + b"hi")
+        whole = b"".join(frames)
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+        streams.append([whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)])
+    pings = sum(whole.count(b"\x89\x02hi") for whole in (b"".join(each) for each in streams))
+    heard = [0, 0, 0]
+    while any(streams):
+        who = data.draw(st.sampled_from([n for n in range(3) if streams[n]]))
+        listener = listeners[who]
+        before = transcript.take(listener, streams[who].pop(0), pongs.append)
+        assert before == heard[who]
+        heard[who] = listener.heard
+    assert heard == [30, 30, 30]
+    assert transcript.messages == transcript.delivered == 30
+    assert pongs == [b"hi"] * pings
+
+
+@pytest.mark.parametrize(
+    ("frames", "fault"),
+    [
+        ([message(0, 0, 1), message(0, 2, 2)], "lost: number 2 of sender 0 came for 1"),
+        ([message(0, 1, 1)], "lost: number 1 of sender 0 came for 0"),
+        ([message(0, 0, 1), message(0, 0, 2)], "doubled: number 0 of sender 0 came for 1"),
+        ([message(0, 0, 2), message(0, 1, 2)], "ts b'2' after 2"),
+        ([message(0, 0, 2), message(1, 0, 1)], "ts b'1' after 2"),
+        ([message(0, 0, 1, Texts(FASTIMD, 64))], "a message that nobody sent in this run"),
+        ([text_frame(b"hello")], "a message that nobody sent in this run"),
+        ([b"\x01\x02hi"], "a frame begins with 0102"),
+        ([client_frame(TEXT, b"hi")], "a frame begins with 8182"),
+    ],
+)
+def test_disorder(frames: list[bytes], fault: str) -> None:
+    """What was not said, or not so."""
+    transcript = Transcript(TEXTS, has_ts=True)
+    with pytest.raises(Disorder, match=fault.replace("'", ".")):
+        transcript.take(transcript.listen(), b"".join(frames), no_pong)
+
+
+def test_members_that_hear_otherwise() -> None:
+    """One bit is enough, wherever it is."""
+    for at in random.sample(range(len(STREAM[0])), 20):
+        transcript = Transcript(TEXTS, has_ts=True)
+        transcript.take(transcript.listen(), STREAM[0], no_pong)
+        other = bytearray(STREAM[0] + STREAM[1])
+        other[at] ^= 1
+        listener = transcript.listen()
+        with suppress(Disorder):
+            transcript.take(listener, bytes(other), no_pong)
+        assert listener.heard == 0  # what is left may be a frame that is not finished
+
+
+def test_what_all_have_heard_is_forgotten() -> None:
+    """A long run takes no more memory than a short one."""
+    transcript = Transcript(TEXTS, has_ts=True)
+    first, second = transcript.listen(), transcript.listen()
+    for number in range(20_000):
+        frame = message(0, number, number + 1)
+        for listener in (first, second):
+            assert transcript.take(listener, frame, no_pong) == number
+            assert transcript.moment(number) == 1000 + number
+            assert transcript.sender(number) == 0
+    assert transcript.delivered == 20_000
+    assert len(transcript._frames) < 10_000 * len(STREAM[0])
+
+
+def test_a_dialect_wraps_what_is_said() -> None:
+    """And texts are found in whatever is around them."""
+    texts = Texts(Dialect(before=b'42["say","', after=b'"]'), 1000)
+    frame = texts.frame(7, 8, 9)
+    assert frame[:2] == bytes((0x81, 0xFE))
+    assert len(frame) == 8 + 1000 + 12
+    assert texts.read(frame) == (7, 8, 9)
+    assert list(texts.read_all(frame + frame)) == [(7, 8, 9)] * 2
+    with pytest.raises(ValueError, match="at least 40 bytes, not 39"):
+        Texts(FASTIMD, 39)
+
+
+@given(st.lists(st.integers(0, 10**11), min_size=1, max_size=200))
+def test_quantiles(durations: list[int]) -> None:
+    """To within two in a hundred, over eleven powers of ten."""
+    half = len(durations) // 2
+    histograms = [Histogram(), Histogram()]
+    for duration in durations[:half]:
+        histograms[0].add(duration)
+    for duration in durations[half:]:
+        histograms[1].add(duration)
+    merged = Histogram().merge(histograms)
+    ordered = sorted(durations)
+    assert merged.quantile(1) * 1e6 == pytest.approx(ordered[-1], rel=0.02)
+    assert merged.quantile(0) * 1e6 == pytest.approx(ordered[0], rel=0.02)
+    middle = statistics.median_low(ordered)
+    assert merged.quantile(0.5) * 1e6 == pytest.approx(middle, rel=0.02)
