@@ -1,0 +1,526 @@
+"""The servers that are compared: each in a process of its own on loopback, all with one Redis.
+
+with TemporaryDirectory() as folder, BenchRedis(Path(folder)) as redis:
+    for kind in KINDS:
+        if missing := kind.missing():
+            print(f"{kind.name}: {missing}")
+            continue
+        with kind(Path(folder), redis) as server:
+            run(Spec(..., addresses=(server.address,), dialect=server.dialect), server.pids)
+        redis.flush()
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from redis import Redis
+from redis.exceptions import BusyLoadingError, ConnectionError
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+import fastimd
+from fastimd.bench.dialect import FASTIMD, Dialect
+from fastimd.bench.links import Address
+from fastimd.errors import StartupError
+from fastimd.redis.embedded import find_server
+
+PEERS = Path(__file__).with_name("peers")
+START_SECONDS = 20.0
+STOP_SECONDS = 10.0
+NPM_SECONDS = 300.0
+LOG_LINES = 15
+NODE_MAJOR = 20
+SAYINGS = 10
+
+_LIBC = ctypes.CDLL(None)
+_PR_SET_PDEATHSIG = 1
+
+
+class NotStarted(Exception):
+    """A server does not serve; the message says what is missing, with its last words."""
+
+
+# Processes
+
+
+class Program:
+    """A process that lives as long as the ``with`` block, with a log of all it prints.
+
+    Args:
+        folder: where it gets a folder of its own.
+
+    Raises:
+        NotStarted: by entering the block.
+    """
+
+    name: ClassVar[str]
+    """What a table calls it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-", dir=folder))
+        self.port = _free_port()
+        self.version = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Of the process that was started."""
+        assert self._process is not None
+        return self._process.pid
+
+    def __enter__(self) -> Self:
+        with (self.folder / "log").open("wb") as log:
+            try:
+                self._process = subprocess.Popen(
+                    self.command(),
+                    cwd=self.folder,
+                    env=_clean_environment() | dict(self.environment()),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    preexec_fn=_settle_in,
+                    start_new_session=True,
+                )
+            except OSError as exc:
+                raise NotStarted(f"{self.name}: {exc}") from exc
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it, and whatever it started."""
+        process = self._process
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def command(self) -> list[str]:
+        """What to run."""
+        raise NotImplementedError
+
+    def environment(self) -> Mapping[str, str]:
+        """Variables for it."""
+        return {}
+
+    def wait_ready(self) -> None:
+        """Wait until it serves, and find its ``version`` out."""
+        raise NotImplementedError
+
+    def log_lines(self) -> list[str]:
+        """The whole lines that it has printed."""
+        said = (self.folder / "log").read_text(errors="replace")
+        return said.rpartition("\n")[0].splitlines()
+
+    def wait_for(self, what: str, look: Callable[[], Any]) -> Any:
+        """Look again and again, until there is something, and return it.
+
+        Raises:
+            NotStarted: the process has ended, or time is up.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := look()):
+            status = self._process.poll()
+            if status is not None:
+                raise self._not_started(f"it ended with status {status}")
+            if time.monotonic() > deadline:
+                raise self._not_started(f"no {what} within {START_SECONDS:g} s")
+            time.sleep(0.02)
+        return found
+
+    def _not_started(self, reason: str) -> NotStarted:
+        lines = "\n".join(self.log_lines()[-LOG_LINES:]) or "(nothing)"
+        return NotStarted(f"{self.name}: {reason}; its log ends with\n{lines}")
+
+
+class BenchRedis(Program):
+    """The Redis of a run, which keeps nothing on disk."""
+
+    name = "Redis"
+
+    @staticmethod
+    def missing() -> str:
+        """Why there can be none; empty if there can."""
+        try:
+            find_server()
+        except StartupError as exc:
+            return str(exc)
+        return ""
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def command(self) -> list[str]:
+        return [
+            str(find_server()),
+            *("--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)),
+            *("--save", "", "--appendonly", "no"),
+        ]
+
+    def wait_ready(self) -> None:
+        with self.client() as client:
+            info = self.wait_for("answer", lambda: _info(client))
+        self.version = f"Redis {info['redis_version']}"
+
+    def client(self) -> Redis:
+        """A new connection to it."""
+        return Redis(port=self.port)
+
+    def flush(self) -> None:
+        """Forget everything, so that the next server finds none of the last one's data."""
+        with self.client() as client:
+            client.flushall()
+
+
+class Server(Program):
+    """A server that is measured.
+
+    Args:
+        folder: where it gets a folder of its own.
+        redis: which runs already.
+    """
+
+    dialect: ClassVar[Dialect]
+
+    def __init__(self, folder: Path, redis: BenchRedis) -> None:
+        super().__init__(folder)
+        self.redis = redis
+        self.address = Address.read(f"ws://127.0.0.1:{self.port}")
+
+    @classmethod
+    def missing(cls) -> str:
+        """Why it cannot be measured here, and what to do about it; empty if it can."""
+        return ""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes that serve clients."""
+        return (self.pid,)
+
+    def wait_ready(self) -> None:
+        self.wait_for("WebSocket on which a member hears itself", self._answers)
+        self.version = self.find_version()
+
+    def find_version(self) -> str:
+        """Its version, and those of what it stands on, as the program says them."""
+        said = (line.partition("version: ") for line in self.log_lines())
+        return next((version for start, mark, version in said if mark and not start), "")
+
+    def _answers(self) -> bool:
+        """Whether a member hears what it says: the server is up, and so is its way to Redis."""
+        dialect, text = self.dialect, b"is anybody there"
+        url = f"ws://127.0.0.1:{self.port}{dialect.target('start', 'start')}"
+        try:
+            with connect(
+                url, compression=None, proxy=None, open_timeout=2, close_timeout=1
+            ) as link:
+                for hello in dialect.hello:
+                    link.send(hello.decode())
+                for _ in range(dialect.greetings):
+                    link.recv(timeout=2)
+                for _ in range(SAYINGS):  # the first may come before Nchan has subscribed
+                    link.send((dialect.before + text + dialect.after).decode())
+                    with suppress(TimeoutError):
+                        return text.decode() in str(link.recv(timeout=0.2))
+        except (OSError, WebSocketException, EOFError):
+            pass
+        return False
+
+
+# Servers
+
+
+class Fastimd(Server):
+    """The daemon of this repository."""
+
+    name = "fastimd"
+    dialect = FASTIMD
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "fastimd"]
+
+    def environment(self) -> Mapping[str, str]:
+        # What is measured is what this process has imported, wherever another one is installed.
+        here = str(Path(fastimd.__file__).parent.parent)
+        return {
+            "PYTHONPATH": os.pathsep.join(filter(None, (here, os.environ.get("PYTHONPATH")))),
+            "FASTIMD_SERVER__BIND": f"127.0.0.1:{self.port}",
+            "FASTIMD_SERVER__DRAIN_SECONDS": "0",
+            "FASTIMD_ADMIN__BIND": "",
+            "FASTIMD_REDIS__URL": self.redis.url,
+            "FASTIMD_LOG__FORMAT": "json",
+        }
+
+    def wait_ready(self) -> None:
+        self.wait_for("event daemon.serving", self._serves)
+        super().wait_ready()
+
+    def find_version(self) -> str:
+        return f"fastimd {fastimd.__version__}, Python {sys.version.split()[0]}"
+
+    def _serves(self) -> bool:
+        events = (json.loads(line) for line in self.log_lines() if line.startswith("{"))
+        return any(event["event"] == "daemon.serving" for event in events)
+
+
+class Nchan(Server):
+    """nginx with the module Nchan, in one worker process."""
+
+    name = "Nchan"
+    dialect = Dialect(greetings=0, has_ts=False)
+
+    @classmethod
+    def missing(cls) -> str:
+        if _find_nginx() is None:
+            return "nginx is not installed: apt install nginx-core libnginx-mod-nchan"
+        if _load_nchan() is None:
+            return "nginx has no module Nchan: apt install libnginx-mod-nchan"
+        return ""
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        return tuple(self._workers())
+
+    def command(self) -> list[str]:
+        load = _load_nchan()
+        if load is None:
+            raise NotStarted(f"{self.name}: {self.missing()}")
+        template = (PEERS / "nchan.conf.in").read_text()
+        settings = {
+            "@LOAD_MODULE@": load,
+            "@FILES@": str(resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+            "@REDIS_URL@": self.redis.url,
+            "@PORT@": str(self.port),
+        }
+        for mark, value in settings.items():
+            template = template.replace(mark, value)
+        (self.folder / "nginx.conf").write_text(template)
+        # Root's worker would become a user who may not look into the folder.
+        user = ["-g", "user root;"] if os.geteuid() == 0 else []
+        nginx = _find_nginx()
+        assert nginx is not None
+        return [nginx, "-e", "stderr", "-p", f"{self.folder}/", "-c", "nginx.conf", *user]
+
+    def find_version(self) -> str:
+        return f"{_nginx_says('-v').rpartition(': ')[2].strip()}, Nchan {self._ask_version()}"
+
+    def _ask_version(self) -> str:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as stream:
+            stream.sendall(b"GET /version HTTP/1.0\r\n\r\n")
+            with stream.makefile("rb") as answer:
+                return answer.read().rpartition(b"\r\n")[2].decode()
+
+    def _workers(self) -> list[int]:
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [
+            int(child)
+            for child in children
+            if b"worker process" in Path(f"/proc/{child}/cmdline").read_bytes()
+        ]
+
+
+class NodeServer(Server):
+    """A server of ``peers/`` on Node."""
+
+    script: ClassVar[str]
+
+    @classmethod
+    def missing(cls) -> str:
+        """Why it cannot be measured here; the packages it needs are installed by this, once."""
+        node, npm = shutil.which("node"), shutil.which("npm")
+        if node is None:
+            return f"node is not installed: version {NODE_MAJOR} or later is needed"
+        version = _output([node, "--version"]).strip()
+        if int(version.removeprefix("v").partition(".")[0]) < NODE_MAJOR:
+            return f"node is {version}: version {NODE_MAJOR} or later is needed"
+        if not _are_packages_there():
+            if npm is None:
+                return "npm is not installed, nor are the packages of bench/peers/package.json"
+            return _install_packages(npm)
+        return ""
+
+    def command(self) -> list[str]:
+        missing = self.missing()
+        node = shutil.which("node")
+        if missing or node is None:
+            raise NotStarted(f"{self.name}: {missing}")
+        return [node, str(PEERS / self.script)]
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "NODE_ENV": "production",
+            "PORT": str(self.port),
+            "REDIS_URL": self.redis.url,
+        }
+
+
+class NodeWs(NodeServer):
+    """ws and ioredis, by hand."""
+
+    name = "ws + ioredis"
+    script = "ws_ioredis.js"
+    dialect = Dialect()
+
+
+class SocketIo(NodeServer):
+    """Socket.IO and its Redis adapter."""
+
+    name = "Socket.IO"
+    script = "socketio.js"
+    dialect = Dialect(
+        path="/socket.io/?EIO=4&transport=websocket&group={group}&user={user}",
+        greetings=2,
+        hello=(b"40",),
+        before=b'42["say","',
+        after=b'"]',
+        has_ts=False,
+    )
+
+
+class Starlette(Server):
+    """Starlette and uvicorn, by hand."""
+
+    name = "Starlette"
+    dialect = Dialect()
+
+    @classmethod
+    def missing(cls) -> str:
+        needed = ("starlette", "uvicorn", "uvloop", "httptools")
+        absent = [name for name in needed if find_spec(name) is None]
+        if absent:
+            return f"{', '.join(absent)} not installed: pip install 'fastimd[bench]'"
+        return ""
+
+    def command(self) -> list[str]:
+        return [
+            *(sys.executable, "-m", "uvicorn", "starlette_app:app", "--app-dir", str(PEERS)),
+            *("--host", "127.0.0.1", "--port", str(self.port), "--backlog", "4096"),
+            *("--loop", "uvloop", "--http", "httptools", "--ws", "websockets-sansio"),
+            *("--ws-per-message-deflate", "false", "--ws-max-size", "65536"),
+            *("--no-access-log", "--log-level", "warning", "--timeout-graceful-shutdown", "1"),
+        ]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"REDIS_URL": self.redis.url}
+
+
+KINDS: tuple[type[Server], ...] = (Fastimd, Nchan, NodeWs, SocketIo, Starlette)
+
+
+# What they need
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")}
+
+
+def _settle_in() -> None:
+    """In the child: have as many files open as the machine allows, and end with the parent."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    _LIBC.prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
+
+
+def _info(client: Redis) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = client.info("server")
+    except (ConnectionError, BusyLoadingError):
+        return {}
+    return found
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    return done.stdout
+
+
+def _find_nginx() -> str | None:
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
+    return shutil.which("nginx", path=places)
+
+
+def _nginx_says(option: str) -> str:
+    nginx = _find_nginx()
+    return "" if nginx is None else _output([nginx, option])
+
+
+def _load_nchan() -> str | None:
+    """The line that loads Nchan; empty if nginx has it built in, None if there is none."""
+    arguments = _nginx_says("-V").split()
+    folder = next((a.partition("=")[2] for a in arguments if a.startswith("--modules-path=")), "")
+    module = Path(folder, "ngx_nchan_module.so")
+    if module.is_file():
+        return f"load_module {module};"
+    is_built_in = any(a.startswith("--add-module=") and "nchan" in a for a in arguments)
+    return "" if is_built_in else None
+
+
+def _are_packages_there() -> bool:
+    """Whether node finds just the versions that ``package.json`` names."""
+    wanted = json.loads((PEERS / "package.json").read_text())["dependencies"]
+    return all(_installed(name) == version for name, version in wanted.items())
+
+
+def _installed(package: str) -> str:
+    try:
+        text = (PEERS / "node_modules" / package / "package.json").read_text()
+    except OSError:
+        return ""
+    return str(json.loads(text)["version"])
+
+
+def _install_packages(npm: str) -> str:
+    """Install what ``package.json`` names; returns what went wrong."""
+    try:
+        done = subprocess.run(
+            [npm, "install", "--no-fund", "--no-audit"],
+            cwd=PEERS,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=NPM_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"npm install in bench/peers took longer than {NPM_SECONDS:g} s"
+    if done.returncode != 0:
+        return f"npm install failed in bench/peers: {done.stdout.strip()[-500:]}"
+    return ""
