@@ -462,13 +462,13 @@ async def test_loading_is_waited_for(
     tmp_path: Path, stand_in: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is loading may take longer than a silent one, and is not ready before PONG."""
-    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 1.0)
-    monkeypatch.setattr(embedded, "_PING_INTERVAL", 0.1)
-    loading = stand_in("answer(*[LOADING] * 15, PONG); time.sleep(60)")
+    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 4.0)
+    monkeypatch.setattr(embedded, "_PING_INTERVAL", 0.2)
+    loading = stand_in("answer(*[LOADING] * 25, PONG); time.sleep(60)")
     async with trio.open_nursery() as nursery:
         began = trio.current_time()
         await nursery.start(partial(serve_embedded, tmp_path, executable=loading))
-        assert trio.current_time() - began > 1.5
+        assert trio.current_time() - began > 5
         nursery.cancel_scope.cancel()
 
 

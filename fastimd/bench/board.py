@@ -22,7 +22,7 @@ class Counter(IntEnum):
     OPEN = 0
     SAID = 1
     HEARD = 2
-    BACK = 3
+    DONE = 3
 
 
 class Board:

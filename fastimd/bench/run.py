@@ -164,7 +164,7 @@ class _Run:
         spec = self._spec
         used, began = Usage.of(self._pids), time.monotonic()
         self._board.phase = Phase.MEASURED
-        self._wait_for("back", lambda: self._count(Counter.BACK) == spec.processes)
+        self._wait_for("back", lambda: self._count(Counter.DONE) == spec.processes)
         result = self._result(time.monotonic() - began)
         result.connects_per_second = spec.sockets / result.seconds
         if self._pids:
@@ -233,6 +233,7 @@ class _Run:
 
     def _wait_heard(self) -> int:
         """Wait for what is on its way; how many deliveries did not come."""
+        self._wait_for("the last words", lambda: self._count(Counter.DONE) == self._spec.processes)
         heard, since = -1, time.monotonic()
         while True:
             awaited = self._count(Counter.SAID) * self._spec.members

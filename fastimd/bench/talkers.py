@@ -93,7 +93,10 @@ class Talkers(Worker):
         self._may_talk = True
         talk = self._talk()
         while (phase := self.board.phase) < Phase.OVER:
-            self._may_talk = phase < Phase.DRAINING
+            if phase >= Phase.DRAINING and self._may_talk:
+                self._may_talk = False
+                self.board.set(self.process, Counter.SAID, self._said)
+                self.board.set(self.process, Counter.DONE, 1)
             if phase >= Phase.MEASURED and not self._measured_from:
                 self._measured_from = time.monotonic_ns()
             wait = talk() if self._may_talk else TURN_SECONDS

@@ -101,7 +101,7 @@ class Sitters(Worker):
         if self.spec.mode == "storm":
             self.crowd.close()
             self.open(self._plans(), at_once=len(self.places))
-            self.board.set(self.process, Counter.BACK, 1)
+            self.board.set(self.process, Counter.DONE, 1)
         self.wait_for(Phase.OVER)
 
     def _plans(self) -> Iterable[Plan]:
