@@ -433,7 +433,20 @@ class Starlette(Server):
         return {"REDIS_URL": self.redis.url}
 
 
-KINDS: tuple[type[Server], ...] = (Fastimd, Nchan, NodeWs, SocketIo, Starlette)
+class SendLoop(Server):
+    """No server, but the limit of all: a bare loop that sends to each socket."""
+
+    name = "send() loop"
+    dialect = Dialect(greetings=0)
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(PEERS / "send_loop.py")]
+
+    def environment(self) -> Mapping[str, str]:
+        return {"PORT": str(self.port)}
+
+
+KINDS: tuple[type[Server], ...] = (Fastimd, Nchan, NodeWs, SocketIo, Starlette, SendLoop)
 
 
 # What they need

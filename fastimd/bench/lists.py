@@ -60,7 +60,8 @@ class Lists(Worker):
         """Join the groups, open the lists, talk, and tell what was said and what was shown."""
         spec = self.spec
         active = range(self.process, spec.active, spec.processes)
-        self.open(self._joins())
+        if not spec.joined:
+            self.open(self._joins())
         self.open(self._talks(active))
         self.open(
             Plan(GROUP_LIST, "", place.user, lists.enter, lists.take)

@@ -76,7 +76,7 @@ def run(
         Unusable: it cannot be done with these addresses and limits.
         Failed: it broke off.
     """
-    return _Run(replace(spec, run=secrets.token_hex(4)), pids, redis, progress).do()
+    return _Run(replace(spec, run=spec.run or secrets.token_hex(4)), pids, redis, progress).do()
 
 
 class _Run:
@@ -117,6 +117,7 @@ class _Run:
 
     def _talk(self) -> Result:
         spec, board = self._spec, self._board
+        self._pause(spec.settle, "settling")
         board.phase = Phase.WARMING
         self._pause(spec.warm_up, "warming up")
         said, heard = self._count(Counter.SAID), self._count(Counter.HEARD)

@@ -35,6 +35,9 @@ class Spec:
         groups_each: groups that each list socket is in.
         active: groups in which is talked while lists are read.
         opening: handshakes that a process has under way.
+        settle: seconds between the last greeting and the first message.
+        run: makes the ids of its groups and users; by default they are new ones.
+        joined: the users of ``list`` are in their groups already.
     """
 
     mode: str
@@ -53,7 +56,9 @@ class Spec:
     groups_each: int = 20
     active: int = 0
     opening: int = 128
-    run: str = "0"
+    settle: float = 0.0
+    joined: bool = False
+    run: str = ""
 
     @property
     def sockets(self) -> int:

@@ -1,0 +1,132 @@
+"""What is to be reached, and whether it was: ratios within one run."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from results import Measured, aligned
+
+FASTIMD, NCHAN, LOOP = "fastimd", "Nchan", "send() loop"
+
+PER_DELIVERY = "server.cpu_us_per_delivery"
+PER_MESSAGE = "server.cpu_us_per_message"
+THROUGHPUT = "messages_per_second"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One number; None if it was not measured."""
+
+    name: str
+    aim: str
+    value: float | None
+    limit: float
+    is_least: bool = False
+    form: str = "{:.2f} x"
+
+    @property
+    def is_reached(self) -> bool | None:
+        """Whether it is; None if it was not measured."""
+        if self.value is None:
+            return None
+        compare = operator.ge if self.is_least else operator.le
+        return bool(compare(self.value, self.limit))
+
+
+@dataclass(frozen=True)
+class Goals:
+    """All of them."""
+
+    goals: list[Goal]
+
+    def table(self) -> str:
+        """Reached or not."""
+        said = {True: "reached", False: "NOT reached", None: "not measured"}
+        rows = [["what", "to reach", "measured", ""]]
+        for goal in self.goals:
+            value = "" if goal.value is None else goal.form.format(goal.value)
+            rows.append([goal.name, goal.aim, value, said[goal.is_reached]])
+        return "\n" + "\n".join(aligned(rows))
+
+
+def check_goals(measured: Measured) -> Goals:
+    """Hold what was measured against what is to be reached."""
+    return Goals(list(_goals(measured)))
+
+
+def _goals(measured: Measured) -> Iterator[Goal]:
+    median = measured.median
+
+    def ratio(case: str, value: str, peer: str = NCHAN) -> float | None:
+        return _quotient(median(FASTIMD, case, value), median(peer, case, value))
+
+    for members in (100, 1000, 5000):
+        case = f"burst {members}"
+        yield Goal(f"{case}: CPU/delivery", "<= 0.25 x Nchan", ratio(case, PER_DELIVERY), 0.25)
+    for case, cost, speed in (("talk 100 x 5", 0.9, 2.5), ("talk 20 x 25", 0.5, 3.0)):
+        yield Goal(f"{case}: CPU/message", f"<= {cost} x Nchan", ratio(case, PER_MESSAGE), cost)
+        yield Goal(
+            f"{case}: messages/s",
+            f">= {speed} x Nchan",
+            ratio(case, THROUGHPUT),
+            speed,
+            is_least=True,
+        )
+    case = "one at a time to 1000"
+    yield Goal(
+        f"{case}: CPU/delivery", "<= 1.5 x send() loop", ratio(case, PER_DELIVERY, LOOP), 1.5
+    )
+    yield Goal("p99 at half of the peak", "<= Nchan", ratio("half of the peak", "latency.p99"), 1.0)
+    yield from _sockets(measured)
+    yield from _flatness(measured)
+    for name, value in measured.history.items():
+        yield Goal(name, "p99 < 5 ms", value, 5.0, form="{:.2f} ms")
+
+
+def _sockets(measured: Measured) -> Iterator[Goal]:
+    median = measured.median
+    memory = median(FASTIMD, "idle 5000", "server.bytes_per_socket")
+    yield Goal(
+        "memory of an idle socket",
+        "<= 10 KiB",
+        None if memory is None else memory / 1024,
+        10.0,
+        form="{:.1f} KiB",
+    )
+    used = median(FASTIMD, "idle 5000", "server.cpu_seconds")
+    seconds = median(FASTIMD, "idle 5000", "seconds")
+    share = _quotient(used, seconds)
+    yield Goal(
+        "CPU of 5,000 idle sockets",
+        "<= 1 % of a core",
+        None if share is None else share * 100,
+        1.0,
+        form="{:.2f} %",
+    )
+    cost = median(FASTIMD, "storm 10000", "server.cpu_us_per_socket")
+    yield Goal(
+        "10,000 sockets reconnect: connects/s a core",
+        ">= 4,000",
+        None if cost is None else 1e6 / cost,
+        4000.0,
+        is_least=True,
+        form="{:,.0f}",
+    )
+    commands = median(FASTIMD, "lists, 100 active", "redis_commands_per_second")
+    yield Goal("5,000 lists: Redis commands/s", "< 1,000", commands, 1000.0, form="{:,.0f}")
+
+
+def _flatness(measured: Measured) -> Iterator[Goal]:
+    for name, value, cases in (
+        ("CPU/delivery from 100 to 5,000 members", PER_DELIVERY, ("burst 100", "burst 5000")),
+        ("CPU/delivery from 100 to 10,000 members", PER_DELIVERY, ("burst 100", "burst 10000")),
+        ("CPU/message from 1 to 10,000 groups", PER_MESSAGE, ("1 group", "10000 groups")),
+    ):
+        few, many = (measured.median(FASTIMD, case, value) for case in cases)
+        yield Goal(name, "<= 1.3 x", _quotient(many, few), 1.3)
+
+
+def _quotient(one: float | None, other: float | None) -> float | None:
+    return None if one is None or not other else one / other
