@@ -153,6 +153,7 @@ class Hub:
         group.leave(outbox)
         if not group.members and not group.arrivals:
             self._relay.unlisten(group.subscription, group.receive)
+            del group.receive  # it leads back to the group: no garbage for the collector
             del self._groups[group.name]
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
