@@ -61,8 +61,8 @@ CASES = (
     Case("burst 1000", "burst", {"members": 1000}),
     Case("burst 5000", "burst", {"members": 5000}, DUEL),
     Case("burst 10000", "burst", {"members": 10_000}, DUEL, is_long=True),
-    Case("talk 100 x 5", "talk", {"groups": 100, "members": 5}),
-    Case("talk 20 x 25", "talk", {"groups": 20, "members": 25}),
+    Case("talk 100 x 5", "talk", {"groups": 100, "members": 5, "in_flight": 1}),
+    Case("talk 20 x 25", "talk", {"groups": 20, "members": 25, "in_flight": 1}),
     Case(
         "one at a time to 1000",
         "burst",

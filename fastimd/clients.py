@@ -32,7 +32,7 @@ class Proxies:
 
     def is_trusted(self, peer: str) -> bool:
         """Tell whether a peer is one of them."""
-        address = _parse(peer)
+        address = _parse(peer) if self._trusted else None
         return address is not None and self._is_trusted(address)
 
     def client_of(self, peer: str, fields: Mapping[bytes, bytes]) -> str:
@@ -41,7 +41,7 @@ class Proxies:
         ``X-Forwarded-For`` is read; ``Forwarded`` (RFC 7239) when there is none. What is no address
         ends the chain.
         """
-        client = _parse(peer)
+        client = _parse(peer) if self._trusted else None
         if client is None or not self._is_trusted(client):
             return peer
         for hop in self._hops(fields):
@@ -78,14 +78,18 @@ class Crowd:
 
     def enter(self, client: str) -> str | None:
         """Count a connection in: what to give to ``leave``, or None when it is one too many."""
+        if not self._limit:
+            return ""
         name = _client_name(client)
-        if self._limit and self._connections[name] >= self._limit:
+        if self._connections[name] >= self._limit:
             return None
         self._connections[name] += 1
         return name
 
     def leave(self, name: str) -> None:
         """Count a connection out."""
+        if not self._limit:
+            return
         self._connections[name] -= 1
         if not self._connections[name]:
             del self._connections[name]

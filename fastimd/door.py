@@ -213,9 +213,9 @@ def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery
             return
         answer = accept(head, around.config.server.allowed_origins)
         route = find_route(head.target)
+        await around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
-            session = Session(connection, scope, nursery, around)
-            session.outbox.push(answer)
+            session = Session(connection, scope, nursery, around, answer)
             serve = serve_group_list if route.group is None else serve_chat
             await run_session(serve, session, around, route, reader.buffer)
 

@@ -11,13 +11,14 @@ So between the greeting and the first live message nothing is missing and nothin
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 import trio
 
 from . import codec
+from .errors import StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
 from .relay import OnMessage, Relay, Subscription
@@ -29,6 +30,19 @@ PIECE_BYTES = 65536
 """Frames of a batch are joined up to this length."""
 
 
+class _Reading:
+    """A greeting that is being read.
+
+    ``result`` is its frame and ``last_ts``, or why there is none; None when its reader gave up.
+    """
+
+    __slots__ = ("ended", "result")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.result: tuple[bytes, int] | str | None = None
+
+
 class _Group:
     __slots__ = (
         "arrivals",
@@ -36,6 +50,7 @@ class _Group:
         "members",
         "name",
         "pending",
+        "reading",
         "receive",
         "recent",
         "subscription",
@@ -53,10 +68,11 @@ class _Group:
         self.arrivals: dict[Outbox, int | None] = {}
         self.recent: list[tuple[int, bytes]] = []
         self.pending: list[tuple[int, bytes]] = []
+        self.reading: _Reading | None = None
 
     def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> None:
         missed = [(ts, frame) for ts, frame in self.recent if ts > last_ts]
-        outbox.push(codec.text_frame(greeting) + b"".join([frame for _, frame in missed]))
+        outbox.push(greeting + b"".join([frame for _, frame in missed]))
         outbox.messages += 1 + len(missed)
         if missed:
             last_ts = missed[-1][0]
@@ -117,8 +133,13 @@ class Hub:
         return len(self._groups)
 
     @asynccontextmanager
-    async def member(self, name: str, outbox: Outbox) -> AsyncIterator[None]:
+    async def member(
+        self, name: str, outbox: Outbox, before: Callable[[], bytes] = lambda: b""
+    ) -> AsyncIterator[None]:
         """Greet a socket, and let it hear the group until the block ends.
+
+        Args:
+            before: returns what is to be sent together with the greeting, before it.
 
         Raises:
             StoreUnavailable: the group's messages cannot be read now.
@@ -127,9 +148,9 @@ class Hub:
         group.arrivals[outbox] = None
         try:
             await self._relay.wait_heard(group.subscription)
-            greeting = await self._store.greeting(name)
-            group.subscription.begin_at(greeting.last_ts)
-            group.admit(outbox, *greeting)
+            frame, last_ts = await self._greeting(group)
+            group.subscription.begin_at(last_ts)
+            group.admit(outbox, before() + frame, last_ts)
             yield
         finally:
             self._leave(group, outbox)
@@ -142,6 +163,29 @@ class Hub:
                 groups, self._to_flush = self._to_flush, []
                 for group in groups:
                     await self._flush_group(group)
+
+    async def _greeting(self, group: _Group) -> tuple[bytes, int]:
+        """The frame of a greeting and its ``last_ts``; who comes while one is read shares it.
+
+        What was said since that was read has come, or will, by the relay, and is kept for them.
+        """
+        while (reading := group.reading) is not None:
+            await reading.ended.wait()
+            if isinstance(reading.result, str):
+                raise StoreUnavailable(reading.result)
+            if reading.result is not None:
+                return reading.result
+        group.reading = reading = _Reading()
+        try:
+            payload, last_ts = await self._store.greeting(group.name)
+            reading.result = codec.text_frame(payload), last_ts
+            return reading.result
+        except StoreUnavailable as exc:
+            reading.result = str(exc)
+            raise
+        finally:
+            group.reading = None
+            reading.ended.set()
 
     def _open(self, name: str) -> _Group:
         group = self._groups[name] = _Group(name)

@@ -46,7 +46,7 @@ def configure(log_format: str, level: str) -> None:
         processors=[_Limit(), *shared, *render],
         wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     _adopt_library_logs(shared, render, max(least, logging.WARNING))
 

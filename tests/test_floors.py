@@ -14,6 +14,7 @@ FLOORS = {
     "fastimd": 0,
     "fastimd.errors": 0,
     "fastimd.systemd": 0,
+    "fastimd.turnstile": 0,
     "fastimd.codec": 1,
     "fastimd.config": 1,
     "fastimd.log": 1,

@@ -251,8 +251,8 @@ async def test_the_first_member_misses_nothing_before_its_greeting(room: Room) -
     assert ear.heard == [[], 1, 2]
 
 
-async def test_two_arrivals_at_once_each_get_their_own(room: Room) -> None:
-    """Greetings read at different moments, let out in the other order."""
+async def test_arrivals_at_once_share_a_greeting(room: Room) -> None:
+    """Who comes while one is read gets the same, and hears what was said since it was read."""
     room.store.holding = True
     first = await room.arrive()
     room.say(1)
@@ -260,17 +260,59 @@ async def test_two_arrivals_at_once_each_get_their_own(room: Room) -> None:
     second = await room.arrive()
     room.say(2)
     await room.hub.flush()
-    first_read, second_read = room.store.held
-    second_read.set()
+    [reading] = room.store.held
+    room.store.holding = False
+    reading.set()
     await wait_all_tasks_blocked()
     room.say(3)
     await room.hub.flush()
-    first_read.set()
+    third = await room.arrive()
+    assert first.heard == [[], 1, 2, 3]
+    assert second.heard == [[], 1, 2, 3]
+    assert third.heard == [[1, 2, 3]]
+
+
+async def test_a_greeting_outlives_its_reader(room: Room) -> None:
+    """When the one who reads it gives up, the next one reads."""
+    room.store.holding = True
+    async with trio.open_nursery() as nursery:
+
+        async def enter() -> None:
+            async with room.hub.member("1", cast(Outbox, Ear())):
+                pytest.fail("greeted")
+
+        nursery.start_soon(enter)
+        await wait_all_tasks_blocked()
+        second = await room.arrive()
+        room.say(1)
+        await room.hub.flush()
+        room.store.holding = False
+        nursery.cancel_scope.cancel()
     await wait_all_tasks_blocked()
-    room.say(4)
-    await room.hub.flush()
-    assert first.heard == [[], 1, 2, 3, 4]
-    assert second.heard == [[1], 2, 3, 4]
+    assert second.heard == [[1]]
+
+
+async def test_who_shares_a_greeting_shares_its_failure(room: Room) -> None:
+    """Each is told why there is none."""
+    room.store.holding = True
+    room.store.failure = StoreUnavailable("away")
+    told: list[str] = []
+
+    async def enter() -> None:
+        try:
+            async with room.hub.member("1", cast(Outbox, Ear())):
+                pytest.fail("greeted")
+        except StoreUnavailable as exc:
+            told.append(str(exc))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(enter)
+        await wait_all_tasks_blocked()
+        [reading] = room.store.held
+        reading.set()
+    assert told == ["away"] * 3
+    assert room.hub.groups == 0
 
 
 async def test_nobody_is_greeted_before_the_group_is_heard(room: Room) -> None:

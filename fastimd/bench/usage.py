@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,12 @@ class Usage:
 
 
 def _cpu_seconds(pid: int) -> float:
-    # Finer than the ticks of /proc/PID/stat.
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+    # Finer than the ticks of /proc/PID/stat, but only of the threads that live.
+    used = 0
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            used += int((thread / "schedstat").read_text().split()[0])
+    return used / 1e9
 
 
 def _resident_bytes(pid: int) -> int:

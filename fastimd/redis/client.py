@@ -6,7 +6,7 @@ breaks; then the next, after a backoff with jitter. Whoever calls meanwhile wait
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -141,13 +141,15 @@ class Client:
                 except (exceptions.RedisError, OSError) as exc:
                     await self._reconnecting.wait_after(exc)
 
-    async def _attempt(self, command: Callable[[Connection], object]) -> Reply:
+    async def _attempt(self, command: Callable[[Connection], Awaitable[Reply]]) -> Reply:
         try:
+            if (connection := self._connection) is not None:
+                return await command(connection)
             with trio.fail_after(CALL_SECONDS):
                 while (connection := self._connection) is None:
                     await self._is_connected.wait()
-                return await command(connection)  # type: ignore[misc]
-        except trio.TooSlowError:
+                return await command(connection)
+        except (TimeoutError, trio.TooSlowError):
             reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
             raise StoreUnavailable(f"Redis is away ({reason})") from None
         except (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow) as exc:
@@ -156,7 +158,7 @@ class Client:
     async def _serve_connection(self) -> None:
         async with connected_wire(self.address) as wire:
             await wire.ask(*(("SCRIPT", "LOAD", script.source) for script in ALL))
-            connection = Connection(wire)
+            connection = Connection(wire, CALL_SECONDS)
             failure: exceptions.ConnectionError | None = None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._put_to_use, connection)

@@ -18,20 +18,28 @@ from redis import exceptions
 from .scripts import Script
 from .wire import USELESS_CONNECTION, Argument, Reply, Wire
 
+LOOK_SECONDS = 0.1
+"""How often is looked for calls that have waited too long."""
+
 OnReply: TypeAlias = Callable[[Reply], None]
 
 
 class Connection:
     """A command connection that is open.
 
+    Args:
+        patience: seconds in which a call is answered; then it fails with ``TimeoutError``.
+
     Resource handling: ``run`` owns the wire; the connection can be used while it runs.
 
     ``is_demoted`` tells that the server has refused to be spoken with.
     """
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, patience: float) -> None:
         self._wire = wire
+        self._patience = patience
         self._waiting: deque[OnReply] = deque()
+        self._calls: deque[_Wake] = deque()  # of them those that wait for no longer than that
         self._broken: exceptions.ConnectionError | None = None
         self._scope = trio.CancelScope()
         self.is_demoted = False
@@ -48,6 +56,7 @@ class Connection:
         """Send a command and wait for its reply.
 
         Raises:
+            TimeoutError: there was none in time.
             redis.exceptions.ConnectionError: the connection broke first.
             redis.exceptions.RedisError: Redis refused the command.
         """
@@ -55,6 +64,7 @@ class Connection:
             await trio.lowlevel.checkpoint()
             raise exceptions.ConnectionError(str(self._broken))
         wake = _Wake(trio.lowlevel.current_task())
+        self._calls.append(wake)
         self.submit(wake, *command)
         return await trio.lowlevel.wait_task_rescheduled(wake.abort)
 
@@ -81,7 +91,7 @@ class Connection:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for serve in (self._wire.run_writer, self._read, self._probe):
+                    for serve in (self._wire.run_writer, self._read, self._probe, self._watch):
                         nursery.start_soon(self._fail_when_broken, serve)
         finally:
             self.fail("the connection is closed")
@@ -110,6 +120,14 @@ class Connection:
         # Any answer is a sign of life, a refusal too.
         await self._wire.probe(lambda: self.submit(lambda _reply: None, "PING"))
 
+    async def _watch(self) -> None:
+        # One look for all calls: a deadline of its own for each costs more than the call.
+        while True:
+            await trio.sleep(LOOK_SECONDS)
+            overdue = trio.current_time() - self._patience
+            while self._calls and (self._calls[0].is_done or self._calls[0].since <= overdue):
+                self._calls.popleft().give_up(self._patience)
+
     def _fail_waiting(self) -> None:
         waiting, self._waiting = self._waiting, deque()
         for on_reply in waiting:
@@ -119,15 +137,24 @@ class Connection:
 class _Wake:
     """A callback that wakes the task that waits for the reply, if it still waits."""
 
-    __slots__ = ("_task",)
+    __slots__ = ("_task", "since")
 
     def __init__(self, task: trio.lowlevel.Task) -> None:
         self._task: trio.lowlevel.Task | None = task
+        self.since = trio.current_time()
+
+    @property
+    def is_done(self) -> bool:
+        return self._task is None
 
     def __call__(self, reply: Reply) -> None:
-        if self._task is not None:
+        task, self._task = self._task, None
+        if task is not None:
             result = outcome.Error(reply) if isinstance(reply, Exception) else outcome.Value(reply)
-            trio.lowlevel.reschedule(self._task, result)
+            trio.lowlevel.reschedule(task, result)
+
+    def give_up(self, seconds: float) -> None:
+        self(TimeoutError(f"no answer within {seconds:g} s"))
 
     def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
         self._task = None

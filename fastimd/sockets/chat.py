@@ -29,7 +29,7 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
         session.close(1008, "not a member")
         return
     speaker = _Speaker(session, around, route)
-    async with around.hub.member(route.group, session.outbox):
+    async with around.hub.member(route.group, session.outbox, session.take_opening):
         while texts := await session.receive(first):
             first = b""
             for text in texts:

@@ -15,6 +15,7 @@ async def serve_group_list(
         NotLoggedIn: the token is wrong, and ``login_auth`` is on.
         StoreUnavailable: Redis is away.
     """
+    session.open()
     if around.config.group.login_auth:
         await around.store.check_token(route.user, route.token)
     async with around.poller.watcher(route.user, session.outbox):

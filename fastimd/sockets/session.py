@@ -23,6 +23,7 @@ from ..metrics import Metrics
 from ..outbox import Outbox
 from ..poller import Poller
 from ..store import Store
+from ..turnstile import Turnstile
 from .frames import (
     CLOSE,
     PING,
@@ -61,6 +62,7 @@ class Surroundings:
     poller: Poller
     metrics: Metrics
     keepalive: Keepalive
+    turnstile: Turnstile
     sessions: Sessions = field(default_factory=lambda: Sessions())
 
 
@@ -90,7 +92,12 @@ class Sessions(set["Session"]):
 
 
 class Session:
-    """One socket, from its handshake to its end."""
+    """One socket, from its handshake to its end.
+
+    Args:
+        opening: the answer to the handshake. It leaves together with what is sent first, for each
+            write costs more than what is written.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -99,9 +106,11 @@ class Session:
         "_frames",
         "_heard_eof",
         "_metrics",
+        "_opening",
         "_outcome",
         "_pace",
         "_scope",
+        "_turnstile",
         "heard_at",
         "is_open",
         "messages_in",
@@ -114,6 +123,7 @@ class Session:
         scope: trio.CancelScope,
         nursery: trio.Nursery,
         around: Surroundings,
+        opening: bytes,
     ) -> None:
         settings = around.config.socket
         self._connection = connection
@@ -125,6 +135,8 @@ class Session:
             if settings.max_messages_per_second
             else None
         )
+        self._opening = opening
+        self._turnstile = around.turnstile
         self._outcome: tuple[int, str] | None = None
         self._ended = False
         self._heard_eof = False
@@ -141,7 +153,10 @@ class Session:
         """
         texts = self._feed(first) if first else []
         while not texts and self.is_open:
-            texts = self._feed(await self._read())
+            data = await self._read()
+            if not data:
+                await self._turnstile.pass_through()  # many may go at once
+            texts = self._feed(data)
         return texts
 
     async def wait_turn(self) -> bool:
@@ -161,15 +176,24 @@ class Session:
         while not self._ended:
             self._feed(await self._read())
 
+    def take_opening(self) -> bytes:
+        """The answer to the handshake, for whoever sends first; after that nothing."""
+        opening, self._opening = self._opening, b""
+        return opening
+
+    def open(self) -> None:
+        """Answer the handshake now: what comes next may be long in coming."""
+        self.outbox.push(self.take_opening())
+
     def push_text(self, payload: bytes) -> None:
         """Send one text frame."""
         if self.is_open:
-            self.outbox.push(text_frame(payload))
+            self.outbox.push(self.take_opening() + text_frame(payload))
             self.outbox.messages += 1
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
-        self.outbox.push(_PING)
+        self.outbox.push(self.take_opening() + _PING)
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close the socket; the first call counts."""
@@ -228,7 +252,7 @@ class Session:
 
     def _answer(self, event: Ping | Close | Failure) -> None:
         if isinstance(event, Ping):
-            self.outbox.push(control_frame(PONG, event.payload))
+            self.outbox.push(self.take_opening() + control_frame(PONG, event.payload))
             return
         self._ended = True
         if not self.is_open:
@@ -239,7 +263,7 @@ class Session:
             self._send_close(close_payload(*event), *event)
 
     def _send_close(self, payload: bytes, code: int, reason: str) -> None:
-        self.outbox.push(control_frame(CLOSE, payload))
+        self.outbox.push(self.take_opening() + control_frame(CLOSE, payload))
         self.outbox.seal()  # nothing may follow a close frame, RFC 6455 section 5.5.1
         self._outcome = (code, reason)
         self.is_open = False
