@@ -170,7 +170,7 @@ class _Bench:
         with self._redis.client() as client, client.pipeline(transaction=False) as pipeline:
             for place in spec.places(0):
                 groups = [spec.group(group) for group in spec.groups_of(place.number)]
-                pipeline.sadd(f"ul:{place.user}", *groups)
+                pipeline.sadd(f"ugs:{place.user}", *groups)
             pipeline.execute()
 
     def _run(

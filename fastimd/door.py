@@ -12,6 +12,7 @@ import resource
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import structlog
 import trio
@@ -24,7 +25,7 @@ from .http.server import HttpServer
 from .metrics import Metrics
 from .sockets.chat import serve_chat
 from .sockets.grouplist import serve_group_list
-from .sockets.handshake import accept, find_route
+from .sockets.handshake import Route, accept, find_route
 from .sockets.session import Session, Surroundings, run_session
 
 BACKLOG = 4096
@@ -189,9 +190,13 @@ class Door:
         if client != peer and head.wants_websocket:
             # Its own, while a proxy's other connections carry the requests of many.
             with self._counted(client):
-                await self._handle(connection, reader, head)
+                serving = self._handle(connection, reader, head)
+                del reader, head  # a socket lives long, and needs them no more
+                await serving
         else:
-            await self._handle(connection, reader, head)
+            serving = self._handle(connection, reader, head)
+            del reader, head
+            await serving
 
     @contextmanager
     def _counted(self, client: str) -> Iterator[None]:
@@ -207,17 +212,20 @@ class Door:
 def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery) -> Handle:
     """Serves sockets and the HTTP app; outboxes flush in ``nursery``."""
 
-    async def handle(connection: socket.socket, reader: HeadReader, head: Head) -> None:
+    def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[None]:
         if not head.wants_websocket:
-            await serve_http(http, connection, reader, head)
-            return
+            return serve_http(http, connection, reader, head)
         answer = accept(head, around.config.server.allowed_origins)
-        route = find_route(head.target)
+        return serve_socket(connection, answer, find_route(head.target), reader.buffer)
+
+    async def serve_socket(
+        connection: socket.socket, answer: bytes, route: Route, first: bytes
+    ) -> None:
         await around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
             session = Session(connection, scope, nursery, around, answer)
             serve = serve_group_list if route.group is None else serve_chat
-            await run_session(serve, session, around, route, reader.buffer)
+            await run_session(serve, session, around, route, first)
 
     return handle
 
@@ -225,10 +233,7 @@ def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery
 def admin_handler(http: HttpServer) -> Handle:
     """Serves the admin app alone."""
 
-    async def handle(connection: socket.socket, reader: HeadReader, head: Head) -> None:
-        await serve_http(http, connection, reader, head)
-
-    return handle
+    return partial(serve_http, http)
 
 
 async def serve_http(

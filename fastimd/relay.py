@@ -31,6 +31,9 @@ LINGER_SECONDS = 5.0
 REPAIRS_AT_ONCE = 32
 REPAIR_PAUSE = 0.005
 """Seconds between two pages of a repair, in which the members' connections can take the first."""
+GATHER_SECONDS = 0.001
+"""How soon after a batch the next one may be handed on. A message that comes alone is handed on at
+once; where many come, a write to a member carries several."""
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
 
@@ -240,11 +243,16 @@ class Relay:
 
     async def _read(self, wire: Wire, nursery: trio.Nursery) -> None:
         repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
+        gathered_at = -GATHER_SECONDS
         while True:
-            replies = await wire.read()
-            for reply in replies:
+            for reply in await wire.read():
                 self._receive(reply, nursery, repairs)
+            with trio.move_on_at(gathered_at + GATHER_SECONDS):
+                while trio.current_time() < gathered_at + GATHER_SECONDS:
+                    for reply in await wire.read():
+                        self._receive(reply, nursery, repairs)
             await self._on_batch()
+            gathered_at = trio.current_time()
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
         if isinstance(reply, NotNow) and not self._awaiting:

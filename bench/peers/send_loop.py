@@ -57,12 +57,18 @@ def _shake_hands(member: socket.socket) -> None:
     member.send(_ANSWER % digest)
 
 
+def _unmasked(mask: bytes, text: bytes) -> bytes:
+    if mask == bytes(4):
+        return text
+    return bytes(byte ^ mask[n % 4] for n, byte in enumerate(text))
+
+
 def _answers(data: bytes) -> bytes:
-    """A client's texts as messages of a group; its frames are whole, short and masked with 0."""
+    """A client's texts as messages of a group; its frames are whole and short."""
     frames = []
     while data:
         size = data[1] & 0x7F
-        text, data = data[6 : 6 + size], data[6 + size :]
+        text, data = _unmasked(data[2:6], data[6 : 6 + size]), data[6 + size :]
         message = b'{"groupId":"bench","userId":"b0","info":"%b","ts":%d}' % (
             text,
             time.time_ns(),
