@@ -88,7 +88,7 @@ class Crowd:
 
     def leave(self, name: str) -> None:
         """Count a connection out."""
-        if not self._limit:
+        if not name:
             return
         self._connections[name] -= 1
         if not self._connections[name]:

@@ -170,7 +170,7 @@ def _settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 50)
+    gc.set_threshold(10_000, 20, 50)
 
 
 async def _drain(

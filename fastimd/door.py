@@ -114,10 +114,8 @@ class Door:
                     for _ in range(ACCEPTS_A_TURN):
                         connection, peer = self._listener.accept()
                         # Judged here, in the order of arrival: tasks start in any order.
-                        has_room = len(self._open) < self._max_connections
-                        if has_room:
-                            self._open.add(connection)
-                        nursery.start_soon(self._serve, connection, peer, has_room)
+                        place = self._take_place(connection, peer[0])
+                        nursery.start_soon(self._serve, connection, peer, place)
                 except BlockingIOError:
                     pass
                 except OSError as exc:
@@ -135,14 +133,24 @@ class Door:
             log.error("door.accept_failed", error=str(failure), connections=len(self._open))
         await trio.sleep(0.1)
 
+    def _take_place(self, connection: socket.socket, peer: str) -> str | Refused:
+        """The name under which a connection counts, or why there is no place for it."""
+        if len(self._open) >= self._max_connections:
+            return Refused(503, "too many connections", "Retry-After: 5\r\n")
+        self._open.add(connection)
+        if self._proxies.is_trusted(peer):
+            return ""  # it carries the connections of many
+        name = self._crowd.enter(peer)
+        return _one_too_many() if name is None else name
+
     async def _serve(
-        self, connection: socket.socket, peer: tuple[str, int], has_room: bool
+        self, connection: socket.socket, peer: tuple[str, int], place: str | Refused
     ) -> None:
         structlog.contextvars.bind_contextvars(conn=next(self._ids))
         try:
             connection.setblocking(False)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._admit(connection, peer, has_room)
+            await self._admit(connection, peer[0], place)
         except OSError as exc:
             log.debug("connection.lost", error=str(exc))
         except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
@@ -156,6 +164,8 @@ class Door:
             if cancelled is not None:
                 raise cancelled from None
         finally:
+            if isinstance(place, str):
+                self._crowd.leave(place)
             self._open.discard(connection)
             _close(connection)
 
@@ -163,17 +173,11 @@ class Door:
         self._metrics.connections_crashed += 1
         log.error("connection.crashed", exc_info=failure)
 
-    async def _admit(
-        self, connection: socket.socket, peer: tuple[str, int], has_room: bool
-    ) -> None:
+    async def _admit(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
         try:
-            if not has_room:
-                raise Refused(503, "too many connections", "Retry-After: 5\r\n")
-            if self._proxies.is_trusted(peer[0]):
-                await self._serve_requests(connection, peer[0])
-            else:
-                with self._counted(peer[0]):
-                    await self._serve_requests(connection, peer[0])
+            if isinstance(place, Refused):
+                raise place
+            await self._serve_requests(connection, peer)
         except Refused as exc:
             if exc.status in _TOO_MANY:
                 self._metrics.connections_refused += 1
@@ -202,7 +206,7 @@ class Door:
     def _counted(self, client: str) -> Iterator[None]:
         name = self._crowd.enter(client)
         if name is None:
-            raise Refused(429, "too many connections from one address", "Retry-After: 5\r\n")
+            raise _one_too_many()
         try:
             yield
         finally:
@@ -250,6 +254,10 @@ def connection_limit(max_connections: int) -> int:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return max_connections or max(hard - SPARE_FILES, 1)
+
+
+def _one_too_many() -> Refused:
+    return Refused(429, "too many connections from one address", "Retry-After: 5\r\n")
 
 
 async def _refuse(connection: socket.socket, refused: Refused) -> None:

@@ -250,7 +250,7 @@ FLOODS = (
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("ways", "visits", "may_grow"),
-    [(VISITS, 500, 2**20), (FLOODS, 200, 2 * 2**20)],
+    [(VISITS, 500, 2 * 2**20), (FLOODS, 200, 2 * 2**20)],
     ids=["visits", "floods"],
 )
 def test_nothing_stays_of_who_came_and_went(
