@@ -184,9 +184,10 @@ async def _drain(
         while around.sessions:  # a handshake that was under way adds one
             began = trio.current_time()
             for number, session in enumerate(list(around.sessions)):
-                # By the clock, not by sleeps: late sleeps would add up to more than there is.
-                await trio.sleep_until(began + number * pace)
-                session.close(1001, "going away")
+                if session.is_open:  # who went by themselves is not waited for
+                    # By the clock, not by sleeps: late sleeps would add up to more than there is.
+                    await trio.sleep_until(began + number * pace)
+                    session.close(1001, "going away")
             pace = 0
             with trio.move_on_after(DRAIN_LOOK_SECONDS):
                 await around.sessions.wait_empty()

@@ -463,3 +463,16 @@ def test_who_was_still_shaking_hands_is_told_too(start_daemon: StartDaemon) -> N
         assert daemon.process.wait(PATIENCE) == 0
     closes = daemon.events("socket.closed")
     assert {(line["user"], line["code"]) for line in closes} == {("mute", 1001), ("late", 1001)}
+
+
+def test_who_went_is_not_waited_for(start_daemon: StartDaemon) -> None:
+    """When the clients leave in the drain by themselves, it ends at once."""
+    daemon = start_daemon(server__drain_seconds="60")
+    with ExitStack() as stack:
+        for number in range(20):
+            stack.enter_context(chat(daemon, str(number)))
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: daemon.events("daemon.draining"), daemon, PATIENCE)
+    began = time.monotonic()
+    assert daemon.process.wait(PATIENCE) == 0
+    assert time.monotonic() - began < 15
