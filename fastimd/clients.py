@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-_PAIR = r'[ \t]*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"|[^\s;,"\\]*)[ \t]*'
+# Possessive throughout: what clients write here must not make a search go back and forth.
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
+_VALUE = r'"(?:[^"\\]|\\.)*+"|[^\s;,"\\]*+'
+_PAIR = rf"[ \t]*+({_NAME})[ \t]*+=[ \t]*+({_VALUE})[ \t]*+"
 _PARAMETER = re.compile(_PAIR)
-_ELEMENT = re.compile(rf"{_PAIR}(?:;(?:{_PAIR})?)*")
+_ELEMENT = re.compile(rf"{_PAIR}(?:;(?:{_PAIR})?+)*+")
 """An element of ``Forwarded`` (RFC 7239 section 4)."""
+_BLANK = re.compile(r"[ \t]*+")
 _NODE = re.compile(
     r"\[(?P<v6>[^\]]*)\](?::\w+)?|(?P<v4>[0-9.]+)(?::\w+)?|(?P<bare_v6>[0-9a-fA-F:.]+)"
 )
@@ -104,10 +108,10 @@ def _elements(listed: str) -> Iterator[str]:
     end = at = len(listed)
     while at >= 0:
         at = listed.rfind(",", 0, at) if at else -1
-        element = listed[at + 1 : end]
-        if not element.strip() or _ELEMENT.fullmatch(element):
-            if element.strip():
-                yield element
+        if _BLANK.fullmatch(listed, at + 1, max(end, 0)):
+            end = at
+        elif _ELEMENT.fullmatch(listed, at + 1, end):
+            yield listed[at + 1 : end]
             end = at
     if listed[: max(end, 0)].strip():
         yield ""  # no element: it names nobody

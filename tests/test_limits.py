@@ -92,6 +92,35 @@ def test_proxies_name_the_client(peer: str, fields: dict[str, str], client: str)
     assert Proxies(TRUSTED).client_of(peer, given) == client
 
 
+@pytest.mark.parametrize(
+    ("start", "repeated", "end"),
+    [
+        ("a=", " ", "\\"),
+        ("", "a", "\\"),
+        ("", ",a", ""),
+        ("", ", ", "\\"),
+        ("", 'a=",', ""),
+        ("", 'a="\\",', ""),
+        ("", "a=b;", "\\"),
+        ("", "a=   ;", '"'),
+        ("", " ", "\\"),
+    ],
+)
+def test_no_client_makes_forwarded_hard_to_read(start: str, repeated: str, end: str) -> None:
+    """Four times as much takes about four times as long, not sixteen times or for ever."""
+
+    def cost(size: int) -> float:
+        field = (start + repeated * (size // len(repeated)) + end).encode()
+        began = time.process_time()
+        for _ in range(10):
+            assert Proxies(TRUSTED).client_of("10.0.0.1", {b"forwarded": field})
+        return time.process_time() - began
+
+    small = min(cost(4000) for _ in range(5))
+    large = min(cost(16_000) for _ in range(5))
+    assert large < 10 * max(small, 0.001)
+
+
 @contextmanager
 def knock(
     daemon: Daemon, *, source: str = "127.0.0.1", fields: str = ""
