@@ -96,7 +96,12 @@ async def serve(config: Config) -> None:
         async with _floor() as redis_floor:
             stop = _Stop(redis_floor.cancel_scope)
             redis_floor.start_soon(_supervise, "signals", stop.wait_signals, signals)
-            appender = Appender(config.redis.hold_bytes, config.redis.hold_seconds)
+            appender = Appender(
+                config.redis.hold_bytes,
+                config.redis.hold_seconds,
+                expiry_seconds=config.group_message.timeout,
+                max_length=config.group_message.max_length,
+            )
             client = Client(await _redis_address(config, redis_floor), appender)
             redis_floor.start_soon(_supervise, "redis", client.run)
             store = Store(client, config, metrics)

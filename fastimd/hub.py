@@ -126,6 +126,7 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._to_flush: list[_Group] = []
         self._flushing = trio.Lock()
+        self._left_in_turn = MEMBERS_A_TURN
 
     @property
     def groups(self) -> int:
@@ -157,12 +158,18 @@ class Hub:
 
     async def flush(self) -> None:
         """Push what has come since the last flush to the members."""
-        async with self._flushing:  # a gap's repair and the relay's reader both flush
+        if self._flushing.locked():  # a gap's repair and the relay's reader both flush
+            await self._flushing.acquire()
+        else:
+            self._flushing.acquire_nowait()
+        try:
             # What was taken must reach everybody, though the connection it came over may break.
             with trio.CancelScope(shield=True):
                 groups, self._to_flush = self._to_flush, []
                 for group in groups:
                     await self._flush_group(group)
+        finally:
+            self._flushing.release()
 
     async def _greeting(self, group: _Group) -> tuple[bytes, int]:
         """The frame of a greeting and its ``last_ts``; who comes while one is read shares it.
@@ -215,11 +222,13 @@ class Hub:
         if group.arrivals:
             self._metrics.deliveries += group.serve_arrivals(batch, self._piece_bytes)
         pieces = _pieces([frame for _, frame in batch], self._piece_bytes)
-        for start in range(0, len(members), MEMBERS_A_TURN):
-            for outbox in members[start : start + MEMBERS_A_TURN]:
-                for piece in pieces:
-                    outbox.push(piece)
-            await trio.lowlevel.checkpoint()
+        for outbox in members:
+            for piece in pieces:
+                outbox.push(piece)
+            self._left_in_turn -= 1
+            if not self._left_in_turn:
+                self._left_in_turn = MEMBERS_A_TURN
+                await trio.lowlevel.checkpoint()
         self._metrics.deliveries += len(members) * len(batch)
 
 

@@ -3,15 +3,18 @@
 Theory of operation: one task. It listens (through the relay) to the groups that connected users
 are in and marks a group dirty when a message goes by, when a recall is announced, or when its list
 is due to expire. Once per ``update_rate`` it asks Redis about the dirty groups only, and pushes to
-the users of those that did change. A slow sweep asks about everything, for writers that announce
+the users of those that did change. Of a group where only messages went by it has heard the newest,
+and asks for nothing but the length. A slow sweep asks about everything, for writers that announce
 nothing. So the cost grows with the groups that move, not with users times groups.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -28,23 +31,30 @@ SWEEP_SECONDS = 30.0
 QUESTIONS_AT_ONCE = 64
 UNKNOWN = GroupState(codec.group_summary(None, 0), 0, None)
 
+_Subject = TypeVar("_Subject")
+
 log = structlog.get_logger("fastimd.poller")
 
 
 class _Watched:
     """A group that users with a list socket here are in."""
 
-    __slots__ = ("_poller", "name", "state", "subscription", "users")
+    __slots__ = ("_poller", "expiry_due", "heard", "name", "state", "subscription", "users")
 
     def __init__(self, name: str, poller: Poller) -> None:
         self.name = name
         self.users: set[_User] = set()
         self.state = UNKNOWN
+        # The newest message that went by since the group was asked about.
+        self.heard: tuple[int, bytes] | None = None
+        # When it will be asked whether the list has expired; messages make it live longer.
+        self.expiry_due = math.inf
         self._poller = poller
         self.subscription: Subscription
 
-    def receive(self, _ts: int, _message: bytes) -> None:
-        self._poller.dirty.add(self)
+    def receive(self, ts: int, message: bytes) -> None:
+        self.heard = ts, message
+        self._poller.moved.add(self)
 
 
 class _User:
@@ -83,7 +93,9 @@ class Poller:
         self._owed: dict[Outbox, _User] = {}
         self._expiring: list[tuple[float, str]] = []
         self._sweep_now = False
-        self.dirty: set[_Watched] = set()
+        # Groups to ask all about, and those to ask how many messages they have.
+        self._dirty: set[_Watched] = set()
+        self.moved: set[_Watched] = set()
 
     @asynccontextmanager
     async def watcher(self, name: str, outbox: Outbox) -> AsyncIterator[None]:
@@ -97,7 +109,7 @@ class Poller:
             user = self._users[name] = _User(name)
         user.watchers += 1
         try:
-            await self._refresh_user(user)
+            await self._refresh_user(user, await self._store.groups_of(user.name))
             await self._ask([group for group in user.groups if group.state is UNKNOWN])
             if user.groups:
                 outbox.push(user.frame())
@@ -120,7 +132,7 @@ class Poller:
         if event.ts is None and event.user in self._users:
             self._joined.add(self._users[event.user])
         elif event.group in self._groups:
-            self.dirty.add(self._groups[event.group])
+            self._dirty.add(self._groups[event.group])
 
     def sweep(self) -> None:
         """Ask about everything at the next turn: something may have been missed."""
@@ -135,7 +147,7 @@ class Poller:
             if self._sweep_now or now - swept_at >= SWEEP_SECONDS:
                 self._sweep_now = False
                 swept_at = now
-                self.dirty.update(self._groups.values())
+                self._dirty.update(self._groups.values())
                 self._joined.update(self._users.values())
             try:
                 await self._poll(now)
@@ -144,13 +156,12 @@ class Poller:
 
     async def _poll(self, now: float) -> None:
         self._collect_expired(now)
-        joined, self._joined = self._joined, set()
-        changed: set[_User] = set()
-        for user in joined:
-            if user.outboxes and await self._refresh_user(user):
-                changed.add(user)
-        dirty, self.dirty = self.dirty, set()
-        for group in await self._ask([group for group in dirty if group.users]):
+        changed = await self._refresh_users()
+        moved, self.moved = self.moved, set()
+        dirty, self._dirty = self._dirty, set()
+        changed_groups = await self._count([group for group in moved - dirty if group.users])
+        changed_groups += await self._ask([group for group in dirty if group.users])
+        for group in changed_groups:
             changed |= group.users
         self._owed.update((outbox, user) for user in changed for outbox in user.outboxes)
         self._push_owed(now)
@@ -172,10 +183,11 @@ class Poller:
                 self._metrics.group_list_pushes += 1
 
     async def _ask(self, groups: list[_Watched]) -> list[_Watched]:
-        """Ask Redis about groups; return those that changed."""
+        """Ask Redis all about groups; return those that changed."""
         before = [(group, group.state) for group in groups]
-        for start in range(0, len(groups), QUESTIONS_AT_ONCE):
-            page = groups[start : start + QUESTIONS_AT_ONCE]
+        for page in _pages(groups):
+            for group in page:
+                group.heard = None
             names = [group.name for group in page]
             for group, state in zip(page, await self._store.group_states(names), strict=True):
                 group.state = state
@@ -183,20 +195,62 @@ class Poller:
                 self._expect_expiry(group)
         return [group for group, state in before if group.state.summary != state.summary]
 
+    async def _count(self, groups: list[_Watched]) -> list[_Watched]:
+        """Ask Redis how many messages the groups have in which some went by; return the groups.
+
+        Of a group whose newest message or expiry is not known for sure everything is asked.
+        """
+        unsure = [group for group in groups if not _knows_newest(group)]
+        sure = [group for group in groups if _knows_newest(group)]
+        for page in _pages(sure):
+            heard = [group.heard for group in page]
+            totals = await self._store.totals([group.name for group in page])
+            for group, newest, total in zip(page, heard, totals, strict=True):
+                if not total or newest is None:
+                    unsure.append(group)  # it has expired, or has been asked about meanwhile
+                    continue
+                ts, message = newest
+                group.state = GroupState(codec.group_summary(message, total), ts, None)
+        return sure + await self._ask(unsure)
+
     def _expect_expiry(self, group: _Watched) -> None:
         if group.state.expires_in is not None:
             due = trio.current_time() + group.state.expires_in
-            heapq.heappush(self._expiring, (due, group.name))
+            if due < group.expiry_due:
+                group.expiry_due = due
+                heapq.heappush(self._expiring, (due, group.name))
+        if len(self._expiring) > 2 * len(self._groups) + QUESTIONS_AT_ONCE:
+            self._forget_stale_expiries()
+
+    def _forget_stale_expiries(self) -> None:
+        """Groups that nobody watches any more would stay for as long as their lists live."""
+        known = ((group.expiry_due, group.name) for group in self._groups.values())
+        self._expiring = [(due, name) for due, name in known if due < math.inf]
+        heapq.heapify(self._expiring)
 
     def _collect_expired(self, now: float) -> None:
         while self._expiring and self._expiring[0][0] <= now:
-            group = self._groups.get(heapq.heappop(self._expiring)[1])
-            if group is not None:
-                self.dirty.add(group)
+            due, name = heapq.heappop(self._expiring)
+            group = self._groups.get(name)
+            if group is not None and group.expiry_due == due:
+                group.expiry_due = math.inf
+                self._dirty.add(group)
 
-    async def _refresh_user(self, user: _User) -> bool:
-        """Read which groups a user is in; True when that changed."""
-        names = set(await self._store.groups_of(user.name))
+    async def _refresh_users(self) -> set[_User]:
+        """Read which groups those are in who may have joined one; return those who have."""
+        joined, self._joined = self._joined, set()
+        users = [user for user in joined if user.outboxes]
+        changed: set[_User] = set()
+        for page in _pages(users):
+            groups = await self._store.groups_of_each([user.name for user in page])
+            for user, names in zip(page, groups, strict=True):
+                if await self._refresh_user(user, names):
+                    changed.add(user)
+        return changed
+
+    async def _refresh_user(self, user: _User, groups: list[str]) -> bool:
+        """Note which groups a user is in; True when that changed."""
+        names = set(groups)
         known = {group.name for group in user.groups}
         for name in names - known:
             if user.watchers:
@@ -214,7 +268,7 @@ class Poller:
         user.groups.add(group)
         await self._relay.wait_heard(group.subscription)
         if group.state is UNKNOWN:
-            self.dirty.add(group)
+            self._dirty.add(group)
 
     def _unwatch(self, group: _Watched, user: _User) -> None:
         group.users.discard(user)
@@ -227,6 +281,17 @@ class Poller:
         for group in list(user.groups):
             self._unwatch(group, user)
         del self._users[user.name]
+
+
+def _pages(subjects: list[_Subject]) -> Iterator[list[_Subject]]:
+    for start in range(0, len(subjects), QUESTIONS_AT_ONCE):
+        yield subjects[start : start + QUESTIONS_AT_ONCE]
+
+
+def _knows_newest(group: _Watched) -> bool:
+    """The newest message was heard, and the list is known to expire."""
+    heard = group.heard
+    return heard is not None and heard[0] > group.state.last_ts and group.expiry_due < math.inf
 
 
 def _by_activity(state: GroupState) -> int:

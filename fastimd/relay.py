@@ -12,6 +12,7 @@ back at once costs Redis nothing.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
@@ -32,8 +33,10 @@ REPAIRS_AT_ONCE = 32
 REPAIR_PAUSE = 0.005
 """Seconds between two pages of a repair, in which the members' connections can take the first."""
 GATHER_SECONDS = 0.001
-"""How soon after a batch the next one may be handed on. A message that comes alone is handed on at
-once; where many come, a write to a member carries several."""
+GATHER_SHARE = 0.5
+"""How soon after a batch the next one may be handed on: after a moment, or after this share of the
+time that handing it on took. A message that comes alone is handed on at once; where many come, a
+write to a member carries several, and a write costs more than what is written."""
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
 
@@ -243,16 +246,18 @@ class Relay:
 
     async def _read(self, wire: Wire, nursery: trio.Nursery) -> None:
         repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
-        gathered_at = -GATHER_SECONDS
+        next_at = -math.inf
         while True:
             for reply in await wire.read():
                 self._receive(reply, nursery, repairs)
-            with trio.move_on_at(gathered_at + GATHER_SECONDS):
-                while trio.current_time() < gathered_at + GATHER_SECONDS:
+            with trio.move_on_at(next_at):
+                while trio.current_time() < next_at:
                     for reply in await wire.read():
                         self._receive(reply, nursery, repairs)
+            began = trio.current_time()
             await self._on_batch()
-            gathered_at = trio.current_time()
+            ended = trio.current_time()
+            next_at = ended + max(GATHER_SECONDS, (ended - began) * GATHER_SHARE)
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
         if isinstance(reply, NotNow) and not self._awaiting:

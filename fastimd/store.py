@@ -6,8 +6,10 @@ Everything raises ``StoreUnavailable`` when Redis is away.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -19,7 +21,7 @@ from .config import Config
 from .errors import NotLoggedIn, StoreUnavailable
 from .metrics import Metrics
 from .redis import scripts
-from .redis.appender import OnAppended
+from .redis.appender import OnAppended, Place
 from .redis.client import Client
 
 EVENTS_CHANNEL = "fastimd:events"
@@ -29,6 +31,8 @@ PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
 GAP_BYTES = 256 * 1024
 """Bytes of messages read at once to repair a gap: they go to every member's outbox together."""
+
+_Answer = TypeVar("_Answer")
 
 log = structlog.get_logger("fastimd.store")
 
@@ -118,19 +122,18 @@ class Store:
 
     def append(self, group: str, user: str, info: str, on_appended: OnAppended) -> None:
         """Send a message; ``on_appended`` is called with None when it is in Redis, else why not."""
-        settings = self._config.group_message
         prefix = codec.message_prefix(group, user, info)
-        self._client.appender.append(
-            (_messages_key(group), f"fastimd:floor:{group}"),
-            (channel_of(group), prefix, settings.timeout, settings.max_length),
-            len(prefix),
-            on_appended,
-        )
+        self._client.appender.append(_place(group), prefix, on_appended)
 
     @property
     def unanswered(self) -> int:
         """How many appends have no answer of Redis yet."""
         return self._client.appender.unanswered
+
+    @property
+    def has_room(self) -> bool:
+        """Not too many appends are under way."""
+        return self._client.appender.has_room
 
     async def wait_room(self) -> None:
         """Wait while more appends are under way than may wait."""
@@ -183,21 +186,38 @@ class Store:
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
         """What a group list shows of each of ``groups``, asked in one pipelined batch."""
-        states: dict[str, GroupState] = {}
+        return await self._ask_each(groups, self._group_state)
 
-        async def ask(group: str) -> None:
-            states[group] = await self._group_state(group)
+    async def totals(self, groups: list[str]) -> list[int]:
+        """How many messages each of ``groups`` has, asked in one pipelined batch."""
+        return await self._ask_each(groups, self._total)
+
+    async def _ask_each(
+        self, ids: list[str], ask: Callable[[str], Awaitable[_Answer]]
+    ) -> list[_Answer]:
+        answers: dict[str, _Answer] = {}
+
+        async def keep(each: str) -> None:
+            answers[each] = await ask(each)
 
         failures: list[StoreUnavailable] = []
         try:
             async with trio.open_nursery() as nursery:
-                for group in groups:
-                    nursery.start_soon(ask, group)
+                for each in ids:
+                    nursery.start_soon(keep, each)
         except* StoreUnavailable as unavailable:
             failures.append(StoreUnavailable(str(unavailable.exceptions[0])))
         if failures:
             raise failures[0]
-        return [states[group] for group in groups]
+        return [answers[each] for each in ids]
+
+    async def _total(self, group: str) -> int:
+        try:
+            total: int = await self._client.call("LLEN", _messages_key(group))
+        except exceptions.ResponseError as exc:
+            self._corrupt(_messages_key(group), exc)
+            return 0
+        return total
 
     async def _group_state(self, group: str) -> GroupState:
         try:
@@ -219,7 +239,7 @@ class Store:
         """Delete the user's own message, if it is not older than ``recall_time_limit``."""
         outcome: bytes = await self._client.run_script(
             scripts.RECALL,
-            (_messages_key(group), f"fastimd:floor:{group}"),
+            (_messages_key(group), _floor_key(group)),
             user,
             ts,
             self._config.group_message.recall_time_limit * 1000,
@@ -259,6 +279,10 @@ class Store:
             except codec.CorruptEntry as exc:
                 self._corrupt(key, exc)
         return list(groups)
+
+    async def groups_of_each(self, users: list[str]) -> list[list[str]]:
+        """The groups of each of ``users``, asked in one pipelined batch."""
+        return await self._ask_each(users, self.groups_of)
 
     async def log_in(self, user: str) -> str:
         """Give a user a new token, valid for ``token_ttl`` seconds; an older one ends."""
@@ -300,6 +324,15 @@ class Store:
 
 def _messages_key(group: str) -> str:
     return f"gml:{group}"
+
+
+def _floor_key(group: str) -> str:
+    return f"fastimd:floor:{group}"
+
+
+@lru_cache(maxsize=16_384)
+def _place(group: str) -> Place:
+    return Place(_messages_key(group), _floor_key(group), channel_of(group))
 
 
 def _groups_key(user: str) -> str:

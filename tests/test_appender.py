@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -11,7 +13,7 @@ from redis import exceptions
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fastimd.errors import StoreUnavailable
-from fastimd.redis.appender import Appender
+from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
 from fastimd.redis.connection import Connection, OnReply
 from fastimd.redis.scripts import APPEND, SETTLE, Script
 from fastimd.redis.wire import NotNow
@@ -32,7 +34,10 @@ class Peer:
         self.refusal: Exception | None = None
         self.is_silent = False
         self.settled = 0
+        self.leaving: list[tuple[OnReply, Callable[[], tuple[Any, ...]]]] = []
+        self.submitted = trio.Event()
         self.waiting: deque[tuple[OnReply, tuple[Any, ...]]] = deque()
+        self.batches: list[int] = []
         self.failed: str | None = None
         self.mark: tuple[int, int] | None = None
 
@@ -40,11 +45,22 @@ class Peer:
     def connection(self) -> Connection:
         return cast(Connection, self)
 
-    def submit(self, on_reply: OnReply, *command: Any) -> None:
-        assert command[:2] == ("EVALSHA", APPEND.sha)
-        self.waiting.append((on_reply, command[2:]))
-        if not self.is_silent:
-            self.answer()
+    def submit_later(self, on_reply: OnReply, make_command: Callable[[], tuple[Any, ...]]) -> None:
+        self.leaving.append((on_reply, make_command))
+        self.submitted.set()
+
+    async def run(self) -> None:
+        """Let what is submitted leave once a turn of the scheduler, as a wire does."""
+        while True:
+            await self.submitted.wait()
+            self.submitted = trio.Event()
+            leaving, self.leaving = self.leaving, []
+            for on_reply, make_command in leaving:
+                command = make_command()
+                assert command[:2] == ("EVALSHA", APPEND.sha)
+                self.waiting.append((on_reply, command[2:]))
+            if not self.is_silent:
+                self.answer()
 
     def answer(self) -> None:
         """Apply and answer what waits."""
@@ -61,15 +77,23 @@ class Peer:
             on_reply(exceptions.ConnectionError("broken"))
 
     def _apply(self, command: tuple[Any, ...]) -> object:
-        *_, prefix, _timeout, _longest, epoch, sequence, _mark_seconds = command
+        keys, _mark, *rest = command
+        epoch, first, last, _mark_seconds, _expiry, _longest, *groups = rest[keys - 1 :]
+        prefixes: list[bytes] = []
+        while groups:
+            _channel, count, *groups = groups
+            prefixes += groups[:count]
+            groups = groups[count:]
+        assert len(prefixes) == last - first + 1
+        self.batches.append(len(prefixes))
         if self.refusal is not None:
             return self.refusal
-        if self.mark != (epoch, sequence - 1):
+        if self.mark != (epoch, first - 1):
             return UNSETTLED
-        self.mark = (epoch, sequence)
-        if prefix == "wrong type":
+        if any(prefix.startswith(b"wrong type") for prefix in prefixes):
             return exceptions.ResponseError("WRONGTYPE not a list")
-        self.stored.append(prefix)
+        self.mark = (epoch, last)
+        self.stored += [prefix.decode().strip() for prefix in prefixes]
         return 1
 
     async def run_script(self, script: Script, keys: object, epoch: int, known: int, _: int) -> int:
@@ -90,16 +114,24 @@ class House:
     """An appender, its peer, and the outcome of each append by its text."""
 
     def __init__(self, hold_bytes: int = 100, hold_seconds: float = 10) -> None:
-        self.appender = Appender(hold_bytes, hold_seconds)
+        self.appender = Appender(hold_bytes, hold_seconds, expiry_seconds=600, max_length=0)
         self.peer = Peer()
         self.outcomes: dict[str, Exception | None] = {}
 
-    def append(self, text: str, size: int = 10) -> None:
-        def note(failure: Exception | None) -> None:
-            assert text not in self.outcomes, "told twice"
-            self.outcomes[text] = failure
+    async def append(self, *texts: str, size: int = 10, group: str = "1") -> None:
+        """Append in one turn of the scheduler, and see it over."""
+        for text in texts:
+            place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}")
+            self.appender.append(place, text.encode().ljust(size), partial(self._note, text))
+        await wait_all_tasks_blocked()
 
-        self.appender.append(("gml:1", "floor"), ("mq:1", text, 600, 0), size, note)
+    async def attach(self) -> None:
+        await self.appender.attach(self.peer.connection)
+        await wait_all_tasks_blocked()
+
+    def _note(self, text: str, failure: Exception | None) -> None:
+        assert text not in self.outcomes, "told twice"
+        self.outcomes[text] = failure
 
     def succeeded(self) -> list[str]:
         return [text for text, failure in self.outcomes.items() if failure is None]
@@ -108,7 +140,8 @@ class House:
 async def attached(nursery: trio.Nursery, **bounds: Any) -> House:
     house = House(**bounds)
     nursery.start_soon(house.appender.run)
-    await house.appender.attach(house.peer.connection)
+    nursery.start_soon(house.peer.run)
+    await house.attach()
     return house
 
 
@@ -116,9 +149,29 @@ async def test_appends_go_out_in_order(nursery: trio.Nursery) -> None:
     """Each is told once, when it is stored."""
     house = await attached(nursery)
     for text in "abc":
-        house.append(text)
+        await house.append(text)
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
     assert house.appender.unanswered == 0
+
+
+async def test_appends_of_one_turn_leave_together(nursery: trio.Nursery) -> None:
+    """They are one batch, of whatever groups; those of the next turn are the next."""
+    house = await attached(nursery)
+    await house.append("a", "b", "c")
+    await house.append("d")
+    assert house.peer.batches == [3, 1]
+    assert house.peer.stored == house.succeeded() == ["a", "b", "c", "d"]
+
+
+async def test_a_batch_is_bounded(nursery: trio.Nursery) -> None:
+    """By messages and by bytes: Redis does nothing else meanwhile."""
+    house = await attached(nursery, hold_bytes=100 * BATCH_BYTES)
+    texts = [str(n) for n in range(BATCH_MESSAGES + 1)]
+    await house.append(*texts)
+    assert house.peer.batches == [BATCH_MESSAGES, 1]
+    await house.append("long", "longer", "longest", size=BATCH_BYTES // 2)
+    assert house.peer.batches[2:] == [2, 1]
+    assert house.peer.stored == house.succeeded() == [*texts, "long", "longer", "longest"]
 
 
 @pytest.mark.parametrize("applied", [False, True])
@@ -127,13 +180,13 @@ async def test_lost_replies_are_settled(nursery: trio.Nursery, applied: bool) ->
     house = await attached(nursery)
     house.peer.is_silent = True
     for text in "abc":
-        house.append(text)
+        await house.append(text)
     house.peer.lose_replies(applied=applied)
     house.appender.detach()
-    house.append("d")
+    await house.append("d")
     assert house.outcomes == {}
     house.peer.is_silent = False
-    await house.appender.attach(house.peer.connection)
+    await house.attach()
     assert house.peer.stored == house.succeeded() == ["a", "b", "c", "d"]
 
 
@@ -144,7 +197,7 @@ async def test_a_refusal_amid_a_pipeline_neither_loses_nor_reorders(
     house = await attached(nursery)
     house.peer.is_silent = True
     for text in "abcd":
-        house.append(text)
+        await house.append(text)
     refused, _ = house.peer.waiting.popleft()
     refused(OUT_OF_MEMORY)
     house.peer.is_silent = False
@@ -161,11 +214,11 @@ async def test_while_redis_refuses_appends_are_held(
 ) -> None:
     """It is asked again and again, and gets everything in order when it takes messages again."""
     house = await attached(nursery)
-    house.append("a")
+    await house.append("a")
     house.peer.refusal = OUT_OF_MEMORY
-    house.append("b")
+    await house.append("b")
     await trio.sleep(3)
-    house.append("c")
+    await house.append("c")
     asked = house.peer.settled
     assert 3 <= asked <= 100
     assert house.peer.stored == ["a"]
@@ -181,9 +234,10 @@ async def test_a_new_connection_may_be_refused_too(
     """A Redis that takes no messages from the start is attached to, and asked again."""
     house = House()
     nursery.start_soon(house.appender.run)
+    nursery.start_soon(house.peer.run)
     house.peer.refusal = OUT_OF_MEMORY
-    await house.appender.attach(house.peer.connection)
-    house.append("a")
+    await house.attach()
+    await house.append("a")
     await trio.sleep(1)
     assert (house.peer.stored, house.appender.refusal) == ([], str(OUT_OF_MEMORY))
     house.peer.refusal = None
@@ -194,10 +248,10 @@ async def test_a_new_connection_may_be_refused_too(
 async def test_a_lost_mark_is_settled(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """The daemon's own key may vanish at any time."""
     house = await attached(nursery)
-    house.append("a")
+    await house.append("a")
     house.peer.mark = None
-    house.append("b")
-    house.append("c")
+    await house.append("b")
+    await house.append("c")
     await trio.sleep(1)
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
 
@@ -208,21 +262,36 @@ async def test_a_message_that_can_never_be_stored_holds_up_no_other(
     """Its sender is told, and the others go on."""
     house = await attached(nursery)
     for text in ("a", "wrong type", "b"):
-        house.append(text)
+        await house.append(text)
     await trio.sleep(1)
     assert house.peer.stored == house.succeeded() == ["a", "b"]
     assert "WRONGTYPE" in str(house.outcomes["wrong type"])
+
+
+async def test_a_batch_with_one_that_can_never_be_stored(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Its refusal meets that one alone, and afterwards appends leave together again."""
+    house = await attached(nursery)
+    await house.append("a", "wrong type", "b", "c")
+    await trio.sleep(1)
+    assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+    assert "WRONGTYPE" in str(house.outcomes["wrong type"])
+    house.peer.batches.clear()
+    await house.append("d", "e")
+    assert house.peer.batches == [2]
+    assert house.succeeded() == ["a", "b", "c", "d", "e"]
 
 
 async def test_forgotten_scripts_end_the_connection(nursery: trio.Nursery) -> None:
     """The next connection loads them; the append waits for it."""
     house = await attached(nursery)
     house.peer.refusal = exceptions.NoScriptError("NOSCRIPT")
-    house.append("a")
+    await house.append("a")
     assert house.peer.failed == "NOSCRIPT"
     house.appender.detach()
     house.peer.refusal = None
-    await house.appender.attach(house.peer.connection)
+    await house.attach()
     assert house.peer.stored == house.succeeded() == ["a"]
 
 
@@ -232,19 +301,19 @@ async def test_what_waits_too_long_is_told(
     """Counted from the outage, not before it was noticed; younger ones go on waiting."""
     house = await attached(nursery, hold_seconds=10)
     house.peer.is_silent = True
-    house.append("before")
+    await house.append("before")
     await trio.sleep(8)
     house.peer.lose_replies(applied=False)
     house.appender.detach()
     await trio.sleep(6)
-    house.append("later")
+    await house.append("later")
     await trio.sleep(3)
     assert house.outcomes == {}
     await trio.sleep(2)
     assert isinstance(house.outcomes["before"], StoreUnavailable)
     assert "later" not in house.outcomes
     house.peer.is_silent = False
-    await house.appender.attach(house.peer.connection)
+    await house.attach()
     assert house.peer.stored == house.succeeded() == ["later"]
 
 
@@ -254,12 +323,12 @@ async def test_connections_that_come_to_nothing_do_not_begin_the_time_anew(
     """Redis that breaks again before it has stored anything is the same outage."""
     house = await attached(nursery, hold_seconds=10)
     house.peer.is_silent = True
-    house.append("a")
+    await house.append("a")
     for _ in range(6):
         house.peer.lose_replies(applied=False)
         house.appender.detach()
         await trio.sleep(2)
-        await house.appender.attach(house.peer.connection)
+        await house.attach()
     house.peer.lose_replies(applied=False)
     house.appender.detach()
     await trio.sleep(1)
@@ -270,12 +339,12 @@ async def test_no_more_than_so_many_bytes_are_held(nursery: trio.Nursery) -> Non
     """One that finds no room is told at once; those that wait are stored later."""
     house = await attached(nursery, hold_bytes=100)
     house.appender.detach()
-    house.append("a", size=60)
-    house.append("b", size=41)
-    house.append("c", size=40)
+    await house.append("a", size=60)
+    await house.append("b", size=41)
+    await house.append("c", size=40)
     assert isinstance(house.outcomes["b"], StoreUnavailable)
     assert set(house.outcomes) == {"b"}
-    await house.appender.attach(house.peer.connection)
+    await house.attach()
     assert house.peer.stored == house.succeeded() == ["a", "c"]
 
 
@@ -287,8 +356,8 @@ async def test_who_sends_faster_than_redis_takes_waits(nursery: trio.Nursery) ->
 
     async def send(text: str) -> None:
         await house.appender.wait_room()
-        house.append(text, size=60)
         passed.append(text)
+        await house.append(text, size=60)
 
     for text in "abc":
         await wait_all_tasks_blocked()

@@ -260,7 +260,7 @@ def ask_until(moment: float, daemon: Daemon, headers: dict[str, str]) -> set[int
 @pytest.mark.timeout(60)
 async def test_a_call_is_answered_or_told_that_redis_is_away(mortal_redis: MortalRedis) -> None:
     """Many tasks call all the time while connections are killed: nothing else becomes of a call."""
-    client = Client(Address(mortal_redis.url), Appender(hold_bytes=1, hold_seconds=1))
+    client = Client(Address(mortal_redis.url), Appender(1, 1, expiry_seconds=1, max_length=0))
     outcomes: Counter[str] = Counter()
 
     async def call() -> None:

@@ -54,14 +54,32 @@ def append_next(
     epoch: int = 1,
     sequence: int = 1,
 ) -> int:
-    prefix = codec.message_prefix("1", user, info)
-    mark_seconds = 3600
-    ts: int = run(
+    return append_batch(
         redis,
-        scripts.APPEND,
-        [LIST, MARK, FLOOR],
-        *(CHANNEL, prefix, timeout, longest, epoch, sequence, mark_seconds),
+        {"1": [codec.message_prefix("1", user, info)]},
+        timeout=timeout,
+        longest=longest,
+        epoch=epoch,
+        first=sequence,
     )
+
+
+def append_batch(
+    redis: Redis,
+    batch: dict[str, list[bytes]],
+    *,
+    timeout: int = 100,
+    longest: int = 0,
+    epoch: int = 1,
+    first: int = 1,
+) -> int:
+    """The messages of each group in one step; returns the ts of the last."""
+    keys, groups = [MARK], list[object]()
+    for group, prefixes in batch.items():
+        keys += [f"gml:{group}", f"fastimd:floor:{group}"]
+        groups += [f"mq:{group}", len(prefixes), *prefixes]
+    last = first + sum(map(len, batch.values())) - 1
+    ts: int = run(redis, scripts.APPEND, keys, epoch, first, last, 3600, timeout, longest, *groups)
     return ts
 
 
@@ -96,8 +114,8 @@ def fill(redis: Redis, *entries: bytes) -> list[bytes]:
     return list(entries)
 
 
-def listed(redis: Redis) -> list[bytes]:
-    return redis.lrange(LIST, 0, -1)  # type: ignore[return-value]
+def listed(redis: Redis, group: str = "1") -> list[bytes]:
+    return redis.lrange(f"gml:{group}", 0, -1)  # type: ignore[return-value]
 
 
 # Appending
@@ -173,6 +191,58 @@ def test_an_append_moves_the_applied_mark(redis: Redis) -> None:
     append_next(redis, epoch=4, sequence=17)
     assert redis.get(MARK) == b"4:17"
     assert 3598 <= redis.ttl(MARK) <= 3600
+
+
+def test_a_batch_is_one_step(redis: Redis) -> None:
+    """Each group's messages are stored in order, published in order, and live on."""
+    texts = {
+        group: [codec.message_prefix(group, "3", f"{group}-{n}") for n in range(count)]
+        for group, count in (("1", 3), ("2", 1), ("3", 40))
+    }
+    settle(redis, 1)
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(*(f"mq:{group}" for group in texts))
+        for _ in texts:
+            assert channel.get_message(timeout=5)["type"] == "subscribe"
+        append_batch(redis, texts)
+        published = [channel.get_message(timeout=5)["data"] for _ in range(44)]
+    assert redis.get(MARK) == b"1:44"
+    for group, prefixes in texts.items():
+        stored = listed(redis, group)
+        given = [codec.read_entry(each)[0] for each in stored]
+        assert [each.rpartition(b":")[0] + b":" for each in stored] == prefixes
+        assert given == sorted(set(given))
+        assert [each for each in published if each in stored] == stored
+        assert 98 <= redis.ttl(f"gml:{group}") <= 100
+
+
+def test_a_batch_goes_on_from_each_groups_own_ts(redis: Redis) -> None:
+    """A group whose list ran ahead of the clock takes no other along."""
+    ahead = now(redis) + 10 * MINUTE
+    fill(redis, entry(ahead))
+    redis.set("fastimd:floor:2", ahead + 7)
+    settle(redis, 1)
+    append_batch(
+        redis, {g: [codec.message_prefix(g, "3", "hi")] * 2 for g in ("1", "2", "3")}, longest=2
+    )
+    found = {g: [codec.read_entry(each)[0] for each in listed(redis, g)] for g in "123"}
+    assert found["1"] == [ahead + 1, ahead + 2]
+    assert found["2"] == [ahead + 8, ahead + 9]
+    assert abs(found["3"][0] - now(redis)) < MINUTE
+
+
+def test_a_batch_is_applied_whole_or_not_at_all(redis: Redis) -> None:
+    """A key that is no list, wherever it stands, refuses every message of the batch."""
+    settle(redis, 1)
+    redis.set("gml:2", "text")
+    batch = {group: [codec.message_prefix(group, "3", "hi")] for group in ("1", "2", "3")}
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        append_batch(redis, batch)
+    assert redis.get(MARK) == b"1:0"
+    assert not redis.exists("gml:1", "gml:3")
+    del batch["2"]
+    append_batch(redis, batch)
+    assert redis.exists("gml:1", "gml:3") == 2
 
 
 # Settling

@@ -1,9 +1,10 @@
 """Appends that are neither lost nor doubled.
 
-Theory of operation: appends carry sequence numbers and leave in order over one connection. The
-append script applies one only if the *applied mark* in Redis names the one before it, and then
-moves the mark. So what Redis has applied is always an unbroken beginning of what was sent, and the
-mark says how long it is.
+Theory of operation: appends carry sequence numbers and leave in order over one connection; those of
+one scheduler turn leave as one batch, which Redis applies whole or not at all. The append script
+applies a batch only if the *applied mark* in Redis names the append before it, and then moves the
+mark. So what Redis has applied is always an unbroken beginning of what was sent, and the mark says
+how long it is.
 
 When a connection breaks, or Redis refuses an append for now (out of memory, failing disk…), the
 appends without a good reply stay here, in order. Then the settle script is run, on the next
@@ -11,6 +12,9 @@ connection or after a pause: it raises the epoch, so that whatever an old connec
 deliver is refused, and returns the mark. Appends up to it were applied, and only their reply was
 lost; the others were not, and are sent again. Until that has worked, new appends wait in the same
 queue, bounded by bytes and by age.
+
+A refusal that concerns one append alone (its list is no list) refuses its whole batch. Then those
+of the batch are sent one by one, so that it meets the right one.
 """
 
 from __future__ import annotations
@@ -19,7 +23,8 @@ import math
 import secrets
 from collections import deque
 from collections.abc import Callable
-from typing import TypeAlias
+from functools import partial
+from typing import NamedTuple, TypeAlias
 
 import structlog
 import trio
@@ -34,6 +39,10 @@ from .wire import USELESS_CONNECTION, Argument, NotNow, Reply
 MARK_SECONDS = 3600
 """How long an applied mark outlives the last append of its daemon."""
 
+BATCH_MESSAGES = 128
+BATCH_BYTES = 256 * 1024
+"""What one batch may hold: Redis does nothing else meanwhile."""
+
 _LOOK_SECONDS = 0.25
 
 OnAppended: TypeAlias = Callable[[Exception | None], None]
@@ -41,23 +50,38 @@ OnAppended: TypeAlias = Callable[[Exception | None], None]
 log = structlog.get_logger("fastimd.redis")
 
 
-class _Append:
-    __slots__ = ("arguments", "keys", "on_appended", "sequence", "since", "size")
+class Place(NamedTuple):
+    """Where a group's messages go: the keys of its list and its ts floor, and its channel."""
 
-    def __init__(
-        self,
-        sequence: int,
-        keys: tuple[Argument, ...],
-        arguments: tuple[Argument, ...],
-        size: int,
-        on_appended: OnAppended,
-    ) -> None:
+    list_key: str
+    floor_key: str
+    channel: str
+
+
+class _Append:
+    __slots__ = ("on_appended", "place", "prefix", "sequence", "since")
+
+    def __init__(self, sequence: int, place: Place, prefix: bytes, on_appended: OnAppended) -> None:
         self.sequence = sequence
-        self.keys = keys
-        self.arguments = arguments
-        self.size = size
+        self.place = place
+        self.prefix = prefix
         self.since = trio.current_time()
         self.on_appended = on_appended
+
+    @property
+    def size(self) -> int:
+        return len(self.prefix)
+
+
+class _Batch:
+    """Appends that leave together; it takes more until it is sent or full."""
+
+    __slots__ = ("appends", "bytes_left", "connection")
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.appends: list[_Append] = []
+        self.bytes_left = BATCH_BYTES
 
 
 class Appender:
@@ -66,13 +90,19 @@ class Appender:
     Args:
         hold_bytes: how much may wait while Redis takes nothing.
         hold_seconds: how long.
+        expiry_seconds: how long a group's list lives after its last message.
+        max_length: the longest list; 0 = any.
 
     ``refusal`` is what Redis refused the last append with, while it does; else None.
     """
 
-    def __init__(self, hold_bytes: int, hold_seconds: float) -> None:
+    def __init__(
+        self, hold_bytes: int, hold_seconds: float, *, expiry_seconds: int, max_length: int
+    ) -> None:
         self._hold_bytes = hold_bytes
         self._hold_seconds = hold_seconds
+        self._expiry_seconds = expiry_seconds
+        self._max_length = max_length
         self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
@@ -80,6 +110,8 @@ class Appender:
         self._unanswered_bytes = 0
         # The connection that there is, and whether appends go out over it or are held.
         self._connection: Connection | None = None
+        self._batch: _Batch | None = None
+        self._singly_to = 0
         self._is_held = True
         self._held_since = -math.inf
         self._unsettled = trio.Event()
@@ -97,35 +129,30 @@ class Appender:
         while self._unanswered:
             await self._wait_answer()
 
+    @property
+    def has_room(self) -> bool:
+        """More may be appended now; while not, Redis takes messages, but slower than they come."""
+        return self._unanswered_bytes <= self._hold_bytes or self._is_held
+
     async def wait_room(self) -> None:
-        """Wait while Redis takes messages, but slower than they come."""
-        while self._unanswered_bytes > self._hold_bytes and not self._is_held:
+        """Wait until there is room."""
+        while not self.has_room:
             await self._wait_answer()
 
-    def append(
-        self,
-        keys: tuple[Argument, Argument],
-        arguments: tuple[Argument, ...],
-        size: int,
-        on_appended: OnAppended,
-    ) -> None:
+    def append(self, place: Place, prefix: bytes, on_appended: OnAppended) -> None:
         """Queue one append.
 
         Args:
-            keys: the list and the ts floor of the group.
-            arguments: channel, JSON prefix, expiry, longest list, as the append script wants them.
-            size: bytes that count against ``hold_bytes``.
+            prefix: the message's JSON up to and including ``"ts":``.
             on_appended: called once with None when the message is in Redis, else with the reason;
                 ``StoreUnavailable`` when its fate stays unknown or there is no room.
         """
+        size = len(prefix)
         if self._is_held and self._unanswered_bytes + size > self._hold_bytes:
             on_appended(StoreUnavailable(f"{self._hold_bytes} bytes wait for Redis already"))
             return
         self._sequence += 1
-        listed, floor = keys
-        append = _Append(
-            self._sequence, (listed, self._mark_key, floor), arguments, size, on_appended
-        )
+        append = _Append(self._sequence, place, prefix, on_appended)
         self._unanswered.append(append)
         self._unanswered_bytes += size
         if not self._is_held:
@@ -188,37 +215,62 @@ class Appender:
             self._send(append)
 
     def _send(self, append: _Append) -> None:
-        connection = self._connection
-        assert connection is not None
-
-        def on_reply(reply: Reply) -> None:
-            if not isinstance(reply, Exception):
-                assert self._unanswered[0] is append
-                self._held_since = -math.inf
-                self._finish(None)
-            elif isinstance(reply, exceptions.NoScriptError):
-                connection.fail(str(reply))  # the next one loads the scripts
-            elif isinstance(reply, (exceptions.ConnectionError, *USELESS_CONNECTION)):
-                pass  # it stays here for the next connection
-            elif isinstance(reply, NotNow):
-                self._refuse(str(reply))
-            elif str(reply).startswith("UNSETTLED"):
-                self._hold()
-            else:
-                assert self._unanswered[0] is append
-                self._finish(reply)
-
-        connection.submit(
-            on_reply,
-            "EVALSHA",
-            APPEND.sha,
-            len(append.keys),
-            *append.keys,
-            *append.arguments,
-            self._epoch,
-            append.sequence,
-            MARK_SECONDS,
+        """Put an append into the batch that leaves in this scheduler turn."""
+        batch = self._batch
+        is_full = batch is not None and (
+            len(batch.appends) >= BATCH_MESSAGES or batch.bytes_left < append.size
         )
+        if batch is None or is_full or append.sequence <= self._singly_to:
+            assert self._connection is not None
+            batch = self._batch = _Batch(self._connection)
+            self._connection.submit_later(
+                partial(self._take_reply, batch), partial(self._close_batch, batch)
+            )
+        batch.appends.append(append)
+        batch.bytes_left -= append.size
+
+    def _close_batch(self, batch: _Batch) -> tuple[Argument, ...]:
+        """The command of a batch, as it leaves."""
+        if self._batch is batch:
+            self._batch = None
+        by_place: dict[Place, list[bytes]] = {}
+        for append in batch.appends:
+            by_place.setdefault(append.place, []).append(append.prefix)
+        keys: list[Argument] = [self._mark_key]
+        arguments: list[Argument] = [
+            self._epoch,
+            batch.appends[0].sequence,
+            batch.appends[-1].sequence,
+            MARK_SECONDS,
+            self._expiry_seconds,
+            self._max_length,
+        ]
+        for place, prefixes in by_place.items():
+            keys += (place.list_key, place.floor_key)
+            arguments += (place.channel, len(prefixes), *prefixes)
+        return ("EVALSHA", APPEND.sha, len(keys), *keys, *arguments)
+
+    def _take_reply(self, batch: _Batch, reply: Reply) -> None:
+        if self._batch is batch:
+            self._batch = None
+        if not isinstance(reply, Exception):
+            assert self._unanswered[0] is batch.appends[0]
+            self._held_since = -math.inf
+            self._finish(None, len(batch.appends))
+        elif isinstance(reply, exceptions.NoScriptError):
+            batch.connection.fail(str(reply))  # the next one loads the scripts
+        elif isinstance(reply, (exceptions.ConnectionError, *USELESS_CONNECTION)):
+            pass  # they stay here for the next connection
+        elif isinstance(reply, NotNow):
+            self._refuse(str(reply))
+        elif str(reply).startswith("UNSETTLED"):
+            self._hold()
+        elif len(batch.appends) > 1:
+            self._singly_to = batch.appends[-1].sequence
+            self._hold()
+        else:
+            assert self._unanswered[0] is batch.appends[0]
+            self._finish(reply)
 
     def _refuse(self, refusal: str) -> None:
         self.refusal = refusal
@@ -245,10 +297,12 @@ class Appender:
                 away = f"Redis took no message for {self._hold_seconds:g} s"
                 self._finish(StoreUnavailable(away))
 
-    def _finish(self, failure: Exception | None) -> None:
-        append = self._unanswered.popleft()
-        self._unanswered_bytes -= append.size
-        append.on_appended(failure)
+    def _finish(self, failure: Exception | None, count: int = 1) -> None:
+        """Tell the fate of the oldest appends."""
+        for _ in range(count):
+            append = self._unanswered.popleft()
+            self._unanswered_bytes -= append.size
+            append.on_appended(failure)
         self._tell_answered()
 
     async def _wait_answer(self) -> None:

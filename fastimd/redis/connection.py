@@ -52,6 +52,16 @@ class Connection:
         self._waiting.append(on_reply)
         self._wire.write(*command)
 
+    def submit_later(
+        self, on_reply: OnReply, make_command: Callable[[], tuple[Argument, ...]]
+    ) -> None:
+        """Send what ``make_command`` returns when this scheduler turn's commands are written."""
+        if self._broken is not None:
+            on_reply(self._broken)
+            return
+        self._waiting.append(on_reply)
+        self._wire.write_later(make_command)
+
     async def call(self, *command: Argument) -> Reply:
         """Send a command and wait for its reply.
 

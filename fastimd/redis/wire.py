@@ -60,6 +60,49 @@ _ERRORS: dict[str, type[exceptions.RedisError]] = {
 _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(?P<message>[A-Z]+ .*)", re.DOTALL)
 
 
+class _PromptStream(trio.abc.Stream):
+    """A socket's stream that spares the scheduler: Trio's own tries before it waits, and lets every
+    other task go first after it did not have to wait. Here that was a third of the system calls.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        # Trio's socket wraps it, and offers no call that only tries.
+        self._socket = stream.socket._sock  # type: ignore[attr-defined]
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        while True:
+            await self._wait_readable()
+            try:
+                received: bytes = self._socket.recv(max_bytes or RECEIVE_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as exc:
+                raise trio.BrokenResourceError(str(exc)) from exc
+            return received
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as exc:
+            raise trio.BrokenResourceError(str(exc)) from exc
+        if sent < len(data):
+            await self._stream.send_all(memoryview(data)[sent:])
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def _wait_readable(self) -> None:
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError("closed")
+        await trio.lowlevel.wait_readable(self._socket)
+
+
 class Wire:
     """RESP over one stream.
 
@@ -72,13 +115,18 @@ class Wire:
         self._reader = hiredis.Reader(
             protocolError=exceptions.InvalidResponse, replyError=_reply_error
         )
-        self._unsent: list[bytes] = []
+        self._unsent: list[bytes | Callable[[], tuple[Argument, ...]]] = []
         self._unsent_added = trio.Event()
         self._heard_at = trio.current_time()
 
     def write(self, *command: Argument) -> None:
         """Leave a command to be written in this scheduler turn."""
         self._unsent.append(_pack(command))
+        self._unsent_added.set()
+
+    def write_later(self, make_command: Callable[[], tuple[Argument, ...]]) -> None:
+        """Leave the place of a command that is made when the turn's commands are written."""
+        self._unsent.append(make_command)
         self._unsent_added.set()
 
     async def run_writer(self) -> None:
@@ -91,7 +139,9 @@ class Wire:
             await self._unsent_added.wait()
             self._unsent_added = trio.Event()
             unsent, self._unsent = self._unsent, []
-            await self._stream.send_all(b"".join(unsent))
+            await self._stream.send_all(
+                b"".join([each if isinstance(each, bytes) else _pack(each()) for each in unsent])
+            )
 
     async def read(self) -> list[Reply]:
         """Wait for replies and return all that have come.
@@ -198,10 +248,10 @@ class Address:
 
     async def _open_stream(self) -> trio.abc.Stream:
         if self._path is not None:
-            return await trio.open_unix_socket(self._path)
+            return _PromptStream(await trio.open_unix_socket(self._path))
         stream = await trio.open_tcp_stream(self._host, self._port)
         if self._ssl is None:
-            return stream
+            return _PromptStream(stream)
         return trio.SSLStream(stream, self._ssl, server_hostname=self._host)
 
     def _opening(self) -> Iterable[tuple[Argument, ...]]:

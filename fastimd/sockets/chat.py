@@ -33,9 +33,11 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
         while texts := await session.receive(first):
             first = b""
             for text in texts:
-                if not await session.wait_turn():
+                if not (session.has_turn() or await session.wait_turn()):
                     break
-                await speaker.say(text)
+                if not speaker.may_speak:
+                    await speaker.wait_ready()
+                speaker.say(text)
 
 
 async def _may_enter(around: Surroundings, group: str, user: str) -> bool:
@@ -57,17 +59,30 @@ class _Speaker:
         self._in_flight = 0
         self._answered: trio.Event | None = None
 
-    async def say(self, info: str) -> None:
-        store, route = self._around.store, self._route
+    @property
+    def may_speak(self) -> bool:
+        """Nothing needs to be waited for before the next message."""
+        return (
+            self._in_flight < MAX_IN_FLIGHT
+            and self._around.store.has_room
+            and not self._around.config.group.login_auth
+        )
+
+    async def wait_ready(self) -> None:
+        """Check the token, if every message needs that, and wait for room."""
         if self._around.config.group.login_auth:
             await self._check_token()
         while self._in_flight >= MAX_IN_FLIGHT:
             self._answered = trio.Event()
             await self._answered.wait()
-        await store.wait_room()
+        await self._around.store.wait_room()
+
+    def say(self, info: str) -> None:
+        """Send one message on its way."""
         self._in_flight += 1
+        route = self._route
         assert route.group is not None
-        store.append(route.group, route.user, info, self._on_appended)
+        self._around.store.append(route.group, route.user, info, self._on_appended)
 
     async def _check_token(self) -> None:
         """Check it as soon as Redis can tell, in the time that a message may be held."""

@@ -159,6 +159,10 @@ class Session:
             texts = self._feed(data)
         return texts
 
+    def has_turn(self) -> bool:
+        """Nothing holds the client to a pace."""
+        return self._pace is None
+
     async def wait_turn(self) -> bool:
         """Hold the client to its pace before a message; False when it floods, and is closed."""
         if self._pace is None:
