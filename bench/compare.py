@@ -110,11 +110,11 @@ def main() -> int:
     began = time.monotonic()
     with TemporaryDirectory() as folder, BenchRedis(Path(folder)) as redis:
         measured.versions.append(redis.version)
-        bench = _Bench(Path(folder), redis, cases, seconds, measured)
+        bench = _Bench(Path(folder), redis, cases, arguments.only, seconds, measured)
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
             for kind in kinds:
-                bench.measure(kind, with_lists=arguments.only in "lists" and number == 0)
+                bench.measure(kind, is_first=number == 0)
     measured.seconds = time.monotonic() - began
     print(measured.table())
     print(check_goals(measured).table())
@@ -125,19 +125,27 @@ def main() -> int:
 
 class _Bench:
     def __init__(
-        self, folder: Path, redis: BenchRedis, cases: list[Case], seconds: float, measured: Measured
+        self,
+        folder: Path,
+        redis: BenchRedis,
+        cases: list[Case],
+        only: str,
+        seconds: float,
+        measured: Measured,
     ) -> None:
         self._folder = folder
         self._redis = redis
         self._cases = cases
+        self._only = only
         self._seconds = seconds
         self._measured = measured
         self._missing: set[type[Server]] = set()
 
-    def measure(self, kind: type[Server], *, with_lists: bool) -> None:
-        """One round of one server."""
+    def measure(self, kind: type[Server], *, is_first: bool) -> None:
+        """One round of one server; what needs no rounds is measured in the first."""
         cases = [case for case in self._cases if case.concerns(kind)]
-        if not cases or kind in self._missing:
+        with_extras = kind is Fastimd and is_first
+        if not (cases or with_extras) or kind in self._missing:
             return
         if missing := kind.missing():
             self._missing.add(kind)
@@ -153,14 +161,20 @@ class _Bench:
             result = self._run(kind, case.name, case.mode, spec)
             if case.name == "talk 100 x 5" and result is not None:
                 peak = result.messages_per_second or 0.0
-        if kind is Fastimd and with_lists:
+        if with_extras:
             self._measure_lists()
+            self._measure_history()
+
+    def _measure_history(self) -> None:
+        if self._only in "history":
             with Fastimd(self._folder, self._redis) as server, self._redis.client() as client:
                 self._measured.history.update(measure_history(server, client))
             self._redis.flush()
 
     def _measure_lists(self) -> None:
         for name, spec in LISTS.items():
+            if self._only not in name:
+                continue
             self._join_groups("lists")
             self._run(Fastimd, name, "list", spec | {"run": "lists"})
 
