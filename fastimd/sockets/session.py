@@ -214,6 +214,8 @@ class Session:
 
     async def finish(self) -> None:
         """Let the last bytes out and end the stream."""
+        if self._heard_eof and not self.outbox.queued:
+            return  # it is closed next
         with trio.move_on_after(LINGER_SECONDS, shield=True):
             await self.outbox.wait_empty()
             try:
