@@ -55,24 +55,38 @@ class Case:
 
 DUEL = (Fastimd, Nchan)
 
+PEAK = "talk 100 x 5"
+"""Its throughput is the peak, of which other cases take a share."""
+
 CASES = (
-    Case("burst 10", "burst", {"members": 10}, is_long=True),
+    Case("burst 10", "burst", {"members": 10}, DUEL, is_long=True),
     Case("burst 100", "burst", {"members": 100}),
     Case("burst 1000", "burst", {"members": 1000}),
     Case("burst 5000", "burst", {"members": 5000}, DUEL),
     Case("burst 10000", "burst", {"members": 10_000}, DUEL, is_long=True),
-    Case("talk 100 x 5", "talk", {"groups": 100, "members": 5, "in_flight": 1}),
+    Case(PEAK, "talk", {"groups": 100, "members": 5, "in_flight": 1}),
     Case("talk 20 x 25", "talk", {"groups": 20, "members": 25, "in_flight": 1}),
+    *(
+        Case(f"talk {n} x 5", "talk", {"groups": n, "members": 5}, DUEL, is_long=True)
+        for n in (1, 10, 1000)
+    ),
     Case(
         "one at a time to 1000",
         "burst",
         {"members": 1000, "in_flight": 1, "at_once": 1},
         (Fastimd, SendLoop),
     ),
-    Case("half of the peak", "talk", {"groups": 100, "members": 5}),
-    Case("1 group", "talk", {"groups": 1, "members": 1, "rate": 2000.0}, (Fastimd,)),
-    Case("10000 groups", "talk", {"groups": 10_000, "members": 1, "rate": 2000.0}, (Fastimd,)),
+    *(
+        Case(f"{share} % of the peak", "talk", {"groups": 100, "members": 5}, DUEL, is_long=True)
+        for share in (10, 25, 75, 90)
+    ),
+    Case("50 % of the peak", "talk", {"groups": 100, "members": 5}),
+    # So slowly that each message goes its way alone: many in one group would be written together.
+    Case("1 group", "talk", {"groups": 1, "members": 1, "rate": 400.0}, (Fastimd,)),
+    Case("10000 groups", "talk", {"groups": 10_000, "members": 1, "rate": 400.0}, (Fastimd,)),
+    Case("idle 1000", "idle", {"groups": 100, "members": 10}, DUEL, is_long=True),
     Case("idle 5000", "idle", {"groups": 500, "members": 10}),
+    Case("idle 10000", "idle", {"groups": 1000, "members": 10}, DUEL, is_long=True),
     Case("storm 10000", "storm", {"groups": 1000, "members": 10}, DUEL),
 )
 
@@ -98,8 +112,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--servers", default="", help="names of servers, joined by commas")
     arguments = parser.parse_args()
-    rounds = arguments.rounds or (5 if arguments.full else 2)
-    seconds = arguments.seconds or (5.0 if arguments.full else 3.0)
+    rounds = arguments.rounds or (3 if arguments.full else 2)
+    seconds = arguments.seconds or 3.0
     cases = [
         case
         for case in CASES
@@ -154,12 +168,12 @@ class _Bench:
         peak = 0.0
         for case in cases:
             spec = case.spec
-            if case.name == "half of the peak":
+            if case.name.endswith("% of the peak"):
                 if not peak:
                     continue
-                spec = spec | {"rate": peak / 2}
+                spec = spec | {"rate": peak * int(case.name.split()[0]) / 100}
             result = self._run(kind, case.name, case.mode, spec)
-            if case.name == "talk 100 x 5" and result is not None:
+            if case.name == PEAK and result is not None:
                 peak = result.messages_per_second or 0.0
         if with_extras:
             self._measure_lists()

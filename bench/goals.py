@@ -78,7 +78,7 @@ def _goals(measured: Measured) -> Iterator[Goal]:
     yield Goal(
         f"{case}: CPU/delivery", "<= 1.5 x send() loop", ratio(case, PER_DELIVERY, LOOP), 1.5
     )
-    yield Goal("p99 at half of the peak", "<= Nchan", ratio("half of the peak", "latency.p99"), 1.0)
+    yield Goal("p99 at half of the peak", "<= Nchan", ratio("50 % of the peak", "latency.p99"), 1.0)
     yield from _sockets(measured)
     yield from _flatness(measured)
     for name, value in measured.history.items():

@@ -14,7 +14,10 @@ from servers import Server
 
 from fastimd.bench.report import Result
 
-COLUMNS = ("server", "messages/s", "deliveries/s", "CPU/message", "CPU/delivery", "p50", "p99")
+COLUMNS = (
+    *("server", "messages/s", "deliveries/s", "CPU/message", "CPU/delivery", "in the kernel"),
+    *("p50", "p99"),
+)
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Measured:
             show("deliveries_per_second", "{:,.0f}"),
             show("server.cpu_us_per_message", "{:.1f} us"),
             show("server.cpu_us_per_delivery", "{:.2f} us"),
+            show("server.kernel_share", "{:.0f} %", 100),
             show("latency.p50", "{:.1f} ms"),
             show("latency.p99", "{:.1f} ms"),
             show("connects_per_second", "{:,.0f}"),

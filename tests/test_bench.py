@@ -60,6 +60,7 @@ def test_burst(daemon: Daemon, redis: Redis, processes: int) -> None:
     used = result["server"]
     assert 0 < used["cpu_seconds"] <= result["seconds"] + 0.1
     assert used["cpu_us_per_message"] == used["cpu_seconds"] / result["messages"] * 1e6
+    assert 0 < used["kernel_share"] < 1
     assert used["resident_bytes"] > 2**20
 
 

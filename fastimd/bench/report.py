@@ -28,10 +28,14 @@ class Latency:
 
 @dataclass
 class Server:
-    """What the servers used in the measured time; memory at its end."""
+    """What the servers used in the measured time; memory at its end.
+
+    ``kernel_share`` is the part of the time of CPU that went into system calls.
+    """
 
     cpu_seconds: float
     resident_bytes: int
+    kernel_share: float | None = None
     cpu_us_per_message: float | None = None
     cpu_us_per_delivery: float | None = None
     cpu_us_per_socket: float | None = None
@@ -122,7 +126,9 @@ class Result:
 
 
 def _server_rows(server: Server) -> Iterator[tuple[str, str]]:
-    yield "server CPU", f"{server.cpu_seconds:.3f} s"
+    share = server.kernel_share
+    in_kernel = "" if share is None else f", {share:.0%} in the kernel"
+    yield "server CPU", f"{server.cpu_seconds:.3f} s{in_kernel}"
     for name, value in (
         ("per message", server.cpu_us_per_message),
         ("per delivery", server.cpu_us_per_delivery),

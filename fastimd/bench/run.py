@@ -156,6 +156,7 @@ class _Run:
             result.server = Server(
                 used_now.cpu_seconds - used.cpu_seconds,
                 used_now.resident_bytes,
+                used_now.kernel_share_since(used),
                 cpu_us_per_socket=(opened.cpu_seconds - before.cpu_seconds) / spec.sockets * 1e6,
                 bytes_per_socket=(opened.resident_bytes - before.resident_bytes) / spec.sockets,
             )
@@ -172,7 +173,10 @@ class _Run:
             used_now = Usage.of(self._pids)
             cpu = used_now.cpu_seconds - used.cpu_seconds
             result.server = Server(
-                cpu, used_now.resident_bytes, cpu_us_per_socket=cpu / spec.sockets * 1e6
+                cpu,
+                used_now.resident_bytes,
+                used_now.kernel_share_since(used),
+                cpu_us_per_socket=cpu / spec.sockets * 1e6,
             )
         return result
 
@@ -288,6 +292,7 @@ class _Run:
         return Server(
             cpu,
             after.resident_bytes,
+            after.kernel_share_since(before),
             cpu_us_per_message=cpu / result.messages * 1e6 if result.messages else None,
             cpu_us_per_delivery=cpu / result.deliveries * 1e6 if result.deliveries else None,
         )
