@@ -73,19 +73,17 @@ class Crowd:
     """Counts the connections of each client.
 
     Args:
-        limit: how many one client may have; 0 = as many as it likes.
+        limit: how many one client may have; 0 = as many as it likes. It may be changed.
     """
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self._connections: Counter[str] = Counter()
 
     def enter(self, client: str) -> str | None:
         """Count a connection in: what to give to ``leave``, or None when it is one too many."""
-        if not self._limit:
-            return ""
         name = _client_name(client)
-        if self._connections[name] >= self._limit:
+        if 0 < self.limit <= self._connections[name]:
             return None
         self._connections[name] += 1
         return name
@@ -125,6 +123,8 @@ def _named_by(element: str) -> str:
 
 
 def _client_name(client: str) -> str:
+    if ":" not in client:
+        return client
     address = _parse(client)
     if isinstance(address, IPv6Address):
         return str(ip_network((address, _CLIENT_PREFIX_V6), strict=False))

@@ -27,6 +27,14 @@ from .errors import ConfigError
 SEARCH_PATHS = (Path("fastimd.toml"), Path("/etc/fastimd/fastimd.toml"))
 """Where settings are looked for when no file is named; the first that exists is taken."""
 
+FIXED = frozenset(
+    (
+        *("server.bind", "admin.bind", "redis.url", "redis.data_dir"),
+        *("login.hook", "log.format"),
+    )
+)
+"""Settings that hold from the start of the daemon to its end."""
+
 BUILT_IN = "built-in defaults"
 """``Config.source`` when no file was found."""
 
@@ -256,8 +264,12 @@ class Log(msgspec.Struct, frozen=True):
     ] = "info"
 
 
-class Config(msgspec.Struct, frozen=True):
-    """Every setting, and the file they came from (an absolute path, or ``BUILT_IN``)."""
+class Config(msgspec.Struct):
+    """Every setting, and the file they came from (an absolute path, or ``BUILT_IN``).
+
+    Its sections are replaced while the daemon runs (``adopt``): whoever works by a setting asks for
+    it each time.
+    """
 
     server: Server = Server()
     redis: Redis = Redis()
@@ -469,6 +481,27 @@ def _check_pings(socket: Socket, where: Iterable[str], mistakes: _Mistakes) -> N
             f"{', '.join(where)}: socket.ping_timeout: got {socket.ping_timeout:g};"
             f" accepted: seconds, more than socket.ping_interval ({socket.ping_interval:g})"
         )
+
+
+class Changes(NamedTuple):
+    """What differs in newly read settings, as ``section.key``: taken over, and for a restart."""
+
+    adopted: list[str]
+    for_restart: list[str]
+
+
+def adopt(config: Config, new: Config) -> Changes:
+    """Take over the settings that can change while the daemon runs."""
+    changes = Changes([], [])
+    for section, keys in _SETTINGS.items():
+        ours, theirs = getattr(config, section), getattr(new, section)
+        changed = [key for key in keys if getattr(ours, key) != getattr(theirs, key)]
+        adopted = [key for key in changed if f"{section}.{key}" not in FIXED]
+        changes.adopted.extend(f"{section}.{key}" for key in adopted)
+        changes.for_restart.extend(f"{section}.{key}" for key in changed if key not in adopted)
+        values = {key: getattr(theirs, key) for key in adopted}
+        setattr(config, section, msgspec.structs.replace(ours, **values))
+    return changes
 
 
 def load(path: Path | None, environ: Mapping[str, str]) -> Config:

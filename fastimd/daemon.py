@@ -35,6 +35,7 @@ from .redis.client import Client
 from .redis.embedded import serve_embedded
 from .redis.wire import Address
 from .relay import Relay
+from .reload import reload
 from .sockets.keepalive import Keepalive
 from .sockets.session import Surroundings
 from .store import Store
@@ -66,12 +67,17 @@ class _Stop:
     def __init__(self, everything: trio.CancelScope) -> None:
         self._everything = everything
         self.is_serving = False
+        self.reload: Callable[[], None] = _nothing_to_reload
         self.at_once = False
         self.asked = trio.Event()
 
     async def wait_signals(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             log.info("daemon.signal", signal=signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                if not self.asked.is_set():
+                    self.reload()
+                continue
             if not self.is_serving or self.asked.is_set():
                 self._everything.cancel()
             self.at_once = number == signal.SIGINT
@@ -92,17 +98,11 @@ async def serve(config: Config) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # What the receiver falls back to: one more at the very end must not change the status.
         signal.signal(number, signal.SIG_IGN)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async with _floor() as redis_floor:
             stop = _Stop(redis_floor.cancel_scope)
             redis_floor.start_soon(_supervise, "signals", stop.wait_signals, signals)
-            appender = Appender(
-                config.redis.hold_bytes,
-                config.redis.hold_seconds,
-                expiry_seconds=config.group_message.timeout,
-                max_length=config.group_message.max_length,
-            )
-            client = Client(await _redis_address(config, redis_floor), appender)
+            client = Client(await _redis_address(config, redis_floor), Appender(config))
             redis_floor.start_soon(_supervise, "redis", client.run)
             store = Store(client, config, metrics)
             async with _floor() as relay_floor:
@@ -112,7 +112,7 @@ async def serve(config: Config) -> None:
                 admin = await _open_admin(config, relay_floor, metrics, client, relay, stop)
                 await client.wait_connected()
                 await relay.wait_connected()
-                keepalive = Keepalive(config.socket.ping_interval, config.socket.ping_timeout)
+                keepalive = Keepalive(config)
                 turnstile = Turnstile(SOCKETS_A_TURN)
                 around = Surroundings(config, store, hub, poller, metrics, keepalive, turnstile)
                 http = HttpServer(create_app(config, store, log_in, metrics))
@@ -160,11 +160,24 @@ async def _serve_public(
             )
             _settle_memory()
             stop.is_serving = True
+            stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
             systemd.notify("READY=1")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
         await _drain(config.server.drain_seconds, around, http, door, at_once=stop.at_once)
         connections.cancel_scope.cancel()
+
+
+def _adopt_limits(config: Config, door: Door) -> None:
+    door.adopt_limits(
+        config,
+        max_connections=connection_limit(config.server.max_connections),
+        max_connections_per_ip=config.server.max_connections_per_ip,
+    )
+
+
+def _nothing_to_reload() -> None:
+    """The settings have only just been read."""
 
 
 def _settle_memory() -> None:
@@ -240,8 +253,8 @@ def _build_hub(
 ) -> tuple[Relay, Hub, Poller]:
     relay = Relay(client.address, store, metrics)
     client.on_moved = relay.reconnect
-    hub = Hub(relay, store, metrics, config.socket.outbox_bytes)
-    poller = Poller(relay, store, metrics, update_rate=config.group_list.update_rate)
+    hub = Hub(relay, store, metrics, config)
+    poller = Poller(relay, store, metrics, config)
     relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=poller.sweep)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)

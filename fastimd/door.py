@@ -100,6 +100,14 @@ class Door:
         self._ids = itertools.count(1)
         self._open: set[socket.socket] = set()
 
+    def adopt_limits(
+        self, config: Config, *, max_connections: int, max_connections_per_ip: int
+    ) -> None:
+        """Take other limits and trusted proxies for the connections that come from now on."""
+        self._max_connections = max_connections
+        self._crowd.limit = max_connections_per_ip
+        self._proxies = Proxies(config.server.trusted_proxies)
+
     @property
     def connections(self) -> int:
         """How many are open."""

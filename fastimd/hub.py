@@ -18,6 +18,7 @@ from functools import partial
 import trio
 
 from . import codec
+from .config import Config
 from .errors import StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
@@ -114,12 +115,12 @@ class Hub:
     """The groups with members on this daemon.
 
     Args:
-        outbox_bytes: what may wait for a member; no longer piece is pushed than this, but for a
-            single frame.
+        config: ``socket.outbox_bytes``, what may wait for a member; no longer piece is pushed than
+            this, but for a single frame.
     """
 
-    def __init__(self, relay: Relay, store: Store, metrics: Metrics, outbox_bytes: int) -> None:
-        self._piece_bytes = min(outbox_bytes, PIECE_BYTES)
+    def __init__(self, relay: Relay, store: Store, metrics: Metrics, config: Config) -> None:
+        self._config = config
         self._relay = relay
         self._store = store
         self._metrics = metrics
@@ -217,11 +218,12 @@ class Hub:
 
     async def _flush_group(self, group: _Group) -> None:
         batch, group.pending = group.pending, []
+        piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         members = tuple(group.members)
         group.delivered += len(batch)
         if group.arrivals:
-            self._metrics.deliveries += group.serve_arrivals(batch, self._piece_bytes)
-        pieces = _pieces([frame for _, frame in batch], self._piece_bytes)
+            self._metrics.deliveries += group.serve_arrivals(batch, piece_bytes)
+        pieces = _pieces([frame for _, frame in batch], piece_bytes)
         for outbox in members:
             for piece in pieces:
                 outbox.push(piece)

@@ -17,6 +17,10 @@ from structlog.typing import Processor
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
+_LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+_LEVELS["exception"] = logging.ERROR
+_least = logging.INFO
+
 _LIMIT_SECONDS = 1.0
 _LIMITED_LEVELS = frozenset(("warning", "error", "exception"))
 _ALSO_LIMITED = frozenset(("connection.refused",))
@@ -31,7 +35,6 @@ def configure(log_format: str, level: str) -> None:
     """
     on_terminal = sys.stderr.isatty()
     console = log_format == "console" or (log_format == "auto" and on_terminal)
-    least = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -43,12 +46,28 @@ def configure(log_format: str, level: str) -> None:
         else [structlog.processors.format_exc_info, _render_json]
     )
     structlog.configure(
-        processors=[_Limit(), *shared, *render],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        processors=[_drop_lesser, _Limit(), *shared, *render],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
-    _adopt_library_logs(shared, render, max(least, logging.WARNING))
+    _adopt_library_logs(shared, render)
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Change the least level that is written; loggers that were used already obey too."""
+    global _least
+    _least = _LEVELS[level]
+    logging.getLogger().setLevel(max(_least, logging.WARNING))
+
+
+def _drop_lesser(
+    _logger: Any, method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    if _LEVELS[method] < _least:
+        raise structlog.DropEvent
+    return event
 
 
 class _Limit:
@@ -81,7 +100,7 @@ def _console_renderer(*, colors: bool) -> Processor:
     )
 
 
-def _adopt_library_logs(shared: list[Processor], render: list[Processor], least: int) -> None:
+def _adopt_library_logs(shared: list[Processor], render: list[Processor]) -> None:
     handler = logging.StreamHandler(sys.stderr)
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -90,7 +109,6 @@ def _adopt_library_logs(shared: list[Processor], render: list[Processor], least:
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(least)
 
 
 def _render_json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:

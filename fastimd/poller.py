@@ -21,6 +21,7 @@ import structlog
 import trio
 
 from . import codec
+from .config import Config
 from .errors import StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
@@ -79,14 +80,14 @@ class Poller:
     """The list sockets of this daemon.
 
     Args:
-        update_rate: seconds between two pushes to a socket, at least.
+        config: ``group_list.update_rate``, seconds between two pushes to a socket, at least.
     """
 
-    def __init__(self, relay: Relay, store: Store, metrics: Metrics, *, update_rate: float) -> None:
+    def __init__(self, relay: Relay, store: Store, metrics: Metrics, config: Config) -> None:
         self._relay = relay
         self._store = store
         self._metrics = metrics
-        self._update_rate = update_rate
+        self._config = config
         self._users: dict[str, _User] = {}
         self._groups: dict[str, _Watched] = {}
         self._joined: set[_User] = set()
@@ -142,7 +143,7 @@ class Poller:
         """Poll until cancelled."""
         swept_at = trio.current_time()
         while True:
-            await trio.sleep(self._update_rate)
+            await trio.sleep(self._config.group_list.update_rate)
             now = trio.current_time()
             if self._sweep_now or now - swept_at >= SWEEP_SECONDS:
                 self._sweep_now = False
@@ -171,7 +172,7 @@ class Poller:
         frames: dict[_User, bytes] = {}
         for outbox, user in list(self._owed.items()):
             pushed_at = user.outboxes.get(outbox)
-            if pushed_at is not None and now - pushed_at < self._update_rate:
+            if pushed_at is not None and now - pushed_at < self._config.group_list.update_rate:
                 continue
             del self._owed[outbox]
             if pushed_at is not None:

@@ -67,9 +67,14 @@ class Daemon:
 
 
 def run_daemon(
-    tmp_path: Path, redis_url: str, *, wait_serving: bool = True, **settings: str
+    tmp_path: Path,
+    redis_url: str,
+    *,
+    wait_serving: bool = True,
+    config: Path | str | None = None,
+    **settings: str,
 ) -> Daemon:
-    """Start a daemon; settings are ``section__key=value``."""
+    """Start a daemon; settings are ``section__key=value``, and those of a file."""
     folder = Path(os.path.realpath(tmp_path)) / f"daemon-{time.monotonic_ns()}"
     folder.mkdir()
     environment = {
@@ -84,7 +89,10 @@ def run_daemon(
     log_path = folder / "log"
     with log_path.open("wb") as log_file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fastimd", "serve"],
+            [
+                *(sys.executable, "-m", "fastimd", "serve"),
+                *(() if config is None else ("--config", str(config))),
+            ],
             cwd=folder,
             env=environment,
             stderr=log_file,
@@ -203,8 +211,10 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
     """Start daemons on one Redis; at the end each must stop cleanly, with no crash in its log."""
     daemons: list[Daemon] = []
 
-    def start(**settings: str) -> Daemon:
-        daemons.append(run_daemon(tmp_path, redis_url, wait_serving=True, **settings))
+    def start(config: Path | None = None, **settings: str) -> Daemon:
+        daemons.append(
+            run_daemon(tmp_path, redis_url, wait_serving=True, config=config, **settings)
+        )
         return daemons[-1]
 
     yield start

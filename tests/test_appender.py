@@ -12,6 +12,7 @@ import trio
 from redis import exceptions
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from fastimd.config import Config, Redis
 from fastimd.errors import StoreUnavailable
 from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
 from fastimd.redis.connection import Connection, OnReply
@@ -114,7 +115,9 @@ class House:
     """An appender, its peer, and the outcome of each append by its text."""
 
     def __init__(self, hold_bytes: int = 100, hold_seconds: float = 10) -> None:
-        self.appender = Appender(hold_bytes, hold_seconds, expiry_seconds=600, max_length=0)
+        self.appender = Appender(
+            Config(redis=Redis(hold_bytes=hold_bytes, hold_seconds=hold_seconds))
+        )
         self.peer = Peer()
         self.outcomes: dict[str, Exception | None] = {}
 
@@ -281,6 +284,22 @@ async def test_a_batch_with_one_that_can_never_be_stored(
     await house.append("d", "e")
     assert house.peer.batches == [2]
     assert house.succeeded() == ["a", "b", "c", "d", "e"]
+
+
+async def test_a_redis_that_does_not_answer_a_settlement_is_left(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Its connection is given up, and the next one settles."""
+    house = await attached(nursery)
+    house.peer.refusal = OUT_OF_MEMORY
+    await house.append("a")
+    house.peer.refusal = TimeoutError("no answer within 1.5 s")
+    await trio.sleep(2)
+    assert house.peer.failed == "no answer within 1.5 s"
+    house.appender.detach()
+    house.peer.refusal = None
+    await house.attach()
+    assert house.peer.stored == house.succeeded() == ["a"]
 
 
 async def test_forgotten_scripts_end_the_connection(nursery: trio.Nursery) -> None:

@@ -32,6 +32,7 @@ FLOORS = {
     "fastimd.door": 5,
     "fastimd.bench": 6,
     "fastimd.daemon": 6,
+    "fastimd.reload": 6,
     "fastimd.cli": 7,
     "fastimd.__main__": 7,
 }

@@ -12,6 +12,7 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from fastimd import codec
+from fastimd.config import Config
 from fastimd.errors import StoreUnavailable
 from fastimd.hub import MEMBERS_A_TURN, Hub
 from fastimd.metrics import Metrics
@@ -106,7 +107,7 @@ class Room:
         self.relay = FakeRelay()
         self.store = FakeStore()
         self.metrics = Metrics()
-        self.hub = Hub(cast(Relay, self.relay), cast(Store, self.store), self.metrics, 1_048_576)
+        self.hub = Hub(cast(Relay, self.relay), cast(Store, self.store), self.metrics, Config())
         self._leave: dict[Ear, trio.Event] = {}
 
     async def arrive(self) -> Ear:
@@ -403,7 +404,7 @@ async def test_messages_are_counted_for_everybody(room: Room) -> None:
 async def test_a_big_group_lets_others_run(room: Room) -> None:
     """A flush to many members yields, and whoever leaves or comes meanwhile does no harm."""
     ears = [await room.arrive() for _ in range(3)]
-    many = await room.arrive_together(MEMBERS_A_TURN + 50)
+    many = await room.arrive_together(3 * MEMBERS_A_TURN)
     room.say(1)
     await room.hub.flush()
     room.say(2)

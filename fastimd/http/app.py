@@ -69,10 +69,14 @@ def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics
     app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
-    cors(app, allow_origin=list(config.server.allowed_origins), expose_headers=[])
+    cors(app, expose_headers=[])
     _add_errors(app)
     _add_routes(app, store, log_in)
     _add_page(app)
+
+    @app.before_request
+    async def allow_origins() -> None:
+        app.config["QUART_CORS_ALLOW_ORIGIN"] = list(config.server.allowed_origins)
 
     @app.before_request
     async def refuse_large_bodies() -> None:

@@ -31,6 +31,7 @@ import trio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
+from ..config import Config
 from ..errors import StoreUnavailable
 from .connection import Connection
 from .scripts import APPEND, SETTLE
@@ -88,21 +89,14 @@ class Appender:
     """The daemon's queue of appends that Redis has not answered yet.
 
     Args:
-        hold_bytes: how much may wait while Redis takes nothing.
-        hold_seconds: how long.
-        expiry_seconds: how long a group's list lives after its last message.
-        max_length: the longest list; 0 = any.
+        config: how much may wait while Redis takes nothing, and how long; how long a list may be,
+            and how long it lives after its last message.
 
     ``refusal`` is what Redis refused the last append with, while it does; else None.
     """
 
-    def __init__(
-        self, hold_bytes: int, hold_seconds: float, *, expiry_seconds: int, max_length: int
-    ) -> None:
-        self._hold_bytes = hold_bytes
-        self._hold_seconds = hold_seconds
-        self._expiry_seconds = expiry_seconds
-        self._max_length = max_length
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
@@ -132,7 +126,7 @@ class Appender:
     @property
     def has_room(self) -> bool:
         """More may be appended now; while not, Redis takes messages, but slower than they come."""
-        return self._unanswered_bytes <= self._hold_bytes or self._is_held
+        return self._unanswered_bytes <= self._config.redis.hold_bytes or self._is_held
 
     async def wait_room(self) -> None:
         """Wait until there is room."""
@@ -148,8 +142,9 @@ class Appender:
                 ``StoreUnavailable`` when its fate stays unknown or there is no room.
         """
         size = len(prefix)
-        if self._is_held and self._unanswered_bytes + size > self._hold_bytes:
-            on_appended(StoreUnavailable(f"{self._hold_bytes} bytes wait for Redis already"))
+        most = self._config.redis.hold_bytes
+        if self._is_held and self._unanswered_bytes + size > most:
+            on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
             return
         self._sequence += 1
         append = _Append(self._sequence, place, prefix, on_appended)
@@ -163,6 +158,7 @@ class Appender:
 
         Raises:
             redis.exceptions.RedisError: the connection broke.
+            TimeoutError: Redis does not answer.
         """
         self._connection = connection
         async with self._settling:
@@ -190,7 +186,7 @@ class Appender:
                 async with self._settling:
                     if self._is_held and self._connection is connection:
                         await self._settle(connection)
-            except exceptions.RedisError as exc:
+            except (exceptions.RedisError, TimeoutError) as exc:
                 connection.fail(str(exc))
                 return
             failures += 1
@@ -236,14 +232,15 @@ class Appender:
         by_place: dict[Place, list[bytes]] = {}
         for append in batch.appends:
             by_place.setdefault(append.place, []).append(append.prefix)
+        settings = self._config.group_message
         keys: list[Argument] = [self._mark_key]
         arguments: list[Argument] = [
             self._epoch,
             batch.appends[0].sequence,
             batch.appends[-1].sequence,
             MARK_SECONDS,
-            self._expiry_seconds,
-            self._max_length,
+            settings.timeout,
+            settings.max_length,
         ]
         for place, prefixes in by_place.items():
             keys += (place.list_key, place.floor_key)
@@ -288,13 +285,14 @@ class Appender:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_LOOK_SECONDS)
-            oldest = trio.current_time() - self._hold_seconds
+            patience = self._config.redis.hold_seconds
+            oldest = trio.current_time() - patience
             while (
                 self._is_held
                 and self._unanswered
                 and max(self._unanswered[0].since, self._held_since) < oldest
             ):
-                away = f"Redis took no message for {self._hold_seconds:g} s"
+                away = f"Redis took no message for {patience:g} s"
                 self._finish(StoreUnavailable(away))
 
     def _finish(self, failure: Exception | None, count: int = 1) -> None:

@@ -175,7 +175,7 @@ class Client:
     async def _put_to_use(self, connection: Connection) -> None:
         try:
             await self.appender.attach(connection)
-        except exceptions.RedisError as exc:
+        except (exceptions.RedisError, TimeoutError) as exc:
             connection.fail(str(exc))
             return
         self._connection = connection

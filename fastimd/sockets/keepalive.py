@@ -11,6 +11,8 @@ from typing import Protocol
 
 import trio
 
+from ..config import Config
+
 TURN_SECONDS = 0.5
 
 
@@ -29,34 +31,34 @@ class Keepalive:
     """Pings silent sockets and ends those that stay silent.
 
     Args:
-        interval: seconds of silence before a ping.
-        timeout: seconds of silence before the end.
+        config: ``socket.ping_interval``, seconds of silence before a ping, and
+            ``socket.ping_timeout``, seconds of silence before the end.
     """
 
-    def __init__(self, interval: float, timeout: float) -> None:
-        self._interval = interval
-        self._timeout = timeout
+    def __init__(self, config: Config) -> None:
+        self._config = config
         self._due: deque[tuple[float, Pinged]] = deque()
 
     def watch(self, pinged: Pinged) -> None:
         """Look after a socket until it closes."""
-        self._due.append((trio.current_time() + self._interval, pinged))
+        self._due.append((trio.current_time() + self._config.socket.ping_interval, pinged))
 
     async def run(self) -> None:
         """Ping until cancelled."""
         while True:
-            await trio.sleep(min(TURN_SECONDS, self._interval / 4))
+            await trio.sleep(min(TURN_SECONDS, self._config.socket.ping_interval / 4))
             self._take_turn(trio.current_time())
 
     def _take_turn(self, now: float) -> None:
+        interval, timeout = self._config.socket.ping_interval, self._config.socket.ping_timeout
         while self._due and self._due[0][0] <= now:
             _, pinged = self._due.popleft()
             if not pinged.is_open:
                 continue
             silence = now - pinged.heard_at
-            if silence >= self._timeout:
+            if silence >= timeout:
                 pinged.abort(1006, "ping timeout")
                 continue
-            if silence >= self._interval / 2:
+            if silence >= interval / 2:
                 pinged.ping()
-            self._due.append((now + self._interval, pinged))
+            self._due.append((now + interval, pinged))

@@ -28,6 +28,11 @@ class Pace:
         self._at = trio.current_time()
         self._slowed = 0.0
 
+    def adapt(self, rate: float, burst: int) -> None:
+        """Take other limits from now on."""
+        self._rate = rate
+        self._burst = burst
+
     async def wait_turn(self) -> bool:
         """Wait until the next message may pass; False when the client has flooded for too long.
 

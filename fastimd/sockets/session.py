@@ -110,6 +110,7 @@ class Session:
         "_outcome",
         "_pace",
         "_scope",
+        "_settings",
         "_turnstile",
         "heard_at",
         "is_open",
@@ -125,22 +126,18 @@ class Session:
         around: Surroundings,
         opening: bytes,
     ) -> None:
-        settings = around.config.socket
         self._connection = connection
         self._scope = scope
         self._metrics = around.metrics
         self._frames = FrameReader(around.config.group_message.max_bytes)
-        self._pace = (
-            Pace(settings.max_messages_per_second, settings.message_burst)
-            if settings.max_messages_per_second
-            else None
-        )
+        self._settings = around.config
+        self._pace: Pace | None = None
         self._opening = opening
         self._turnstile = around.turnstile
         self._outcome: tuple[int, str] | None = None
         self._ended = False
         self._heard_eof = False
-        self.outbox = Outbox(connection, nursery, settings.outbox_bytes, self._end_slow)
+        self.outbox = Outbox(connection, nursery, around.config.socket.outbox_bytes, self._end_slow)
         self.is_open = True
         self.heard_at = trio.current_time()
         self.messages_in = 0
@@ -161,12 +158,16 @@ class Session:
 
     def has_turn(self) -> bool:
         """Nothing holds the client to a pace."""
-        return self._pace is None
+        return not self._settings.socket.max_messages_per_second
 
     async def wait_turn(self) -> bool:
         """Hold the client to its pace before a message; False when it floods, and is closed."""
-        if self._pace is None:
+        if self.has_turn():
             return True
+        limits = self._settings.socket
+        if self._pace is None:
+            self._pace = Pace(limits.max_messages_per_second, limits.message_burst)
+        self._pace.adapt(limits.max_messages_per_second, limits.message_burst)
         has_turn = await self._pace.wait_turn()
         self.heard_at = trio.current_time()  # what it says meanwhile is not read
         if has_turn:
