@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -45,6 +46,10 @@ SOCKETS_A_TURN = 64
 """How many sockets open or end in one turn of the scheduler."""
 DRAIN_SHARE = 0.8
 """The part of ``drain_seconds`` over which sockets are told to go; the rest is for answers."""
+RETURNS_A_SECOND = 2000
+"""How many clients of a drained daemon are asked to come back in a second."""
+RETURN_SECONDS = 1.0
+"""The least time over which they are asked to."""
 DRAIN_LOOK_SECONDS = 0.2
 """How often the drain looks for sockets that opened meanwhile."""
 ADMIN_CONNECTIONS = 64
@@ -168,6 +173,12 @@ async def _serve_public(
         connections.cancel_scope.cancel()
 
 
+def _restart_hint(sockets: int) -> str:
+    """The reason of a drain's close frame: the client's own wait before it returns, in ms."""
+    seconds = max(RETURN_SECONDS, sockets / RETURNS_A_SECOND)
+    return f"restart {round(random.uniform(0, seconds) * 1000)}"  # noqa: S311 - no secret
+
+
 def _adopt_limits(config: Config, door: Door) -> None:
     door.adopt_limits(
         config,
@@ -205,7 +216,7 @@ async def _drain(
                 if session.is_open:  # who went by themselves is not waited for
                     # By the clock, not by sleeps: late sleeps would add up to more than there is.
                     await trio.sleep_until(began + number * pace)
-                    session.close(1001, "going away")
+                    session.close(1001, "going away" if at_once else _restart_hint(sockets))
             pace = 0
             with trio.move_on_after(DRAIN_LOOK_SECONDS):
                 await around.sessions.wait_empty()
