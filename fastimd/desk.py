@@ -135,8 +135,7 @@ class Desk:
         reasons_not_ready: Callable[[], list[str]],
     ) -> None:
         self.reasons_not_ready = reasons_not_ready
-        self.max_text_bytes = config.group_message.max_bytes
-        self._settings = config.source
+        self._config = config
         self._store = store
         self._hub = hub
         self._client = client
@@ -152,7 +151,7 @@ class Desk:
             version=__version__,
             pid=os.getpid(),
             uptime_seconds=round(trio.current_time() - self._began, 3),
-            settings=self._settings,
+            settings=self._config.source,
             ready=not reasons,
             reasons=reasons,
             sockets=self._sockets(),
@@ -182,8 +181,9 @@ class Desk:
         """Say something in a group, as a member would; returns when it is in Redis."""
         check_id("group", said.group)
         check_id("user", said.user)
-        if len(said.text.encode()) > self.max_text_bytes:
-            raise BadParameter("text", f"must have at most {self.max_text_bytes} bytes")
+        most = self._config.group_message.max_bytes
+        if len(said.text.encode()) > most:
+            raise BadParameter("text", f"must have at most {most} bytes")
         if self._client.last_error is not None:
             raise StoreUnavailable(f"Redis is away ({self._client.last_error})")
         await self._append(said)

@@ -100,7 +100,7 @@ def _remove_stale(path: Path) -> None:
 
 
 def address_of(listener: socket.socket) -> str:
-    """HOST:PORT of a listener, as it stands in a URL."""
+    """HOST:PORT of a TCP listener, as it stands in a URL."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

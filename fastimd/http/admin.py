@@ -34,8 +34,9 @@ DESK = "/operate/"
 COMMAND_HEADER = "Fastimd-Command"
 """What a request to the desk carries, with any value."""
 
-_JSON_GROWTH = 6  # one byte of text as \u00XX
-_JSON_MARGIN = 4096
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""The longest text that ``group_message.max_bytes`` can allow, each byte of it as \\u00XX."""
+
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
 
 _Body = TypeVar("_Body")
@@ -50,7 +51,7 @@ def create_admin_app(metrics: Metrics, desk: Desk, names: Sequence[str] = ()) ->
         names: hosts that a request to the desk may name, beside ``localhost`` and addresses.
     """
     app = QuartTrio("fastimd.http", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = desk.max_text_bytes * _JSON_GROWTH + _JSON_MARGIN
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     registry = CollectorRegistry()
     registry.register(metrics)
 
