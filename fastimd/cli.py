@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import trio
@@ -13,6 +14,7 @@ from . import __version__, config, log
 from .bench import arguments as bench
 from .daemon import TaskCrashed, serve
 from .errors import ConfigError, StartupError
+from .operate import arguments as operate
 
 EXIT_CRASHED = 1
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -23,6 +25,9 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.command == "bench":
         sys.exit(bench.run_command(arguments))
+    if arguments.command == "completion":
+        print(_completion(arguments.shell))
+        return
     try:
         settings = config.load(arguments.config, os.environ)
     except ConfigError as exc:
@@ -32,7 +37,15 @@ def main() -> None:
     if arguments.command == "check":
         print(f"fastimd: the configuration is valid ({settings.source})")
         return
+    if arguments.command in operate.COMMANDS:
+        sys.exit(operate.run_command(arguments, settings))
     sys.exit(_serve(settings))
+
+
+def _completion(shell: str) -> str:
+    import shtab  # here, because the daemon has no use for it
+
+    return shtab.complete(_parser(), shell)
 
 
 def _serve(settings: config.Config) -> int:
@@ -61,14 +74,43 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fastimd", description="A group-chat daemon.")
     parser.add_argument("--version", action="version", version=f"fastimd {__version__}")
     config_help = "settings (default: ./fastimd.toml, then /etc/fastimd/fastimd.toml)"
-    shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument(
+    with_config = argparse.ArgumentParser(add_help=False)
+    with_config.add_argument(
         "--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help=config_help
     )
+    shared = (with_config,)
     parser.add_argument("--config", type=Path, metavar="PATH", help=config_help)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser("serve", parents=[shared], help="run the daemon (the default)")
-    commands.add_parser("check", parents=[shared], help="validate the configuration")
-    load = commands.add_parser("bench", help="the load generator: measure a server")
-    bench.add_arguments(load)
+
+    def add_command(
+        name: str, help_text: str, example: str, parents: Sequence[argparse.ArgumentParser] = shared
+    ) -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            parents=parents,
+            help=help_text,
+            description=f"{help_text[0].upper()}{help_text[1:]}.",
+            epilog=f"example: {example}",
+        )
+
+    add_command(
+        "serve", "run the daemon (the default)", "fastimd serve --config /etc/fastimd/fastimd.toml"
+    )
+    add_command("check", "validate the configuration", "fastimd check --config fastimd.toml")
+    operate.add_arguments(add_command)
+    bench.add_arguments(
+        add_command(
+            "bench",
+            "the load generator: measure a server",
+            "fastimd bench burst ws://127.0.0.1:9000 --members 1000",
+            (),
+        )
+    )
+    completion = add_command(
+        "completion",
+        "print a script for a shell that completes what is typed",
+        "fastimd completion bash > /etc/bash_completion.d/fastimd",
+        (),
+    )
+    completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser

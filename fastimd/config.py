@@ -11,6 +11,7 @@ from __future__ import annotations
 import difflib
 import ipaddress
 import itertools
+import os
 import re
 import tomllib
 from collections import defaultdict
@@ -44,6 +45,7 @@ _NOT_SHOWN = "a value that is not shown, as it may hold a password"
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _MAY_HOLD_PASSWORD = re.compile(r"@|password|rediss?://", re.IGNORECASE)
 _BIND = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>\w[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
+_UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its end
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
 
 
@@ -67,8 +69,22 @@ def parse_bind(value: str) -> tuple[str, int]:
     return host, int(match["port"])
 
 
-def _check_optional_bind(value: str) -> None:
-    if value:
+def unix_path(bind: str) -> Path | None:
+    """Read ``unix:/PATH``; None when it is another kind of address.
+
+    Raises:
+        ValueError: the path is none that a socket can have.
+    """
+    if not bind.startswith("unix:/"):
+        return None
+    path = bind.removeprefix("unix:")
+    if path.startswith("//") or "\0" in path or len(os.fsencode(path)) > _UNIX_PATH_BYTES:
+        raise ValueError("not the path of a socket")
+    return Path(path)
+
+
+def _check_admin_bind(value: str) -> None:
+    if value and unix_path(value) is None:
         parse_bind(value)
 
 
@@ -241,13 +257,14 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Admin(msgspec.Struct, frozen=True):
-    """The port of the operator: metrics and health."""
+    """The address of the operator: metrics, health and commands."""
 
     bind: Annotated[
         str,
         _checked(
-            _check_optional_bind,
-            '"" (off), "HOST:PORT" or "[v6]:PORT", port 0 to 65535 (0 = a free one)',
+            _check_admin_bind,
+            '"" (off), "HOST:PORT" or "[v6]:PORT", port 0 to 65535 (0 = a free one), or'
+            ' "unix:/path/to/socket", at most 107 bytes',
         ),
     ] = "127.0.0.1:9001"
 

@@ -21,8 +21,17 @@ import structlog
 import trio
 
 from . import __version__, systemd
-from .config import Config, default_data_dir, parse_bind
-from .door import Door, address_of, admin_handler, connection_limit, listen, public_handler
+from .config import Config, default_data_dir, parse_bind, unix_path
+from .desk import Desk
+from .door import (
+    Door,
+    address_of,
+    admin_handler,
+    connection_limit,
+    listen,
+    listen_unix,
+    public_handler,
+)
 from .errors import FastimdError, StartupError
 from .http.admin import create_admin_app
 from .http.app import create_app
@@ -38,7 +47,7 @@ from .redis.wire import Address
 from .relay import Relay
 from .reload import reload
 from .sockets.keepalive import Keepalive
-from .sockets.session import Surroundings
+from .sockets.session import Sessions, Surroundings
 from .store import Store
 from .turnstile import Turnstile
 
@@ -112,14 +121,20 @@ async def serve(config: Config) -> None:
             store = Store(client, config, metrics)
             async with _floor() as relay_floor:
                 relay, hub, poller = _build_hub(config, client, store, metrics)
+                sessions = Sessions()
+                poller.on_kick = sessions.kick
                 relay_floor.start_soon(_supervise, "relay", relay.run)
                 relay_floor.start_soon(_supervise, "poller", poller.run)
-                admin = await _open_admin(config, relay_floor, metrics, client, relay, stop)
+                ready = partial(_reasons_not_ready, client, relay, stop)
+                desk = Desk(config, store, hub, client, relay, metrics, sessions, ready)
+                admin = await _open_admin(config, relay_floor, metrics, desk)
                 await client.wait_connected()
                 await relay.wait_connected()
                 keepalive = Keepalive(config)
                 turnstile = Turnstile(SOCKETS_A_TURN)
-                around = Surroundings(config, store, hub, poller, metrics, keepalive, turnstile)
+                around = Surroundings(
+                    config, store, hub, poller, metrics, keepalive, turnstile, sessions
+                )
                 http = HttpServer(create_app(config, store, log_in, metrics))
                 async with _floor() as front_floor:
                     front_floor.start_soon(_supervise, "keepalive", keepalive.run)
@@ -224,30 +239,41 @@ async def _drain(
     door.close_all()
 
 
-async def _open_admin(
-    config: Config,
-    floor: trio.Nursery,
-    metrics: Metrics,
-    client: Client,
-    relay: Relay,
-    stop: _Stop,
-) -> str:
+def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:
+    reasons = [f"redis: {client.last_error}"] if client.last_error else []
+    reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
+    reasons += ["draining"] if stop.asked.is_set() else []
+    return reasons if stop.is_serving else [*reasons, "starting"]
+
+
+async def _open_admin(config: Config, floor: trio.Nursery, metrics: Metrics, desk: Desk) -> str:
     """Serve the admin address; returns where, or "off"."""
-    if not config.admin.bind:
+    bind = config.admin.bind
+    if not bind:
         return "off"
-
-    def reasons_not_ready() -> list[str]:
-        reasons = [f"redis: {client.last_error}"] if client.last_error else []
-        reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
-        reasons += ["draining"] if stop.asked.is_set() else []
-        return reasons if stop.is_serving else [*reasons, "starting"]
-
-    http = HttpServer(create_admin_app(metrics, reasons_not_ready))
+    path = unix_path(bind)
+    if path is not None:
+        listener, names, address = listen_unix(path, "admin.bind"), [], bind
+    else:
+        listener, names = listen(bind, "admin.bind"), [parse_bind(bind)[0].lower()]
+        address = f"http://{address_of(listener)}"
+    http = HttpServer(create_admin_app(metrics, desk, names))
     await _start(floor, "admin http", http.run_lifespan)
-    listener = listen(config.admin.bind, "admin.bind")
     door = Door(listener, admin_handler(http), config, metrics, max_connections=ADMIN_CONNECTIONS)
-    floor.start_soon(_supervise, "admin door", partial(door.accept_connections, floor))
-    return f"http://{address_of(listener)}"
+    floor.start_soon(_supervise, "admin door", partial(_accept_admin, door, floor, path))
+    return address
+
+
+async def _accept_admin(door: Door, connections: trio.Nursery, path: Path | None) -> None:
+    try:
+        await door.accept_connections(connections)
+    finally:
+        _remove(path)
+
+
+def _remove(path: Path | None) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)
 
 
 async def _redis_address(config: Config, floor: trio.Nursery) -> Address:

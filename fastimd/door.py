@@ -10,9 +10,11 @@ import errno
 import itertools
 import resource
 import socket
+import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
@@ -66,8 +68,39 @@ def listen(bind: str, setting: str) -> socket.socket:
     return listener
 
 
+def listen_unix(path: Path, setting: str) -> socket.socket:
+    """A listening unix socket that its owner alone may use; a stale file of one is replaced.
+
+    Raises:
+        StartupError: the path is in use, or cannot be bound; the message names ``setting``.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(path)
+        listener.bind(str(path))
+        path.chmod(0o600)  # nobody can connect before it listens
+        listener.listen(BACKLOG)
+    except OSError as exc:
+        listener.close()
+        reason = exc.strerror or exc
+        raise StartupError(f"{setting}: cannot listen on unix:{path}: {reason}") from exc
+    listener.setblocking(False)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    if not path.exists() or not stat.S_ISSOCK(path.lstat().st_mode):
+        return  # what else is there stays there, and bind says so
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+
+
 def address_of(listener: socket.socket) -> str:
-    """HOST:PORT of a listener, as it stands in a URL."""
+    """HOST:PORT of a TCP listener, as it stands in a URL."""
     host, port = listener.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -122,8 +155,9 @@ class Door:
                     for _ in range(ACCEPTS_A_TURN):
                         connection, peer = self._listener.accept()
                         # Judged here, in the order of arrival: tasks start in any order.
-                        place = self._take_place(connection, peer[0])
-                        nursery.start_soon(self._serve, connection, peer, place)
+                        client = peer[0] if peer else "unix"  # unix sockets have no names
+                        place = self._take_place(connection, client)
+                        nursery.start_soon(self._serve, connection, client, place)
                 except BlockingIOError:
                     pass
                 except OSError as exc:
@@ -151,14 +185,13 @@ class Door:
         name = self._crowd.enter(peer)
         return _one_too_many() if name is None else name
 
-    async def _serve(
-        self, connection: socket.socket, peer: tuple[str, int], place: str | Refused
-    ) -> None:
+    async def _serve(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
         structlog.contextvars.bind_contextvars(conn=next(self._ids))
         try:
             connection.setblocking(False)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await self._admit(connection, peer[0], place)
+            if connection.family != socket.AF_UNIX:
+                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            await self._admit(connection, peer, place)
         except OSError as exc:
             log.debug("connection.lost", error=str(exc))
         except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:

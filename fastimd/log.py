@@ -12,6 +12,8 @@ import msgspec
 import structlog
 from structlog.typing import Processor
 
+from . import recent
+
 # What JSON leaves as it is and a terminal or an editor may obey: C1 controls, line separators and
 # marks of direction.
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -38,6 +40,7 @@ def configure(log_format: str, level: str) -> None:
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
+        recent.remember,
         structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
     ]
     render: list[Processor] = (

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -81,6 +81,8 @@ class Poller:
 
     Args:
         config: ``group_list.update_rate``, seconds between two pushes to a socket, at least.
+
+    ``on_kick`` is called with a kick that a daemon announced.
     """
 
     def __init__(self, relay: Relay, store: Store, metrics: Metrics, config: Config) -> None:
@@ -88,6 +90,7 @@ class Poller:
         self._store = store
         self._metrics = metrics
         self._config = config
+        self.on_kick: Callable[[Event], None] = lambda _: None
         self._users: dict[str, _User] = {}
         self._groups: dict[str, _Watched] = {}
         self._joined: set[_User] = set()
@@ -124,13 +127,15 @@ class Poller:
                 self._forget(user)
 
     def receive_event(self, payload: bytes) -> None:
-        """Take a recall or a join that a daemon announced."""
+        """Take a recall, a purge, a join or a kick that a daemon announced."""
         try:
             event = msgspec.json.decode(payload, type=Event)
         except msgspec.MsgspecError as exc:
             log.warning("poller.unknown_event", error=str(exc))
             return
-        if event.ts is None and event.user in self._users:
+        if event.kick:
+            self.on_kick(event)
+        elif event.ts is None and event.user in self._users:
             self._joined.add(self._users[event.user])
         elif event.group in self._groups:
             self._dirty.add(self._groups[event.group])

@@ -18,14 +18,15 @@ from redis import exceptions
 
 from . import codec
 from .config import Config
-from .errors import NotLoggedIn, StoreUnavailable
+from .errors import BadParameter, NotLoggedIn, StoreUnavailable
 from .metrics import Metrics
 from .redis import scripts
 from .redis.appender import OnAppended, Place
 from .redis.client import Client
 
 EVENTS_CHANNEL = "fastimd:events"
-"""Carries what other daemons must know and ``mq:`` channels cannot say: recalls and joins."""
+"""Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
+purges."""
 
 PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
@@ -43,11 +44,16 @@ def channel_of(group: str) -> str:
 
 
 class Event(msgspec.Struct, omit_defaults=True):
-    """What travels on ``EVENTS_CHANNEL``: a recall has a ``ts``, a join has none."""
+    """What travels on ``EVENTS_CHANNEL``.
+
+    A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0.
+    With ``kick`` the user's sockets are closed: those in ``group``, or all when it is "".
+    """
 
     group: str
     user: str
     ts: int | None = None
+    kick: bool = False
 
 
 class Greeting(NamedTuple):
@@ -66,6 +72,18 @@ class GroupState(NamedTuple):
 
     summary: bytes
     last_ts: int
+    expires_in: float | None
+
+
+class GroupLook(NamedTuple):
+    """A group as an operator sees it.
+
+    ``total`` is the list's length, ``messages`` its last ones as plain JSON, oldest first,
+    ``expires_in`` as in ``GroupState``.
+    """
+
+    total: int
+    messages: list[bytes]
     expires_in: float | None
 
 
@@ -259,6 +277,48 @@ class Store:
             msgspec.json.encode(Event(group, user)),
         )
         return joined == 1
+
+    async def look(self, group: str, count: int) -> GroupLook:
+        """How many messages a group has, the last ``count`` of them, and how long they live."""
+        key = _messages_key(group)
+        try:
+            total, entries = await self._client.run_script(scripts.TAIL, (key,), count)
+        except exceptions.ResponseError as exc:
+            self._corrupt(key, exc)
+            total, entries = 0, []
+        expires_in = await self._client.call("PTTL", key)
+        messages = [message for _, message in self.readable(group, entries)]
+        return GroupLook(total, messages, expires_in / 1000 if expires_in >= 0 else None)
+
+    async def purge(self, group: str) -> int:
+        """Delete all messages of a group; returns how many there were.
+
+        Raises:
+            BadParameter: what stands at the group's key is no list, and is left alone.
+        """
+        key = _messages_key(group)
+        try:
+            deleted: int = await self._client.run_script(
+                scripts.PURGE,
+                (key, _floor_key(group)),
+                EVENTS_CHANNEL,
+                msgspec.json.encode(Event(group, "", 0)),
+            )
+        except exceptions.ResponseError as exc:
+            self._corrupt(key, exc)
+            raise BadParameter("group", f"its key in Redis is no list ({exc})") from exc
+        return deleted
+
+    async def kick(self, user: str, group: str) -> int:
+        """Have every daemon close a user's sockets: those in ``group``, or all when it is "".
+
+        Returns:
+            How many daemons heard of it.
+        """
+        told: int = await self._client.call(
+            "PUBLISH", EVENTS_CHANNEL, msgspec.json.encode(Event(group, user, kick=True))
+        )
+        return told
 
     async def is_member(self, group: str, user: str) -> bool:
         """Tell whether a user is in a group."""

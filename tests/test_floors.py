@@ -13,6 +13,7 @@ HOUSE = Path(__file__).parent.parent / "fastimd"
 FLOORS = {
     "fastimd": 0,
     "fastimd.errors": 0,
+    "fastimd.recent": 0,
     "fastimd.systemd": 0,
     "fastimd.turnstile": 0,
     "fastimd.codec": 1,
@@ -29,10 +30,12 @@ FLOORS = {
     "fastimd.relay": 4,
     "fastimd.http": 5,
     "fastimd.sockets": 5,
+    "fastimd.desk": 5,
     "fastimd.door": 5,
     "fastimd.bench": 6,
     "fastimd.daemon": 6,
     "fastimd.reload": 6,
+    "fastimd.operate": 6,
     "fastimd.cli": 7,
     "fastimd.__main__": 7,
 }
@@ -46,7 +49,13 @@ ROOMS_ON_ONE_FLOOR = {
 }
 """Arrows along a floor that are refused: the door opens to the two rooms behind it, never back."""
 
-PACKAGES = {"fastimd.bench", "fastimd.redis", "fastimd.http", "fastimd.sockets"}
+PACKAGES = {
+    "fastimd.bench",
+    "fastimd.redis",
+    "fastimd.http",
+    "fastimd.operate",
+    "fastimd.sockets",
+}
 
 
 def module_name(path: Path) -> str:

@@ -1,21 +1,57 @@
-"""The operator's app on the admin address: metrics and health, nothing else."""
+"""The operator's app on the admin address: metrics, health, and the desk, nothing else.
+
+No web page may use the desk, whatever a browser can be made to send: a request needs a header that
+a page can set only after a preflight, which is refused, and must name the address by number, so
+that no name can be made to lead here (DNS rebinding).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Sequence
+from ipaddress import ip_address
+from typing import TypeVar
 
 import msgspec
+import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import (
+    BadRequest,
+    Forbidden,
+    HTTPException,
+    UnsupportedMediaType,
+)
 
+from ..desk import Desk, Kicked, Outcome, Purged, Said
+from ..errors import BadParameter, StoreUnavailable
 from ..metrics import Metrics
 
+DESK = "/operate/"
+"""Where the desk is."""
+COMMAND_HEADER = "Fastimd-Command"
+"""What a request to the desk carries, with any value."""
 
-def create_admin_app(metrics: Metrics, reasons_not_ready: Callable[[], list[str]]) -> QuartTrio:
-    """The app; ``reasons_not_ready`` is empty when the daemon can serve."""
+MAX_BODY_BYTES = 128 * 1024 * 1024
+"""The longest text that ``group_message.max_bytes`` can allow, each byte of it as \\u00XX."""
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+)(?::[0-9]*)?")
+
+_Body = TypeVar("_Body")
+
+log = structlog.get_logger("fastimd.http")
+
+
+def create_admin_app(metrics: Metrics, desk: Desk, names: Sequence[str] = ()) -> QuartTrio:
+    """The app.
+
+    Args:
+        names: hosts that a request to the desk may name, beside ``localhost`` and addresses.
+    """
     app = QuartTrio("fastimd.http", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     registry = CollectorRegistry()
     registry.register(metrics)
 
@@ -30,10 +66,87 @@ def create_admin_app(metrics: Metrics, reasons_not_ready: Callable[[], list[str]
 
     @app.get("/health/ready")
     async def ready() -> Response:
-        reasons = reasons_not_ready()
+        reasons = desk.reasons_not_ready()
         return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
+    _guard_desk(app, frozenset(("localhost", *names)))
+    _add_desk(app, desk)
+    _add_errors(app)
     return app
+
+
+def _guard_desk(app: QuartTrio, names: frozenset[str]) -> None:
+    @app.before_request
+    async def refuse_web_pages() -> None:
+        if not request.path.startswith(DESK):
+            return
+        if COMMAND_HEADER not in request.headers:
+            raise Forbidden(f"the header {COMMAND_HEADER} is required")
+        if not _is_trusted(request.headers.get("Host", ""), names):
+            raise Forbidden("the header Host must be localhost or an IP address")
+
+
+def _add_desk(app: QuartTrio, desk: Desk) -> None:
+    @app.get(f"{DESK}status")
+    async def show_status() -> Response:
+        return _json(desk.status(), 200)
+
+    @app.get(f"{DESK}group")
+    async def show_group() -> Response:
+        last = request.args.get("last", type=int, default=-1)
+        return _json(await desk.group(request.args.get("group", ""), last), 200)
+
+    @app.post(f"{DESK}say")
+    async def say() -> Response:
+        await desk.say(await _body(Said))
+        return _json(Outcome(1), 200)
+
+    @app.post(f"{DESK}kick")
+    async def kick() -> Response:
+        return _json(Outcome(await desk.kick(await _body(Kicked))), 200)
+
+    @app.post(f"{DESK}purge")
+    async def purge() -> Response:
+        return _json(Outcome(await desk.purge(await _body(Purged))), 200)
+
+
+def _add_errors(app: QuartTrio) -> None:
+    @app.errorhandler(BadParameter)
+    async def bad_parameter(error: BadParameter) -> Response:
+        return _json({"error": str(error)}, 400)
+
+    @app.errorhandler(StoreUnavailable)
+    async def unavailable(error: StoreUnavailable) -> Response:
+        return _json({"error": str(error)}, 503)
+
+    @app.errorhandler(HTTPException)
+    async def http_error(error: HTTPException) -> Response:
+        return _json({"error": error.description or error.name}, error.code or 500)
+
+    @app.errorhandler(Exception)
+    async def crashed(error: Exception) -> Response:
+        log.error("http.crashed", route=str(request.url_rule), exc_info=error)
+        return _json({"error": "internal error, see the daemon's log"}, 500)
+
+
+def _is_trusted(host: str, names: frozenset[str]) -> bool:
+    match = _HOST.fullmatch(host.lower())
+    if match is None:
+        return False
+    try:
+        return match[1] in names or bool(ip_address(match[1].strip("[]")))
+    except ValueError:
+        return False
+
+
+async def _body(kind: type[_Body]) -> _Body:
+    if request.mimetype != "application/json":
+        raise UnsupportedMediaType("the body must be application/json")
+    data = await request.get_data(as_text=False)
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeError) as exc:
+        raise BadRequest(f"the body is not what is asked for: {exc}") from exc
 
 
 def _json(body: object, status: int) -> Response:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import structlog
 import trio
@@ -22,7 +22,7 @@ from ..hub import Hub
 from ..metrics import Metrics
 from ..outbox import Outbox
 from ..poller import Poller
-from ..store import Store
+from ..store import Event, Store
 from ..turnstile import Turnstile
 from .frames import (
     CLOSE,
@@ -63,7 +63,7 @@ class Surroundings:
     metrics: Metrics
     keepalive: Keepalive
     turnstile: Turnstile
-    sessions: Sessions = field(default_factory=lambda: Sessions())
+    sessions: Sessions
 
 
 class Sessions(set["Session"]):
@@ -84,6 +84,17 @@ class Sessions(set["Session"]):
         if not self:
             self._emptied.set()
             self._emptied = trio.Event()
+
+    def of_group(self, group: str) -> list[Session]:
+        """The chat sockets of a group."""
+        return [session for session in self if session.route.group == group]
+
+    def kick(self, event: Event) -> None:
+        """Close the sockets of a user: those in the event's group, or all when that is ""."""
+        for session in list(self):
+            route = session.route
+            if route.user == event.user and event.group in ("", route.group):
+                session.close(1008, "kicked")
 
     async def wait_empty(self) -> None:
         """Wait until the last socket has ended."""
@@ -116,7 +127,11 @@ class Session:
         "is_open",
         "messages_in",
         "outbox",
+        "route",
     )
+
+    route: Route
+    """Set when it runs."""
 
     def __init__(
         self,
@@ -297,6 +312,7 @@ async def run_session(
     """
     opened_at = trio.current_time()
     around.metrics.sockets_opened += 1
+    session.route = route
     around.sessions.add(session)
     log.info("socket.opened", kind=route.kind, group=route.group, user=route.user)
     try:

@@ -33,5 +33,6 @@ BEFORE = _read("before")
 AFTER = _read("after")
 RECALL = _read("recall")
 JOIN = _read("join")
+PURGE = _read("purge")
 
-ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, RECALL, JOIN)
+ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, RECALL, JOIN, PURGE)

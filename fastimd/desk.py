@@ -1,0 +1,247 @@
+"""The operator's desk: what the daemon tells of itself, and what it does when told to.
+
+The admin address serves it, ``operate/`` is what people type. Whatever changes something leaves a
+log line.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+
+import msgspec
+import structlog
+import trio
+
+from . import __version__, recent
+from .codec import check_id
+from .config import Config
+from .errors import BadParameter, StoreUnavailable
+from .hub import Hub
+from .metrics import Metrics
+from .redis.client import Client
+from .relay import Relay
+from .sockets.session import Sessions
+from .store import Store
+
+SAY_SECONDS = 5.0
+"""How long Redis may take to store what an operator says."""
+MAX_LAST = 1000
+
+log = structlog.get_logger("fastimd.operator")
+
+
+class RedisState(msgspec.Struct, frozen=True):
+    """How Redis is: why a connection is not there, None while it is; ``held`` messages wait."""
+
+    address: str
+    commands: str | None
+    messages: str | None
+    held: int
+
+
+class Counters(msgspec.Struct, frozen=True):
+    """What the daemon has counted since it began."""
+
+    opened: int
+    closed: int
+    messages: int
+    deliveries: int
+    slow_closes: int
+    flood_closes: int
+    appends_failed: int
+    connections_refused: int
+    connections_crashed: int
+
+
+class Status(msgspec.Struct, frozen=True):
+    """How the daemon is; ``sockets`` are by kind, ``outbox_bytes`` wait for slow readers."""
+
+    version: str
+    pid: int
+    uptime_seconds: float
+    settings: str
+    ready: bool
+    reasons: list[str]
+    sockets: dict[str, int]
+    groups: int
+    outbox_bytes: int
+    redis: RedisState
+    counters: Counters
+    troubles: list[recent.Trouble]
+
+
+class GroupView(msgspec.Struct, frozen=True):
+    """A group: its members here with the number of their sockets, its messages in Redis.
+
+    ``expires_in`` is in seconds, None when the messages do not expire or there are none; ``last``
+    are the last messages, oldest first.
+    """
+
+    group: str
+    members: dict[str, int]
+    messages: int
+    expires_in: float | None
+    last: list[msgspec.Raw]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """Something to say in a group in a user's name."""
+
+    group: str
+    user: str
+    text: str
+
+
+class Kicked(msgspec.Struct, frozen=True):
+    """A user to be disconnected, from one group or, without one, from all."""
+
+    user: str
+    group: str | None = None
+
+
+class Purged(msgspec.Struct, frozen=True):
+    """A group whose messages are to be deleted."""
+
+    group: str
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """How many a command reached: daemons that were told to kick, messages that were purged."""
+
+    count: int
+
+
+class Desk:
+    """What an operator may ask of a running daemon.
+
+    Args:
+        reasons_not_ready: empty when the daemon can serve.
+
+    Error handling: ``BadParameter`` when an id or a number is none, ``StoreUnavailable`` when Redis
+    is away.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        hub: Hub,
+        client: Client,
+        relay: Relay,
+        metrics: Metrics,
+        sessions: Sessions,
+        reasons_not_ready: Callable[[], list[str]],
+    ) -> None:
+        self.reasons_not_ready = reasons_not_ready
+        self._config = config
+        self._store = store
+        self._hub = hub
+        self._client = client
+        self._relay = relay
+        self._metrics = metrics
+        self._sessions = sessions
+        self._began = trio.current_time()
+
+    def status(self) -> Status:
+        """How the daemon is now."""
+        reasons = self.reasons_not_ready()
+        return Status(
+            version=__version__,
+            pid=os.getpid(),
+            uptime_seconds=round(trio.current_time() - self._began, 3),
+            settings=self._config.source,
+            ready=not reasons,
+            reasons=reasons,
+            sockets=self._sockets(),
+            groups=self._hub.groups,
+            outbox_bytes=self._sessions.queued,
+            redis=self._redis(),
+            counters=self._counters(),
+            troubles=recent.troubles(),
+        )
+
+    async def group(self, group: str, last: int) -> GroupView:
+        """How a group is: its members on this daemon, and its last messages."""
+        check_id("group", group)
+        if not 0 <= last <= MAX_LAST:
+            raise BadParameter("last", f"must be a whole number from 0 to {MAX_LAST}")
+        look = await self._store.look(group, last)
+        members = Counter(session.route.user for session in self._sessions.of_group(group))
+        return GroupView(
+            group=group,
+            members=dict(sorted(members.items())),
+            messages=look.total,
+            expires_in=look.expires_in,
+            last=[msgspec.Raw(message) for message in look.messages],
+        )
+
+    async def say(self, said: Said) -> None:
+        """Say something in a group, as a member would; returns when it is in Redis."""
+        check_id("group", said.group)
+        check_id("user", said.user)
+        most = self._config.group_message.max_bytes
+        if len(said.text.encode()) > most:
+            raise BadParameter("text", f"must have at most {most} bytes")
+        if self._client.last_error is not None:
+            raise StoreUnavailable(f"Redis is away ({self._client.last_error})")
+        await self._append(said)
+        log.info("operator.said", group=said.group, user=said.user)
+
+    async def kick(self, kicked: Kicked) -> int:
+        """Close a user's sockets on every daemon; returns how many daemons were told."""
+        check_id("user", kicked.user)
+        if kicked.group is not None:
+            check_id("group", kicked.group)
+        daemons = await self._store.kick(kicked.user, kicked.group or "")
+        log.info("operator.kicked", user=kicked.user, group=kicked.group, daemons=daemons)
+        return daemons
+
+    async def purge(self, purged: Purged) -> int:
+        """Delete the messages of a group; returns how many there were."""
+        messages = await self._store.purge(check_id("group", purged.group))
+        log.info("operator.purged", group=purged.group, messages=messages)
+        return messages
+
+    async def _append(self, said: Said) -> None:
+        answered = trio.Event()
+        failures: list[Exception] = []
+
+        def on_appended(failure: Exception | None) -> None:
+            failures.extend([] if failure is None else [failure])
+            answered.set()
+
+        self._store.append(said.group, said.user, said.text, on_appended)
+        with trio.move_on_after(SAY_SECONDS):
+            await answered.wait()
+        if failures:
+            raise StoreUnavailable(f"the message is not stored: {failures[0]}")
+        if not answered.is_set():
+            raise StoreUnavailable("no answer of Redis yet: the message may still be stored")
+
+    def _sockets(self) -> dict[str, int]:
+        kinds = Counter(session.route.kind for session in self._sessions)
+        return {kind: kinds[kind] for kind in ("chat", "list")}
+
+    def _redis(self) -> RedisState:
+        return RedisState(
+            address=str(self._client.address),
+            commands=self._client.last_error,
+            messages=self._relay.last_error,
+            held=self._store.unanswered,
+        )
+
+    def _counters(self) -> Counters:
+        metrics = self._metrics
+        return Counters(
+            opened=metrics.sockets_opened,
+            closed=sum(metrics.closes.values()),
+            messages=metrics.messages_received,
+            deliveries=metrics.deliveries,
+            slow_closes=metrics.slow_closes,
+            flood_closes=metrics.flood_closes,
+            appends_failed=metrics.appends_failed,
+            connections_refused=metrics.connections_refused,
+            connections_crashed=metrics.connections_crashed,
+        )

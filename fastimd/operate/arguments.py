@@ -1,0 +1,157 @@
+"""The command line of the operator's commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from urllib.parse import urlencode
+
+import msgspec
+
+from ..config import Config
+from ..desk import GroupView, Kicked, Outcome, Purged, Said, Status
+from .client import CommandFailed, Daemon, DaemonAway, NoAddress
+from .screen import Report, printable, report, show_group, show_status
+
+EXIT_FAILED = 1
+EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+EXIT_CONFIG = 78  # EX_CONFIG
+EXIT_INTERRUPTED = 130
+
+RATE_SECONDS = 1.0
+"""How long the counters are watched to tell the rates."""
+WATCH_SECONDS = 2.0
+
+_CLEAR_SCREEN = "\033[H\033[2J"
+
+
+def add_arguments(
+    add_command: Callable[[str, str, str], argparse.ArgumentParser],
+) -> None:
+    """Say what the commands take.
+
+    Args:
+        add_command: makes the parser of a command from its name, its help and an example.
+    """
+    status = add_command("status", "how the running daemon is", "fastimd status --watch")
+    status.add_argument("--json", action="store_true", help="one line of JSON, for programs")
+    status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
+    group = add_command(
+        "group", "members of a group on this daemon, and its last messages", "fastimd group 7"
+    )
+    group.add_argument("group", metavar="GROUP", help="the group's id")
+    group.add_argument(
+        "--last", type=int, default=10, metavar="N", help="show the last N messages (10)"
+    )
+    group.add_argument("--json", action="store_true", help="one line of JSON, for programs")
+    say = add_command(
+        "say", "say something in a group", "fastimd say 7 'Back in five minutes.' --as operator"
+    )
+    say.add_argument("group", metavar="GROUP", help="the group's id")
+    say.add_argument("text", metavar="TEXT", help="the message")
+    say.add_argument("--as", dest="user", metavar="USER", required=True, help="in whose name")
+    kick = add_command(
+        "kick", "close a user's sockets, on every daemon", "fastimd kick 3 --group 7"
+    )
+    kick.add_argument("user", metavar="USER", help="the user's id")
+    kick.add_argument("--group", metavar="GROUP", help="only the sockets in this group")
+    purge = add_command("purge", "delete all messages of a group", "fastimd purge 7 --yes")
+    purge.add_argument("group", metavar="GROUP", help="the group's id")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def run_command(arguments: argparse.Namespace, config: Config) -> int:
+    """Run one of the commands; returns the exit status."""
+    try:
+        return COMMANDS[arguments.command](arguments, Daemon(config.admin.bind))
+    except NoAddress as exc:
+        return _fail(exc, EXIT_CONFIG)
+    except DaemonAway as exc:
+        return _fail(exc, EXIT_UNAVAILABLE)
+    except CommandFailed as exc:
+        return _fail(exc, EXIT_FAILED)
+    except UnicodeEncodeError:
+        return _fail(ValueError("the arguments must be UTF-8"), EXIT_FAILED)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _fail(failure: Exception, status: int) -> int:
+    print(f"fastimd: {printable(str(failure))}", file=sys.stderr)
+    return status
+
+
+def _status(arguments: argparse.Namespace, daemon: Daemon) -> int:
+    before = daemon.read("status", Status)
+    time.sleep(RATE_SECONDS)
+    now = daemon.read("status", Status)
+    _print_status(report(before, now), arguments)
+    while arguments.watch:
+        time.sleep(WATCH_SECONDS)
+        before, now = now, daemon.read("status", Status)
+        _print_status(report(before, now), arguments)
+    return 0
+
+
+def _print_status(status: Report, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        _print(_as_json(status))
+    else:
+        clear = _CLEAR_SCREEN if arguments.watch and sys.stdout.isatty() else ""
+        _print(clear + show_status(status))
+
+
+def _group(arguments: argparse.Namespace, daemon: Daemon) -> int:
+    query = urlencode({"group": arguments.group, "last": arguments.last})
+    view = daemon.read(f"group?{query}", GroupView)
+    _print(_as_json(view) if arguments.json else show_group(view))
+    return 0
+
+
+def _say(arguments: argparse.Namespace, daemon: Daemon) -> int:
+    daemon.command("say", Said(arguments.group, arguments.user, arguments.text), Outcome)
+    return 0
+
+
+def _kick(arguments: argparse.Namespace, daemon: Daemon) -> int:
+    told = daemon.command("kick", Kicked(arguments.user, arguments.group), Outcome).count
+    _print(f"daemons told: {told}")
+    return 0
+
+
+def _purge(arguments: argparse.Namespace, daemon: Daemon) -> int:
+    if not arguments.yes and not _agrees(arguments.group):
+        print("fastimd: nothing was deleted", file=sys.stderr)
+        return EXIT_FAILED
+    deleted = daemon.command("purge", Purged(arguments.group), Outcome).count
+    _print(f"messages deleted: {deleted}")
+    return 0
+
+
+def _agrees(group: str) -> bool:
+    print(f"Delete all messages of group {printable(group)}? [y/N] ", end="", file=sys.stderr)
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _print(text: str) -> None:
+    encoding = sys.stdout.encoding
+    print(text.encode(encoding, "backslashreplace").decode(encoding), flush=True)
+
+
+def _as_json(answer: msgspec.Struct) -> str:
+    # In ASCII: it may hold what a terminal obeys.
+    return json.dumps(json.loads(msgspec.json.encode(answer)))
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Daemon], int]] = {
+    "status": _status,
+    "group": _group,
+    "say": _say,
+    "kick": _kick,
+    "purge": _purge,
+}
+"""What runs each command, by its name."""

@@ -1,0 +1,576 @@
+"""The operator's commands against running daemons, over TCP and over a unix socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import re
+import socket
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from clients import closing, log_in_async, message, post_async
+from conftest import Daemon, StartDaemon, connect, receive, run_daemon, wait_for
+from redis import Redis
+
+from fastimd.desk import SAY_SECONDS
+from fastimd.http.admin import COMMAND_HEADER
+from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
+from fastimd.operate.client import ANSWER_SECONDS
+from fastimd.operate.screen import printable
+
+EXIT_CONFIG = 78
+OWNER_ONLY = 0o600
+COMMANDS = (
+    "serve",
+    "check",
+    "status",
+    "group",
+    "say",
+    "kick",
+    "purge",
+    "bench",
+    "completion",
+)
+
+
+@dataclass
+class Post:
+    """A daemon and how its operator reaches it."""
+
+    daemon: Daemon
+    bind: str
+
+    def run(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command against the daemon, to its end."""
+        return run_command(self.bind, *arguments, typed=typed)
+
+    async def command(self, *arguments: str, typed: str = "") -> str:
+        """``run`` from a Trio task; what it printed, after it did what it should."""
+        run = partial(self.run, *arguments, typed=typed)
+        ended = await trio.to_thread.run_sync(run)
+        assert ended.returncode == 0, ended
+        return ended.stdout
+
+
+def run_command(bind: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")},
+        "FASTIMD_ADMIN__BIND": bind,
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "fastimd", *arguments],
+        env=environment,
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+@pytest.fixture(params=["tcp", "unix"])
+def bind(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An admin address of each kind."""
+    return free_address() if request.param == "tcp" else f"unix:{tmp_path}/admin.sock"
+
+
+@pytest.fixture
+def post(start_daemon: StartDaemon, bind: str) -> Post:
+    """A daemon with an admin address of each kind."""
+    return Post(start_daemon(admin__bind=bind), bind)
+
+
+@pytest.fixture
+def unix_post(start_daemon: StartDaemon, tmp_path: Path) -> Post:
+    """A daemon with a unix socket as its admin address."""
+    bind = f"unix:{tmp_path}/admin.sock"
+    return Post(start_daemon(admin__bind=bind), bind)
+
+
+# Status
+
+
+async def test_status_shows_the_daemon_on_one_screen(post: Post) -> None:
+    """Version, sockets by kind, groups, Redis and rates; all of it over either kind of address."""
+    async with connect(post.daemon.chat_url("7", "3")) as member:
+        await receive(member)
+        async with connect(post.daemon.list_url("3")) as watcher:
+            await receive(watcher)
+            shown = await post.command("status")
+    assert f"pid {post.daemon.process.pid}, up " in shown
+    assert "sockets   2 (1 chat, 1 list), 1 groups" in shown
+    assert "ready     yes" in shown
+    assert "commands up, messages up, 0 held" in shown
+    assert "messages in" in shown
+    assert "0 slow closes" in shown
+    assert len(shown.splitlines()) <= 24
+
+
+async def test_status_tells_programs_the_rates(unix_post: Post) -> None:
+    """``--json`` is one line with the counters and how fast they grow."""
+    async with connect(unix_post.daemon.chat_url("7", "3")) as member:
+        await receive(member)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(talk, member)
+            status = json.loads(await unix_post.command("status", "--json"))
+            nursery.cancel_scope.cancel()
+    assert status["sockets"] == {"chat": 1, "list": 0}
+    assert status["ready"] is True
+    assert status["rates"]["messages"] > 0
+    assert status["rates"]["deliveries"] > 0
+    assert status["counters"]["messages"] >= status["rates"]["messages"]
+
+
+async def talk(member: Any) -> None:
+    while True:
+        await member.send_message("hello")
+        await receive(member)
+
+
+def test_status_watches_until_the_daemon_has_gone(unix_post: Post) -> None:
+    """``--watch`` shows it again and again, and says when nobody answers any more."""
+    watching = subprocess.Popen(
+        [sys.executable, "-m", "fastimd", "status", "--watch", "--json"],
+        env={**os.environ, "FASTIMD_ADMIN__BIND": unix_post.bind},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    lines = [json.loads(watching.stdout.readline()) for _ in range(2)]
+    assert lines[1]["uptime_seconds"] > lines[0]["uptime_seconds"]
+    assert unix_post.daemon.stop() == 0
+    _, said = watching.communicate(timeout=20)
+    assert watching.returncode == EXIT_UNAVAILABLE
+    assert said.startswith(f"fastimd: no daemon answers at admin.bind {unix_post.bind}: ")
+
+
+def test_status_shows_the_last_troubles(unix_post: Post, redis: Redis) -> None:
+    """A warning of the log is in the status, with its fields."""
+    redis.publish("fastimd:events", "foreign")
+    wait_for(lambda: unix_post.daemon.events("poller.unknown_event"), unix_post.daemon)
+    (trouble,) = json.loads(unix_post.run("status", "--json").stdout)["troubles"]
+    assert (trouble["level"], trouble["event"]) == ("warning", "poller.unknown_event")
+    assert "malformed" in trouble["fields"]["error"]
+    assert "warning poller.unknown_event error=" in unix_post.run("status").stdout
+
+
+def test_status_is_there_before_redis_is(tmp_path: Path) -> None:
+    """A daemon that waits for Redis says so to its operator, and takes no orders."""
+    bind = f"unix:{tmp_path}/admin.sock"
+    url = f"redis://{free_address()}/0"
+    daemon = run_daemon(tmp_path, url, wait_serving=False, admin__bind=bind)
+    try:
+        wait_for(lambda: daemon.events("redis.unavailable"), daemon)
+        assert "ready     no: redis: " in run_command(bind, "status").stdout
+        for command in (("say", "7", "x", "--as", "3"), ("kick", "3"), ("purge", "7", "--yes")):
+            ended = run_command(bind, *command)
+            assert ended.returncode == EXIT_FAILED
+            assert ended.stderr.startswith("fastimd: Redis is away (")
+            assert ended.stderr.count("\n") == 1
+    finally:
+        assert daemon.stop() == 0
+
+
+# Groups
+
+
+async def test_group_shows_members_and_messages(post: Post, redis: Redis) -> None:
+    """The members here, how many messages, how long they live, and the last of them."""
+    redis.rpush("gml:7", *(message(ts, group="7", info=f"text {ts}") for ts in range(1, 31)))
+    redis.expire("gml:7", 7200)
+    async with connect(post.daemon.chat_url("7", "3")) as first:
+        await receive(first)
+        async with connect(post.daemon.chat_url("7", "3")) as second:
+            await receive(second)
+            shown = await post.command("group", "7", "--last", "2")
+            whole = json.loads(await post.command("group", "7", "--last", "30", "--json"))
+    assert "members   1 connected here: 3 (2 sockets)" in shown
+    assert re.search(r"messages  30, expire in 1 h 59 min|messages  30, expire in 2 h", shown)
+    assert [line.rpartition(" 1: ")[2] for line in shown.splitlines()[-2:]] == [
+        "text 29",
+        "text 30",
+    ]
+    assert whole["members"] == {"3": 2}
+    assert [each["ts"] for each in whole["last"]] == list(range(1, 31))
+
+
+def test_what_clients_wrote_cannot_command_the_terminal(unix_post: Post, redis: Redis) -> None:
+    """Control characters of a message and marks of direction are shown as escapes."""
+    redis.rpush("gml:7", message(1, group="7", info="\x1b[2J\u202e\x9b好"))
+    shown = unix_post.run("group", "7").stdout
+    assert "\\x1b[2J\\u202e\\x9b好" in shown
+    assert shown.isascii() or "\x9b" not in shown
+    assert unix_post.run("group", "7", "--json").stdout.isascii()
+    assert printable("a\nb\x7f") == "a\\nb\\x7f"
+
+
+def test_a_list_that_is_none_is_no_crash(unix_post: Post, redis: Redis) -> None:
+    """A key of another type is shown as a group without messages; purge says what it is."""
+    redis.set("gml:7", "x")
+    assert "messages  0" in unix_post.run("group", "7").stdout
+    ended = unix_post.run("purge", "7", "--yes")
+    assert ended.returncode == EXIT_FAILED
+    assert "WRONGTYPE" in ended.stderr
+
+
+# Orders
+
+
+async def test_say_is_heard_as_a_members_message(post: Post) -> None:
+    """What the operator says comes to the members, in the name given."""
+    async with connect(post.daemon.chat_url("7", "3")) as member:
+        await receive(member)
+        assert await post.command("say", "7", "back at 五", "--as", "operator") == ""
+        heard = await receive(member)
+    assert (heard["userId"], heard["info"]) == ("operator", "back at 五")
+    (said,) = post.daemon.events("operator.said")
+    assert (said["group"], said["user"]) == ("7", "operator")
+
+
+@pytest.mark.parametrize("with_group", [False, True])
+async def test_kick_closes_the_users_sockets_on_every_daemon(
+    unix_post: Post, start_daemon: StartDaemon, with_group: bool
+) -> None:
+    """1008 ``kicked``, on both daemons; another user, and with ``--group`` another group, stay."""
+    here, there = unix_post.daemon, start_daemon()
+    async with (
+        connect(here.chat_url("7", "3")) as kicked_here,
+        connect(there.chat_url("7", "3")) as kicked_there,
+        connect(there.chat_url("8", "3")) as other_group,
+        connect(there.list_url("3")) as watcher,
+        connect(there.chat_url("7", "4")) as other_user,
+    ):
+        for socket_ in (kicked_here, kicked_there, other_group, watcher, other_user):
+            await receive(socket_)
+        option = ("--group", "7") if with_group else ()
+        assert await unix_post.command("kick", "3", *option) == "daemons told: 2\n"
+        assert await closing(kicked_here) == (1008, "kicked")
+        assert await closing(kicked_there) == (1008, "kicked")
+        if with_group:
+            await other_group.send_message("here")
+            assert (await receive(other_group))["info"] == "here"
+        else:
+            assert await closing(other_group) == (1008, "kicked")
+            assert await closing(watcher) == (1008, "kicked")
+        await other_user.send_message("still here")
+        assert (await receive(other_user))["info"] == "still here"
+    (line,) = here.events("operator.kicked")
+    assert (line["user"], line["daemons"]) == ("3", 2)
+
+
+async def test_purge_deletes_and_list_sockets_hear_of_it(
+    unix_post: Post, start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """The list is gone, a list socket of another daemon shows it, and no ts is given twice."""
+    ahead = 2**42
+    redis.sadd("ugs:3", "7")
+    redis.rpush("gml:7", message(1, group="7"), message(ahead, group="7", info="last"))
+    there = start_daemon()
+    async with connect(there.list_url("3")) as watcher:
+        assert (await receive(watcher))[0]["total"] == 2
+        assert await unix_post.command("purge", "7", typed="y\n") == "messages deleted: 2\n"
+        assert await receive(watcher) == [{"newMessage": None, "total": 0}]
+    assert not redis.exists("gml:7")
+    await unix_post.command("say", "7", "anew", "--as", "3")
+    assert json.loads(redis.lindex("gml:7", 0))["ts"] == ahead + 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("typed", ["", "\n", "n\n", "sure\n"])
+def test_purge_asks_first(unix_post: Post, redis: Redis, typed: str) -> None:
+    """Without a yes nothing is deleted."""
+    redis.rpush("gml:7", message(1, group="7"))
+    ended = unix_post.run("purge", "7", typed=typed)
+    assert ended.returncode == EXIT_FAILED
+    assert "Delete all messages of group 7? [y/N]" in ended.stderr
+    assert redis.llen("gml:7") == 1
+
+
+def test_an_order_that_is_wrong_is_refused_in_one_line(start_daemon: StartDaemon) -> None:
+    """An id that is none and a text that is too long: status 1, and the reason."""
+    bind = free_address()
+    start_daemon(admin__bind=bind, group_message__max_bytes="10")
+    for command, reason in (
+        (("say", "7", "x" * 11, "--as", "3"), "text: must have at most 10 bytes"),
+        (("say", "7", "x", "--as", ""), "user: must be 1 to 128 printable characters"),
+        (("kick", "3", "--group", " "), "group: must be 1 to 128 printable characters"),
+        (("purge", "", "--yes"), "group: must be 1 to 128 printable characters"),
+        (("group", "7", "--last", "-1"), "last: must be a whole number from 0 to 1000"),
+    ):
+        ended = run_command(bind, *command)
+        assert (ended.returncode, ended.stderr) == (EXIT_FAILED, f"fastimd: {reason}\n")
+
+
+def test_an_order_has_its_answer_before_the_command_gives_up() -> None:
+    """The daemon's own deadline is the shorter one."""
+    assert SAY_SECONDS < ANSWER_SECONDS
+
+
+# Who may
+
+
+def ask(
+    post: Post, method: str, path: str, headers: dict[str, str], body: bytes | None = None
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """One request to the admin address, with no header that is not given but Host."""
+    host, _, port = post.bind.rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=10)
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def tcp_post(start_daemon: StartDaemon) -> Post:
+    """A daemon whose admin address is a port of its own."""
+    bind = free_address()
+    return Post(start_daemon(admin__bind=bind), bind)
+
+
+async def test_no_web_page_can_give_orders(tcp_post: Post) -> None:
+    """Not with a form, not across origins, and not through a name that leads to this address."""
+    order = json.dumps({"user": "3"}).encode()
+    as_json = {"Content-Type": "application/json"}
+    command = {COMMAND_HEADER: "1"}
+    refused: list[tuple[int, dict[str, str]]] = [
+        (403, as_json),
+        (403, {"Content-Type": "text/plain"}),
+        (415, {**command, "Content-Type": "text/plain"}),
+        (403, {**command, **as_json, "Host": "evil.example"}),
+        (403, {**command, **as_json, "Host": "127.0.0.1.evil.example:9001"}),
+        (403, {**command, **as_json, "Host": "localhost.evil.example"}),
+    ]
+    async with connect(tcp_post.daemon.chat_url("7", "3")) as member:
+        await receive(member)
+        for status, headers in refused:
+            answer = await trio.to_thread.run_sync(
+                ask, tcp_post, "POST", "/operate/kick", headers, order
+            )
+            assert answer[0] == status, headers
+        preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+        _, given, _ = await trio.to_thread.run_sync(
+            ask, tcp_post, "OPTIONS", "/operate/kick", preflight
+        )
+        assert not [name for name in given if name.lower().startswith("access-control")]
+        assert (await trio.to_thread.run_sync(ask, tcp_post, "GET", "/operate/kick", command))[
+            0
+        ] == 405
+        await member.send_message("still here")
+        assert (await receive(member))["info"] == "still here"
+
+
+@pytest.mark.parametrize("path", ["/operate/status", "/operate/group?group=7&last=1"])
+def test_no_web_page_can_read_either(tcp_post: Post, path: str) -> None:
+    """Questions need the header and a trusted Host as well."""
+    command = {COMMAND_HEADER: "1"}
+    assert ask(tcp_post, "GET", path, {})[0] == 403
+    assert ask(tcp_post, "GET", path, {**command, "Host": "evil.example"})[0] == 403
+    for host in ("localhost:9", "LOCALHOST", "[::1]:9001", "192.0.2.1"):
+        assert ask(tcp_post, "GET", path, {**command, "Host": host})[0] == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"[]", b'{"user":3}', b'{"user":"\\ud800"}', b'{"user":"\xff"}']
+)
+def test_a_body_that_is_none_is_told(tcp_post: Post, body: bytes) -> None:
+    """400 with what was expected."""
+    headers = {COMMAND_HEADER: "1", "Content-Type": "application/json"}
+    status, _, answer = ask(tcp_post, "POST", "/operate/kick", headers, body)
+    assert status == 400
+    assert json.loads(answer)["error"]
+
+
+@pytest.mark.parametrize("path", ["status", "group", "say", "kick", "purge"])
+async def test_the_public_port_knows_no_command(daemon: Daemon, path: str) -> None:
+    """404, logged in or not."""
+    headers = {**await log_in_async(daemon), COMMAND_HEADER: "1"}
+    answer = await post_async(daemon, f"/operate/{path}", {"groupId": "7"}, headers)
+    assert answer.status == 404
+
+
+# The admin address as a unix socket
+
+
+def ask_unix(path: Path, target: str) -> bytes:
+    """The whole answer to a GET over a unix socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        connection.connect(str(path))
+        connection.sendall(
+            f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        )
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+def test_health_and_metrics_over_a_unix_socket(unix_post: Post, tmp_path: Path) -> None:
+    """The socket is its owner's alone, answers as a port does, and goes with the daemon."""
+    path = tmp_path / "admin.sock"
+    assert stat.S_IMODE(path.stat().st_mode) == OWNER_ONLY
+    assert unix_post.daemon.admin == unix_post.bind
+    assert ask_unix(path, "/health/live").endswith(b'\r\n\r\n{"live":true}')
+    assert ask_unix(path, "/health/ready").endswith(b'\r\n\r\n{"ready":true,"reasons":[]}')
+    assert b"\nfastimd_connections " in ask_unix(path, "/metrics")
+    assert unix_post.daemon.stop() == 0
+    assert not path.exists()
+
+
+def test_a_stale_socket_file_is_replaced(start_daemon: StartDaemon, tmp_path: Path) -> None:
+    """What a killed daemon left behind does not keep the next from starting."""
+    path = tmp_path / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(path))
+    start_daemon(admin__bind=f"unix:{path}")
+    assert b'"live":true' in ask_unix(path, "/health/live")
+
+
+@pytest.mark.parametrize("taken_by", ["daemon", "file", "directory", "missing"])
+def test_a_path_that_is_taken_is_an_error(redis_url: str, tmp_path: Path, taken_by: str) -> None:
+    """Status 78 and one line; what is there stays there."""
+    path = tmp_path / "admin.sock"
+    live = socket.socket(socket.AF_UNIX)
+    with live:
+        if taken_by == "daemon":
+            live.bind(str(path))
+            live.listen()
+        elif taken_by == "file":
+            path.write_text("mine")
+        elif taken_by == "directory":
+            path.mkdir()
+        else:
+            path = tmp_path / "nowhere" / "admin.sock"
+        daemon = run_daemon(tmp_path, redis_url, wait_serving=False, admin__bind=f"unix:{path}")
+        assert daemon.process.wait(timeout=20) == EXIT_CONFIG
+        reason = "No such file or directory" if taken_by == "missing" else "Address already in use"
+        said = daemon.log_path.read_text()
+        assert f"fastimd: admin.bind: cannot listen on unix:{path}: {reason}\n" in said
+        assert path.exists() == (taken_by != "missing")
+
+
+# The command line
+
+
+@pytest.mark.parametrize("command", ["status", "group", "say", "kick", "purge"])
+def test_a_daemon_that_is_not_there_is_told(tmp_path: Path, bind: str, command: str) -> None:
+    """Status 69 and one line that names the address, whatever the command."""
+    arguments = {
+        "group": ("7",),
+        "say": ("7", "x", "--as", "3"),
+        "kick": ("3",),
+        "purge": ("7", "--yes"),
+    }.get(command, ())
+    ended = run_command(bind, command, *arguments)
+    reason = "No such file or directory" if bind.startswith("unix:") else "Connection refused"
+    assert (ended.returncode, ended.stdout) == (EXIT_UNAVAILABLE, "")
+    assert ended.stderr == f"fastimd: no daemon answers at admin.bind {bind}: {reason}\n"
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\n\r\nhello", b"SSH-2.0-x\r\n"])
+async def test_a_stranger_at_the_address_is_told(answer: bytes) -> None:
+    """Something else that listens there is no daemon: status 69, one line."""
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(
+            partial(trio.serve_tcp, partial(say_and_end, answer), 0, host="127.0.0.1")
+        )
+        bind = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        ended = await trio.to_thread.run_sync(partial(run_command, bind, "status"))
+        nursery.cancel_scope.cancel()
+    assert ended.returncode == EXIT_UNAVAILABLE
+    assert ended.stderr.startswith(f"fastimd: no daemon answers at admin.bind {bind}: ")
+    assert ended.stderr.count("\n") == 1
+
+
+async def say_and_end(answer: bytes, stream: trio.SocketStream) -> None:
+    await stream.receive_some()
+    if answer:
+        await stream.send_all(answer)
+    await stream.send_eof()
+
+
+@pytest.mark.parametrize(
+    ("bind", "reason"),
+    [("", "has no admin address"), ("127.0.0.1:0", "has port 0"), ("unix://x", "unix://x")],
+)
+def test_an_address_that_leads_nowhere_is_told(bind: str, reason: str) -> None:
+    """Settings by which no daemon can be found: status 78."""
+    ended = run_command(bind, "status")
+    assert ended.returncode == EXIT_CONFIG
+    assert reason in ended.stderr
+
+
+def test_the_address_comes_from_the_daemons_own_file(unix_post: Post, tmp_path: Path) -> None:
+    """``--config`` finds the daemon, before or after the command."""
+    path = tmp_path / "settings.toml"
+    path.write_text(f'[admin]\nbind = "{unix_post.bind}"\n')
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("FASTIMD_")}
+    for arguments in (("status", "--config", str(path)), ("--config", str(path), "status")):
+        ended = subprocess.run(
+            [sys.executable, "-m", "fastimd", *arguments, "--json"],
+            env=environment,
+            capture_output=True,
+            timeout=30,
+            check=True,
+        )
+        assert json.loads(ended.stdout)["pid"] == unix_post.daemon.process.pid
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(command: str) -> None:
+    """``--help`` ends with one."""
+    ended = run_command("", command, "--help")
+    assert ended.returncode == 0
+    example = ended.stdout.rpartition("\n\n")[2]
+    assert example.startswith(f"example: fastimd {command}")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_completion_script_for_each_shell(shell: str) -> None:
+    """It knows every command and its options."""
+    ended = run_command("", "completion", shell)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for word in (*COMMANDS, "watch", "last", "yes"):
+        assert word in ended.stdout
+
+
+def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
+    """A real bash offers the commands, and the options of one."""
+    script = tmp_path / "completion"
+    script.write_text(run_command("", "completion", "bash").stdout)
+    assert set(complete(script, "fastimd", "pu")) == {"purge"}
+    assert "--watch" in complete(script, "fastimd", "status", "--w")
+
+
+def complete(script: Path, *words: str) -> list[str]:
+    """What bash offers when the last word is being typed."""
+    typed = " ".join(f"'{word}'" for word in words)
+    ended = subprocess.run(
+        [
+            "bash",
+            "-c",
+            f"source {script}; COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1};"
+            f" COMP_LINE='{' '.join(words)}';"
+            " _shtab_fastimd; printf '%s\\n' \"${COMPREPLY[@]}\"",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    return ended.stdout.split()
