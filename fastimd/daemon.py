@@ -10,6 +10,7 @@ import gc
 import os
 import random
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -106,6 +107,7 @@ async def serve(config: Config) -> None:
         TaskCrashed: one of its tasks crashed; the log line says why.
     """
     log.info("daemon.starting", version=__version__, config=config.source, pid=os.getpid())
+    inherited = _by_known_names(systemd.take_listeners(os.environ))
     log_in = load_login_hook(config.login.hook)
     _warn_of_open_login(config)
     metrics = Metrics()
@@ -125,9 +127,12 @@ async def serve(config: Config) -> None:
                 poller.on_kick = sessions.kick
                 relay_floor.start_soon(_supervise, "relay", relay.run)
                 relay_floor.start_soon(_supervise, "poller", poller.run)
+                if systemd.is_listening():
+                    tell = partial(_state, stop, client, relay, hub, sessions, metrics)
+                    relay_floor.start_soon(_supervise, "systemd", systemd.keep_told, tell)
                 ready = partial(_reasons_not_ready, client, relay, stop)
                 desk = Desk(config, store, hub, client, relay, metrics, sessions, ready)
-                admin = await _open_admin(config, relay_floor, metrics, desk)
+                admin = await _open_admin(config, relay_floor, metrics, desk, inherited["admin"])
                 await client.wait_connected()
                 await relay.wait_connected()
                 keepalive = Keepalive(config)
@@ -140,7 +145,7 @@ async def serve(config: Config) -> None:
                     front_floor.start_soon(_supervise, "keepalive", keepalive.run)
                     front_floor.start_soon(_supervise, "turnstile", turnstile.run)
                     await _start(front_floor, "http", http.run_lifespan)
-                    await _serve_public(config, around, http, stop, admin)
+                    await _serve_public(config, around, http, stop, admin, inherited["http"])
                     with trio.move_on_after(APPENDS_SECONDS):
                         await client.appender.wait_all_answered()
                     if client.appender.unanswered:
@@ -149,14 +154,19 @@ async def serve(config: Config) -> None:
 
 
 async def _serve_public(
-    config: Config, around: Surroundings, http: HttpServer, stop: _Stop, admin: str
+    config: Config,
+    around: Surroundings,
+    http: HttpServer,
+    stop: _Stop,
+    admin: str,
+    inherited: list[socket.socket],
 ) -> None:
-    listener = listen(config.server.bind, "server.bind")
+    listeners = inherited or [listen(config.server.bind, "server.bind")]
     limit = connection_limit(config.server.max_connections)
     async with trio.open_nursery() as connections:
         handle = public_handler(around, http, connections)
         door = Door(
-            listener,
+            listeners,
             handle,
             config,
             around.metrics,
@@ -171,17 +181,16 @@ async def _serve_public(
         async with _floor() as accepting:
             accept = partial(door.accept_connections, connections)
             accepting.start_soon(_supervise, "door", accept)
-            address = address_of(listener)
             log.info(
                 "daemon.serving",
-                page=f"http://{address}/test/websocket",
+                page=f"{address_of(listeners[0])}/test/websocket",
                 admin=admin,
                 max_connections=limit,
             )
             _settle_memory()
             stop.is_serving = True
             stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
-            systemd.notify("READY=1")
+            systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
         await _drain(config.server.drain_seconds, around, http, door, at_once=stop.at_once)
@@ -192,6 +201,35 @@ def _restart_hint(sockets: int) -> str:
     """The reason of a drain's close frame: the client's own wait before it returns, in ms."""
     seconds = max(RETURN_SECONDS, sockets / RETURNS_A_SECOND)
     return f"restart {round(random.uniform(0, seconds) * 1000)}"  # noqa: S311 - no secret
+
+
+def _by_known_names(
+    inherited: dict[str, list[socket.socket]],
+) -> dict[str, list[socket.socket]]:
+    """What systemd has passed on for each address; a single socket of any name is the public one.
+
+    Raises:
+        StartupError: there is a name that means nothing here.
+    """
+    listeners: dict[str, list[socket.socket]] = {"http": [], "admin": []}
+    unknown = sorted(inherited.keys() - listeners.keys())
+    if unknown and len(inherited) == 1:
+        return listeners | {"http": inherited[unknown[0]]}
+    if unknown:
+        raise StartupError(
+            f"systemd passes on a socket named {unknown[0]!r}; FileDescriptorName= is http or admin"
+        )
+    return listeners | inherited
+
+
+def _state(
+    stop: _Stop, client: Client, relay: Relay, hub: Hub, sessions: Sessions, metrics: Metrics
+) -> systemd.State:
+    sockets = f"{len(sessions):,} sockets in {hub.groups:,} groups"
+    reasons = _reasons_not_ready(client, relay, stop)
+    return systemd.State(
+        f"{', '.join(reasons)}; {sockets}" if reasons else sockets, metrics.messages_received
+    )
 
 
 def _adopt_limits(config: Config, door: Door) -> None:
@@ -246,20 +284,27 @@ def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:
     return reasons if stop.is_serving else [*reasons, "starting"]
 
 
-async def _open_admin(config: Config, floor: trio.Nursery, metrics: Metrics, desk: Desk) -> str:
+async def _open_admin(
+    config: Config,
+    floor: trio.Nursery,
+    metrics: Metrics,
+    desk: Desk,
+    inherited: list[socket.socket],
+) -> str:
     """Serve the admin address; returns where, or "off"."""
     bind = config.admin.bind
-    if not bind:
+    if not bind and not inherited:
         return "off"
-    path = unix_path(bind)
+    path = unix_path(bind) if bind and not inherited else None
+    names = [] if not bind or unix_path(bind) is not None else [parse_bind(bind)[0].lower()]
     if path is not None:
-        listener, names, address = listen_unix(path, "admin.bind"), [], bind
+        listeners = [listen_unix(path, "admin.bind")]
     else:
-        listener, names = listen(bind, "admin.bind"), [parse_bind(bind)[0].lower()]
-        address = f"http://{address_of(listener)}"
+        listeners = inherited or [listen(bind, "admin.bind")]
     http = HttpServer(create_admin_app(metrics, desk, names))
     await _start(floor, "admin http", http.run_lifespan)
-    door = Door(listener, admin_handler(http), config, metrics, max_connections=ADMIN_CONNECTIONS)
+    address = address_of(listeners[0])
+    door = Door(listeners, admin_handler(http), config, metrics, max_connections=ADMIN_CONNECTIONS)
     floor.start_soon(_supervise, "admin door", partial(_accept_admin, door, floor, path))
     return address
 

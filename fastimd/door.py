@@ -11,7 +11,7 @@ import itertools
 import resource
 import socket
 import stat
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -100,13 +100,15 @@ def _remove_stale(path: Path) -> None:
 
 
 def address_of(listener: socket.socket) -> str:
-    """HOST:PORT of a TCP listener, as it stands in a URL."""
+    """The URL of a listener: ``http://HOST:PORT``, or ``unix:PATH``."""
+    if listener.family == socket.AF_UNIX:
+        return f"unix:{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Door:
-    """One listener and the connections that came through it.
+    """Listeners of one kind, and the connections that came through them.
 
     Args:
         handle: serves a connection whose first head was read, until it ends.
@@ -116,7 +118,7 @@ class Door:
 
     def __init__(
         self,
-        listener: socket.socket,
+        listeners: Sequence[socket.socket],
         handle: Handle,
         config: Config,
         metrics: Metrics,
@@ -124,7 +126,7 @@ class Door:
         max_connections: int,
         max_connections_per_ip: int = 0,
     ) -> None:
-        self._listener = listener
+        self._listeners = listeners
         self._handle = handle
         self._metrics = metrics
         self._max_connections = max_connections
@@ -148,12 +150,17 @@ class Door:
 
     async def accept_connections(self, nursery: trio.Nursery) -> None:
         """Accept until cancelled; each connection runs in ``nursery``."""
-        with self._listener:
+        async with trio.open_nursery() as accepting:
+            for listener in self._listeners:
+                accepting.start_soon(self._accept_from, listener, nursery)
+
+    async def _accept_from(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        with listener:
             while True:
-                await trio.lowlevel.wait_readable(self._listener)
+                await trio.lowlevel.wait_readable(listener)
                 try:
                     for _ in range(ACCEPTS_A_TURN):
-                        connection, peer = self._listener.accept()
+                        connection, peer = listener.accept()
                         # Judged here, in the order of arrival: tasks start in any order.
                         client = peer[0] if peer else "unix"  # unix sockets have no names
                         place = self._take_place(connection, client)

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,9 +72,14 @@ def run_daemon(
     *,
     wait_serving: bool = True,
     config: Path | str | None = None,
+    launcher: Sequence[str] = (),
     **settings: str,
 ) -> Daemon:
-    """Start a daemon; settings are ``section__key=value``, and those of a file."""
+    """Start a daemon; settings are ``section__key=value``, and those of a file.
+
+    Args:
+        launcher: a command that gets that of the daemon, and all inheritable descriptors.
+    """
     folder = Path(os.path.realpath(tmp_path)) / f"daemon-{time.monotonic_ns()}"
     folder.mkdir()
     environment = {
@@ -90,6 +95,7 @@ def run_daemon(
     with log_path.open("wb") as log_file:
         process = subprocess.Popen(
             [
+                *launcher,
                 *(sys.executable, "-m", "fastimd", "serve"),
                 *(() if config is None else ("--config", str(config))),
             ],
@@ -97,6 +103,7 @@ def run_daemon(
             env=environment,
             stderr=log_file,
             stdin=subprocess.DEVNULL,
+            close_fds=not launcher,
         )
     daemon = Daemon(process, log_path)
     if wait_serving:
@@ -211,9 +218,16 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
     """Start daemons on one Redis; at the end each must stop cleanly, with no crash in its log."""
     daemons: list[Daemon] = []
 
-    def start(config: Path | None = None, **settings: str) -> Daemon:
+    def start(config: Path | None = None, launcher: Sequence[str] = (), **settings: str) -> Daemon:
         daemons.append(
-            run_daemon(tmp_path, redis_url, wait_serving=True, config=config, **settings)
+            run_daemon(
+                tmp_path,
+                redis_url,
+                wait_serving=True,
+                config=config,
+                launcher=launcher,
+                **settings,
+            )
         )
         return daemons[-1]
 

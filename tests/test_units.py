@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,6 +15,7 @@ from configparser import ConfigParser
 from pathlib import Path
 
 import pytest
+from clients import RawClient
 from conftest import StartDaemon, run_daemon, wait_for
 
 from fastimd import config, systemd
@@ -34,17 +37,19 @@ def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
 def test_systemd_is_told_when_the_daemon_serves_and_stops(
     start_daemon: StartDaemon, notify_socket: socket.socket
 ) -> None:
-    """READY=1 once the port is open, STOPPING=1 at the signal, and nothing else."""
+    """READY=1 once the port is open, STOPPING=1 at the signal; besides nothing but a status."""
     daemon = start_daemon()
-    assert notify_socket.recv(100) == b"READY=1"
+    assert notify_socket.recv(100) == b"READY=1\nMAINPID=%d" % daemon.process.pid
     host, _, port = daemon.address.rpartition(":")
     socket.create_connection((host, int(port)), timeout=5).close()
     daemon.process.send_signal(signal.SIGTERM)
-    assert notify_socket.recv(100) == b"STOPPING=1"
     assert daemon.stop() == 0
     notify_socket.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        notify_socket.recv(100)
+    told = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            told.append(notify_socket.recv(1000))
+    assert [each for each in told if not each.startswith(b"STATUS=")] == [b"STOPPING=1"]
 
 
 def test_ready_is_not_said_before_redis_answers(
@@ -84,7 +89,7 @@ def test_without_systemd_nobody_is_told(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def read_unit() -> ConfigParser:
-    unit = ConfigParser(interpolation=None)
+    unit = ConfigParser(interpolation=None, strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
     assert unit.read(UNIT)
     return unit
@@ -102,18 +107,88 @@ def test_the_unit_fits_the_daemon() -> None:
     assert {"AF_UNIX", "AF_INET", "AF_INET6"} == set(service["RestrictAddressFamilies"].split())
 
 
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    """systemd-analyze finds nothing to say about it."""
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
+def tool(name: str) -> str:
+    """Where a program is; without it the test is skipped, or fails where it must not be."""
+    found = shutil.which(name)
+    if found is None:
         required = os.environ.get("FASTIMD_TEST_SYSTEMD") == "required"
-        assert not required, "systemd-analyze is required and not installed"
-        pytest.skip("systemd-analyze is not installed")
-    text = UNIT.read_text()
-    assert text.count("ExecStart=/opt/fastimd/bin/fastimd ") == 1
-    copy = tmp_path / "fastimd.service"
-    copy.write_text(text.replace("/opt/fastimd/bin/fastimd", sys.executable))
+        assert not required, f"{name} is required and not installed"
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    """systemd-analyze finds nothing to say about them."""
+    for unit in UNIT.parent.glob("*.s*"):
+        text = unit.read_text()
+        assert text.count("ExecStart=/opt/fastimd/bin/fastimd ") == (unit == UNIT)
+        (tmp_path / unit.name).write_text(text.replace("/opt/fastimd/bin/fastimd", sys.executable))
     verified = subprocess.run(
-        [analyze, "verify", "--man=no", str(copy)], capture_output=True, text=True, check=False
+        [tool("systemd-analyze"), "verify", "--man=no", *map(str, tmp_path.iterdir())],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (verified.returncode, verified.stdout, verified.stderr) == (0, "", "")
+
+
+def test_the_unit_is_hardened() -> None:
+    """What systemd-analyze calls the exposure, from 0 to 10, is at most 1.5."""
+    judged = subprocess.run(
+        [tool("systemd-analyze"), "security", "--offline=true", "--no-pager", str(UNIT)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    exposure = re.search(r"exposure level for fastimd.service: ([0-9.]+)", judged.stdout)
+    assert exposure is not None
+    assert float(exposure[1]) <= 1.5
+
+
+def calls_in(name: str) -> set[str]:
+    """The system calls of one of systemd's groups, such as ``@system-service``."""
+    listed = subprocess.run(
+        [tool("systemd-analyze"), "syscall-filter", name],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")[1:]
+    calls: set[str] = set()
+    for word in (line.strip() for line in listed):
+        if word.startswith("@"):
+            calls |= calls_in(word)
+        elif word and not word.startswith("#"):
+            calls.add(word)
+    return calls
+
+
+def test_the_daemon_keeps_within_the_units_calls(tmp_path: Path, redis_url: str) -> None:
+    """From start to stop, with its Redis: no refused call, no memory to write and execute."""
+    filters = [
+        line.partition("=")[2] for line in UNIT.read_text().splitlines() if "CallFilter=" in line
+    ]
+    assert [each.split() for each in filters] == [
+        ["@system-service"],
+        ["~@privileged", "@resources"],
+    ]
+    allowed = calls_in("@system-service") - calls_in("@privileged") - calls_in("@resources")
+    trace = tmp_path / "trace"
+    daemon = run_daemon(
+        tmp_path,
+        "embedded",
+        wait_serving=True,
+        launcher=[tool("strace"), "-f", "-qq", "-o", str(trace)],
+        redis__data_dir=str(tmp_path / "data"),
+    )
+    with RawClient(daemon.address, "/group/chat/1/1/t") as client:
+        client.next_text()
+        client.say("hello")
+        assert "hello" in client.next_text()
+    (pid,) = (line["pid"] for line in daemon.events("daemon.starting"))
+    os.kill(pid, signal.SIGTERM)
+    assert daemon.process.wait(30) == 0
+    lines = trace.read_text().splitlines()
+    made = {match[1] for line in lines if (match := re.match(r"[0-9]+ +([a-z_0-9]+)\(", line))}
+    assert {"accept4", "epoll_wait", "execve"} <= made
+    assert made <= allowed
+    assert not [line for line in lines if "PROT_WRITE|PROT_EXEC" in line]
