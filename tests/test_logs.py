@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pty
 import re
@@ -19,10 +20,11 @@ from pathlib import Path
 import pytest
 import structlog
 import trio
+from clients import RawClient, request
 from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from redis import Redis
 
-from fastimd.log import configure
+from fastimd.log import configure, tell_left_out
 
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 ESCAPE = "\x1b"
@@ -205,33 +207,219 @@ async def test_a_clients_text_cannot_take_over_the_terminal(tmp_path: Path, redi
     assert "end" in screen.wait_for("socket.closed")
 
 
+def environment(redis_url: str, **settings: str) -> dict[str, str]:
+    """That of a daemon whose standard error is not the fixture's file."""
+    return {
+        **os.environ,
+        "FASTIMD_SERVER__BIND": "127.0.0.1:0",
+        "FASTIMD_ADMIN__BIND": "",
+        "FASTIMD_REDIS__URL": redis_url,
+        **{f"FASTIMD_{name.upper()}": value for name, value in settings.items()},
+    }
+
+
+@contextmanager
+def serving_to(
+    path: Path, variables: dict[str, str], *, words: str = "daemon.serving"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A daemon that logs into a file, from the moment at which some words stand in it."""
+    with path.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fastimd"], cwd=path.parent, env=variables, stderr=file
+        )
+    try:
+        wait_for(lambda: words in path.read_text())
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
 @pytest.mark.parametrize("format", ["json", "console"])
 def test_a_log_file_has_no_colours(tmp_path: Path, redis_url: str, format: str) -> None:
     """Without a terminal there is nothing to colour."""
     path = tmp_path / "log"
-    environment = {
-        **os.environ,
-        "FASTIMD_LOG__FORMAT": format,
-        "FASTIMD_SERVER__BIND": "127.0.0.1:0",
-        "FASTIMD_ADMIN__BIND": "",
-        "FASTIMD_REDIS__URL": redis_url,
-    }
-    with path.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fastimd"], cwd=tmp_path, env=environment, stderr=file
-        )
-    try:
-        wait_for(lambda: "daemon.serving" in path.read_text())
-    finally:
-        process.kill()
-        process.wait()
-    text = path.read_text()
+    with serving_to(path, environment(redis_url, log__format=format)):
+        text = path.read_text()
     assert ESCAPE not in text
     assert text.startswith("{") == (format == "json")
 
 
+def journal_stream(path: Path) -> str:
+    """What systemd would say of a stream that is this file."""
+    path.touch()
+    return f"{path.stat().st_dev}:{path.stat().st_ino}"
+
+
+EVENTS_OF_A_START = {
+    "daemon.starting": "<6>",
+    "redis.unavailable": "<4>",
+    "daemon.signal": "<6>",
+    "daemon.stopped": "<6>",
+}
+
+
+@pytest.mark.parametrize("format", ["json", "console"])
+def test_the_journal_gets_a_priority_with_each_line(tmp_path: Path, format: str) -> None:
+    """The number of sd-daemon(3), before the lines of a traceback too."""
+    path = tmp_path / "log"
+    variables = environment("redis://127.0.0.1:1/0", log__format=format)
+    variables["JOURNAL_STREAM"] = journal_stream(path)
+    with serving_to(path, variables, words="redis.unavailable") as process:
+        process.terminate()
+        process.wait(20)
+    lines = path.read_text().splitlines()
+    told = {name: next(line[:3] for line in lines if name in line) for name in EVENTS_OF_A_START}
+    assert told == EVENTS_OF_A_START
+
+
+def test_only_the_journal_gets_priorities(tmp_path: Path, redis_url: str) -> None:
+    """What systemd says of another stream, that of a parent for one, counts for nothing."""
+    path = tmp_path / "log"
+    variables = environment(redis_url, log__format="json")
+    variables["JOURNAL_STREAM"] = journal_stream(tmp_path / "another")
+    with serving_to(path, variables):
+        assert path.read_text().startswith("{")
+
+
+def test_the_journal_takes_a_wrong_setting_for_an_error(tmp_path: Path) -> None:
+    """So ``journalctl -p err`` shows why a daemon does not start."""
+    path = tmp_path / "log"
+    stream = journal_stream(path)
+    with path.open("wb") as file:
+        process = subprocess.run(
+            [sys.executable, "-m", "fastimd"],
+            cwd=tmp_path,
+            env={**os.environ, "JOURNAL_STREAM": stream, "FASTIMD_LOG__LEVEL": "loud"},
+            stderr=file,
+            check=False,
+        )
+    assert process.returncode == 78
+    assert path.read_text().startswith("<3>fastimd: ")
+
+
+def test_every_line_of_a_traceback_has_the_priority(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the journal each is an entry of its own."""
+    status = os.fstat(2)
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    configure("console", "info")
+    try:
+        raise ValueError("one")
+    except ValueError:
+        structlog.get_logger("test").exception("it.broke")
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) > 3
+    assert {line[:3] for line in lines} == {"<3>"}
+
+
+def test_a_log_that_cannot_be_written_stops_nothing(tmp_path: Path, redis_url: str) -> None:
+    """The reader of standard error has gone; sockets and HTTP are served on."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fastimd"],
+        cwd=tmp_path,
+        env=environment(redis_url, log__format="json"),
+        stderr=subprocess.PIPE,
+    )
+    try:
+        assert process.stderr is not None
+        with process.stderr as log:
+            line = next(line for line in log if b"daemon.serving" in line)
+        address = json.loads(line)["page"].removeprefix("http://").partition("/")[0]
+        for _ in range(2):
+            with RawClient(address, "/group/chat/1/1/t") as member:
+                member.next_text()
+                member.say("still here")
+                assert json.loads(member.next_text())["info"] == "still here"
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_path_that_is_no_text_can_be_logged(capfd: pytest.CaptureFixture[str]) -> None:
+    """What Python makes of its bytes cannot be UTF-8; the line is written all the same."""
+    configure("json", "info")
+    structlog.get_logger("test").info("it.is", path=os.fsdecode(b"/a/\xff"))
+    assert os.fsencode(json.loads(capfd.readouterr().err)["path"]) == b"/a/\xff"
+
+
+def test_libraries_log_alike(capfd: pytest.CaptureFixture[str]) -> None:
+    """From warnings upward, with their name; one that raises tells no variables."""
+    configure("json", "info")
+    library = logging.getLogger("some.library")
+    library.info("nothing")
+    library.warning("%s has %d", "it", 2)
+    try:
+        raise ValueError("one")
+    except ValueError:
+        library.exception("it broke")
+    warned, broke = map(json.loads, capfd.readouterr().err.splitlines())
+    assert (warned["level"], warned["event"]) == ("warning", "it has 2")
+    assert (broke["level"], broke["event"]) == ("error", "it broke")
+    assert warned["logger"] == broke["logger"] == "some.library"
+    assert "ValueError: one" in broke["exception"]
+
+
+def test_what_was_left_out_last_is_told(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though no other line of the kind comes: once its second is over, at its own level."""
+    clock = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: clock)
+    configure("json", "info")
+    log = structlog.get_logger("test")
+    for _ in range(4):
+        log.info("connection.refused", status=503)
+        log.warning("a.trouble")
+        log.error("b.trouble")
+    log.warning("c.trouble")
+    clock += 0.5
+    tell_left_out(clock - 1)
+    capfd.readouterr()
+    clock += 0.5
+    tell_left_out(clock - 1)
+    tell_left_out(clock - 1)
+    told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"], line["of"], line["suppressed"]) for line in told] == [
+        ("log.suppressed", "info", "connection.refused", 3),
+        ("log.suppressed", "warning", "a.trouble", 3),
+        ("log.suppressed", "error", "b.trouble", 3),
+    ]
+    log.warning("a.trouble")
+    assert "suppressed" not in json.loads(capfd.readouterr().err)
+
+
+def refused(daemon: Daemon, count: int) -> None:
+    """Send so many requests that are none."""
+    for _ in range(count):
+        assert request(daemon, "get", "/").status == 400
+
+
+def told_refusals(daemon: Daemon) -> int:
+    """How many refusals the log tells: those written, and those counted."""
+    written = daemon.events("connection.refused")
+    counted = [*written, *daemon.events("log.suppressed")]
+    return len(written) + sum(int(line.get("suppressed", 0)) for line in counted)
+
+
+def test_a_daemon_tells_every_line_that_it_left_out(daemon: Daemon) -> None:
+    """A storm of refusals: those written and those counted are all of them."""
+    refused(daemon, 40)
+    wait_for(lambda: told_refusals(daemon) == 40, daemon)
+
+
+def test_the_end_of_a_daemon_tells_what_it_left_out(daemon: Daemon) -> None:
+    """What is suppressed in its last second is counted, too."""
+    refused(daemon, 5)
+    daemon.stop()
+    assert told_refusals(daemon) == 5
+
+
 def test_each_kind_of_trouble_has_a_line_a_second(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next line of a kind counts those left out; what is no trouble is always written."""
     clock = 100.0
@@ -245,7 +433,7 @@ def test_each_kind_of_trouble_has_a_line_a_second(
             log.info("no.trouble")
         log.error("b.trouble")
         clock += 1
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     told = [
         (line["event"], line.get("purpose"), line.get("number"), line.get("suppressed"))
         for line in lines
@@ -261,7 +449,7 @@ def test_each_kind_of_trouble_has_a_line_a_second(
     assert len(lines) - len(told) == 15
 
 
-def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_shows_no_variables(capfd: pytest.CaptureFixture[str]) -> None:
     """On a terminal neither: one of them may be a token."""
     configure("console", "info")
     token = "f00d" * 8
@@ -269,6 +457,6 @@ def test_a_traceback_shows_no_variables(capsys: pytest.CaptureFixture[str]) -> N
         raise ValueError(len(token))
     except ValueError:
         structlog.get_logger("test").exception("it.broke")
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "ValueError" in said
     assert token not in said
