@@ -14,7 +14,6 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from io import FileIO
 from typing import Any
 
@@ -118,10 +117,12 @@ class _StandardError(FileIO):
     """Takes a whole line; one that cannot be written is lost, and nothing else goes wrong."""
 
     def write(self, line: Any) -> int:
-        written = 0
-        with suppress(OSError):
+        try:
+            written = os.write(_STDERR, line)
             while written < len(line):
                 written += os.write(_STDERR, line[written:])
+        except OSError:
+            return 0
         return written
 
 
