@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from io import FileIO
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
@@ -104,13 +104,16 @@ async def keep_telling() -> None:
 
 def tell_left_out(before: float = float("inf")) -> None:
     """Tell how many lines were left out since a line of their kind, if it came before a moment."""
-    for event, level, count in _limit.take_left_out(before):
-        if level == "info":
-            log.info("log.suppressed", of=event, suppressed=count)
-        elif level == "warning":
-            log.warning("log.suppressed", of=event, suppressed=count)
+    for (of, purpose, status), kind in _limit.take_left_out(before):
+        left_out = kind.left_out
+        if kind.level == "info":
+            log.info("log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out)
+        elif kind.level == "warning":
+            log.warning(
+                "log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out
+            )
         else:
-            log.error("log.suppressed", of=event, suppressed=count)
+            log.error("log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out)
 
 
 class _StandardError(FileIO):
@@ -157,6 +160,10 @@ class _Kind:
         self.left_out = 0
 
 
+_Key: TypeAlias = tuple[str, str | None, int | None]
+"""Event, purpose and status."""
+
+
 class _Limit:
     """Lets each kind of trouble be written once a second.
 
@@ -164,7 +171,7 @@ class _Limit:
     """
 
     def __init__(self) -> None:
-        self._kinds: dict[tuple[Any, ...], _Kind] = {}
+        self._kinds: dict[_Key, _Kind] = {}
 
     def __call__(self, _logger: Any, method: str, event: EventDict) -> EventDict:
         name = event["event"]
@@ -181,13 +188,13 @@ class _Limit:
             event["suppressed"] = last.left_out
         return event
 
-    def take_left_out(self, before: float) -> Iterator[tuple[str, str, int]]:
-        """Forget the kinds last written before a moment: of each its event, level and count."""
+    def take_left_out(self, before: float) -> Iterator[tuple[_Key, _Kind]]:
+        """Forget the kinds last written before a moment; those of which lines were left out."""
         for key, kind in list(self._kinds.items()):
             if kind.written_at <= before:
                 del self._kinds[key]
                 if kind.left_out:
-                    yield key[0], kind.level, kind.left_out
+                    yield key, kind
 
     def clear(self) -> None:
         """Forget everything."""
