@@ -37,6 +37,7 @@ SPARE_FILES = 64
 """Descriptors kept for Redis, logs and listeners when ``max_connections`` is by the file limit."""
 
 _TOO_MANY = frozenset((429, 503))
+_numbers = itertools.count(1)  # of the connections of all doors: one log has them all
 
 log = structlog.get_logger("fastimd.door")
 
@@ -132,7 +133,6 @@ class Door:
         self._max_connections = max_connections
         self._proxies = Proxies(config.server.trusted_proxies)
         self._crowd = Crowd(max_connections_per_ip)
-        self._ids = itertools.count(1)
         self._open: set[socket.socket] = set()
 
     def adopt_limits(
@@ -193,7 +193,7 @@ class Door:
         return _one_too_many() if name is None else name
 
     async def _serve(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
-        structlog.contextvars.bind_contextvars(conn=next(self._ids))
+        structlog.contextvars.bind_contextvars(conn=next(_numbers))
         name_request()
         try:
             connection.setblocking(False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import logging
 import os
@@ -600,6 +601,17 @@ def test_two_given_names_are_none(start_daemon: StartDaemon) -> None:
     daemon = start_daemon(server__trusted_proxies="127.0.0.1/32")
     (answer,) = answers_over(daemon.address, get(PAGE, "X-Request-Id: a", "X-Request-Id: b"))
     assert MADE_ID.fullmatch(answer.headers["X-Request-Id"])
+
+
+def test_no_two_connections_have_one_number(daemon: Daemon) -> None:
+    """Those of the admin address and of the public one are in the same log."""
+    admin = daemon.admin.removeprefix("http://")
+    for _ in range(3):
+        answers_over(daemon.address, get(PAGE))
+        answers_over(admin, get("/health/live"))
+    wait_for(lambda: len(daemon.events("http.request")) == 3, daemon)
+    numbers = [line["conn"] for line in daemon.events("http.request")]
+    assert [after - before for before, after in itertools.pairwise(numbers)] == [2, 2]
 
 
 def test_every_line_of_a_connection_has_its_number(daemon: Daemon, redis: Redis) -> None:
