@@ -67,7 +67,9 @@ CASES = (
     Case(PEAK, "talk", {"groups": 100, "members": 5, "in_flight": 1}),
     Case("talk 20 x 25", "talk", {"groups": 20, "members": 25, "in_flight": 1}),
     *(
-        Case(f"talk {n} x 5", "talk", {"groups": n, "members": 5}, DUEL, is_long=True)
+        Case(
+            f"talk {n} x 5", "talk", {"groups": n, "members": 5, "in_flight": 1}, DUEL, is_long=True
+        )
         for n in (1, 10, 1000)
     ),
     Case(

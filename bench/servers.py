@@ -479,7 +479,10 @@ class SendLoop(Server):
         return {"PORT": str(self.port)}
 
 
-KINDS: tuple[type[Server], ...] = (Fastimd, Nchan, NodeWs, SocketIo, Starlette, SendLoop)
+KINDS: tuple[type[Server], ...] = (
+    *(Fastimd, Nchan, NchanNoDelay),
+    *(NodeWs, SocketIo, Starlette, SendLoop),
+)
 
 
 # What they need

@@ -12,9 +12,10 @@ import trio
 
 from . import __version__, config, log
 from .bench import arguments as bench
-from .daemon import TaskCrashed, serve
+from .daemon import serve
 from .errors import ConfigError, StartupError
 from .operate import arguments as operate
+from .supervise import TaskCrashed
 
 EXIT_CRASHED = 1
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
-import random
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 import structlog
 import trio
@@ -34,7 +31,8 @@ from .door import (
     listen_unix,
     public_handler,
 )
-from .errors import FastimdError, StartupError
+from .drain import drain
+from .errors import StartupError
 from .http.admin import create_admin_app
 from .http.app import create_app
 from .http.login import load_login_hook
@@ -51,27 +49,16 @@ from .reload import reload
 from .sockets.keepalive import Keepalive
 from .sockets.session import Sessions, Surroundings
 from .store import Store
+from .supervise import open_floor, start, supervise
 from .turnstile import Turnstile
 
 SOCKETS_A_TURN = 64
 """How many sockets open or end in one turn of the scheduler."""
-DRAIN_SHARE = 0.8
-"""The part of ``drain_seconds`` over which sockets are told to go; the rest is for answers."""
-RETURNS_A_SECOND = 2000
-"""How many clients of a drained daemon are asked to come back in a second."""
-RETURN_SECONDS = 1.0
-"""The least time over which they are asked to."""
-DRAIN_LOOK_SECONDS = 0.2
-"""How often the drain looks for sockets that opened meanwhile."""
 ADMIN_CONNECTIONS = 64
 APPENDS_SECONDS = 1.0
 """How long Redis may still take to answer appends when everybody has gone."""
 
 log = structlog.get_logger("fastimd.daemon")
-
-
-class TaskCrashed(FastimdError):
-    """A supervised task ended by itself."""
 
 
 class _Stop:
@@ -116,22 +103,22 @@ async def serve(config: Config) -> None:
         # What the receiver falls back to: one more at the very end must not change the status.
         signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with _floor() as redis_floor:
+        async with open_floor() as redis_floor:
             stop = _Stop(redis_floor.cancel_scope)
-            redis_floor.start_soon(_supervise, "signals", stop.wait_signals, signals)
-            redis_floor.start_soon(_supervise, "log", logs.keep_telling)
+            redis_floor.start_soon(supervise, "signals", stop.wait_signals, signals)
+            redis_floor.start_soon(supervise, "log", logs.keep_telling)
             client = Client(await _redis_address(config, redis_floor), Appender(config))
-            redis_floor.start_soon(_supervise, "redis", client.run)
+            redis_floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
-            async with _floor() as relay_floor:
+            async with open_floor() as relay_floor:
                 relay, hub, poller = _build_hub(config, client, store, metrics)
                 sessions = Sessions()
                 poller.on_kick = sessions.kick
-                relay_floor.start_soon(_supervise, "relay", relay.run)
-                relay_floor.start_soon(_supervise, "poller", poller.run)
+                relay_floor.start_soon(supervise, "relay", relay.run)
+                relay_floor.start_soon(supervise, "poller", poller.run)
                 if systemd.is_listening():
                     tell = partial(_state, stop, client, relay, hub, sessions, metrics)
-                    relay_floor.start_soon(_supervise, "systemd", systemd.keep_told, tell)
+                    relay_floor.start_soon(supervise, "systemd", systemd.keep_told, tell)
                 ready = partial(_reasons_not_ready, client, relay, stop)
                 desk = Desk(config, store, hub, client, relay, metrics, sessions, ready)
                 admin = await _open_admin(config, relay_floor, metrics, desk, inherited["admin"])
@@ -143,10 +130,10 @@ async def serve(config: Config) -> None:
                     config, store, hub, poller, metrics, keepalive, turnstile, sessions
                 )
                 http = HttpServer(create_app(config, store, log_in, metrics))
-                async with _floor() as front_floor:
-                    front_floor.start_soon(_supervise, "keepalive", keepalive.run)
-                    front_floor.start_soon(_supervise, "turnstile", turnstile.run)
-                    await _start(front_floor, "http", http.run_lifespan)
+                async with open_floor() as front_floor:
+                    front_floor.start_soon(supervise, "keepalive", keepalive.run)
+                    front_floor.start_soon(supervise, "turnstile", turnstile.run)
+                    await start(front_floor, "http", http.run_lifespan)
                     await _serve_public(config, around, http, stop, admin, inherited["http"])
                     with trio.move_on_after(APPENDS_SECONDS):
                         await client.appender.wait_all_answered()
@@ -180,9 +167,9 @@ async def _serve_public(
         around.metrics.add_gauge(
             "outbox_bytes", "Bytes that wait for clients.", lambda: around.sessions.queued
         )
-        async with _floor() as accepting:
+        async with open_floor() as accepting:
             accept = partial(door.accept_connections, connections)
-            accepting.start_soon(_supervise, "door", accept)
+            accepting.start_soon(supervise, "door", accept)
             log.info(
                 "daemon.serving",
                 page=f"{address_of(listeners[0])}/test/websocket",
@@ -195,14 +182,8 @@ async def _serve_public(
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
-        await _drain(config.server.drain_seconds, around, http, door, at_once=stop.at_once)
+        await drain(config.server.drain_seconds, around, http, door, at_once=stop.at_once)
         connections.cancel_scope.cancel()
-
-
-def _restart_hint(sockets: int) -> str:
-    """The reason of a drain's close frame: the client's own wait before it returns, in ms."""
-    seconds = max(RETURN_SECONDS, sockets / RETURNS_A_SECOND)
-    return f"restart {round(random.uniform(0, seconds) * 1000)}"  # noqa: S311 - no secret
 
 
 def _by_known_names(
@@ -257,28 +238,6 @@ def _settle_memory() -> None:
     gc.set_threshold(10_000, 20, 50)
 
 
-async def _drain(
-    seconds: float, around: Surroundings, http: HttpServer, door: Door, *, at_once: bool
-) -> None:
-    """Tell every socket to go, evenly over most of the time, and wait for them within it."""
-    sockets = len(around.sessions)
-    log.info("daemon.draining", sockets=sockets, seconds=seconds)
-    pace = 0 if at_once else seconds * DRAIN_SHARE / max(sockets, 1)
-    with trio.move_on_after(seconds):
-        while around.sessions:  # a handshake that was under way adds one
-            began = trio.current_time()
-            for number, session in enumerate(list(around.sessions)):
-                if session.is_open:  # who went by themselves is not waited for
-                    # By the clock, not by sleeps: late sleeps would add up to more than there is.
-                    await trio.sleep_until(began + number * pace)
-                    session.close(1001, "going away" if at_once else _restart_hint(sockets))
-            pace = 0
-            with trio.move_on_after(DRAIN_LOOK_SECONDS):
-                await around.sessions.wait_empty()
-        await http.wait_answered()
-    door.close_all()
-
-
 def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:
     reasons = [f"redis: {client.last_error}"] if client.last_error else []
     reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
@@ -304,10 +263,10 @@ async def _open_admin(
     else:
         listeners = inherited or [listen(bind, "admin.bind")]
     http = HttpServer(create_admin_app(metrics, desk, names))
-    await _start(floor, "admin http", http.run_lifespan)
+    await start(floor, "admin http", http.run_lifespan)
     address = address_of(listeners[0])
     door = Door(listeners, admin_handler(http), config, metrics, max_connections=ADMIN_CONNECTIONS)
-    floor.start_soon(_supervise, "admin door", partial(_accept_admin, door, floor, path))
+    floor.start_soon(supervise, "admin door", partial(_accept_admin, door, floor, path))
     return address
 
 
@@ -328,7 +287,7 @@ async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
     if config.redis.url != "embedded":
         return Address(config.redis.url)
     data_dir = Path(config.redis.data_dir or default_data_dir(os.environ))
-    socket_path = await _start(floor, "embedded redis", partial(serve_embedded, data_dir))
+    socket_path = await start(floor, "embedded redis", partial(serve_embedded, data_dir))
     return Address(f"unix://{socket_path}")
 
 
@@ -363,43 +322,3 @@ def _warn_of_open_login(config: Config) -> None:
             bind=config.server.bind,
             hint="everybody may log in as anybody: set login.hook",
         )
-
-
-@asynccontextmanager
-async def _floor() -> AsyncIterator[trio.Nursery]:
-    """A nursery whose tasks end when what stands on it has ended."""
-    async with trio.open_nursery() as nursery:
-        yield nursery
-        nursery.cancel_scope.cancel()
-
-
-async def _start(nursery: trio.Nursery, name: str, task: Callable[..., Awaitable[Any]]) -> Any:
-    return await nursery.start(partial(_supervise_started, name, task))
-
-
-async def _supervise_started(
-    name: str, task: Callable[..., Awaitable[Any]], *, task_status: trio.TaskStatus[Any]
-) -> None:
-    await _supervise(name, partial(task, task_status=task_status))
-
-
-async def _supervise(name: str, task: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-    try:
-        await task(*arguments)
-    except (StartupError, trio.Cancelled):
-        raise
-    except BaseExceptionGroup as group:
-        _, others = group.split((StartupError, trio.Cancelled))
-        if others is None:
-            raise
-        _log_crash(name, others)
-        raise TaskCrashed(name) from others
-    except Exception as exc:
-        _log_crash(name, exc)
-        raise TaskCrashed(name) from exc
-    log.critical("task.crashed", task=name, error="it ended")
-    raise TaskCrashed(name)
-
-
-def _log_crash(name: str, failure: BaseException) -> None:
-    log.critical("task.crashed", task=name, error=repr(failure), exc_info=failure)

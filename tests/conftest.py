@@ -249,6 +249,17 @@ def daemon(start_daemon: StartDaemon) -> Daemon:
     return start_daemon()
 
 
+@pytest.fixture
+def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The other end of $NOTIFY_SOCKET."""
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(str(path))
+        receiver.settimeout(15)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        yield receiver
+
+
 @pytest.fixture(autouse=True)
 def default_logs() -> Iterator[None]:
     """Forget what a test made of the logs: its stream may be closed by the next one."""

@@ -125,17 +125,6 @@ def test_sockets_for_another_process_are_left_alone(
 # What systemd is told
 
 
-@pytest.fixture
-def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """The other end of $NOTIFY_SOCKET."""
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(path))
-        receiver.settimeout(15)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-        yield receiver
-
-
 def next_told(notify_socket: socket.socket, word: bytes) -> bytes:
     while word not in (told := notify_socket.recv(1000)):
         pass

@@ -208,33 +208,24 @@ async def test_what_a_group_is_like(start_daemon: StartDaemon, configure: Config
 
 
 def test_systemd_is_told(
-    start_daemon: StartDaemon,
-    configure: Configure,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    start_daemon: StartDaemon, configure: Configure, notify_socket: socket.socket
 ) -> None:
     """RELOADING with the moment, then READY, also when the file is refused."""
-    path = tmp_path / "notify"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind(str(path))
-        receiver.settimeout(15)
-        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
-        daemon = start_daemon(configure())
 
-        def next_told(word: bytes) -> bytes:
-            while word not in (told := receiver.recv(1000)):
-                pass
-            return told
+    def next_told(word: bytes) -> bytes:
+        while word not in (told := notify_socket.recv(1000)):
+            pass
+        return told
 
+    daemon = start_daemon(configure())
+    next_told(b"READY=1")
+    for sections in ({}, {"nothing": {"like": "this"}}):
+        configure(**sections)
+        before = time.monotonic_ns() // 1000
+        daemon.process.send_signal(signal.SIGHUP)
+        _, _, moment = next_told(b"RELOADING=1").partition(b"MONOTONIC_USEC=")
+        assert before <= int(moment) <= time.monotonic_ns() // 1000
         next_told(b"READY=1")
-        for sections in ({}, {"nothing": {"like": "this"}}):
-            configure(**sections)
-            before = time.monotonic_ns() // 1000
-            daemon.process.send_signal(signal.SIGHUP)
-            _, _, moment = next_told(b"RELOADING=1").partition(b"MONOTONIC_USEC=")
-            assert before <= int(moment) <= time.monotonic_ns() // 1000
-            next_told(b"READY=1")
-        daemon.stop()
 
 
 def test_every_other_setting_can_change() -> None:
