@@ -47,6 +47,7 @@ from .redis.wire import Address
 from .relay import Relay
 from .reload import reload
 from .sockets.keepalive import Keepalive
+from .sockets.receiver import Readiness
 from .sockets.session import Sessions, Surroundings
 from .store import Store
 from .supervise import open_floor, start, supervise
@@ -125,13 +126,15 @@ async def serve(config: Config) -> None:
                 await client.wait_connected()
                 await relay.wait_connected()
                 keepalive = Keepalive(config)
+                readiness = Readiness()
                 turnstile = Turnstile(SOCKETS_A_TURN)
                 around = Surroundings(
-                    config, store, hub, poller, metrics, keepalive, turnstile, sessions
+                    config, store, hub, poller, metrics, keepalive, readiness, turnstile, sessions
                 )
                 http = HttpServer(create_app(config, store, log_in, metrics))
                 async with open_floor() as front_floor:
                     front_floor.start_soon(supervise, "keepalive", keepalive.run)
+                    front_floor.start_soon(supervise, "readiness", readiness.run)
                     front_floor.start_soon(supervise, "turnstile", turnstile.run)
                     await start(front_floor, "http", http.run_lifespan)
                     await _serve_public(config, around, http, stop, admin, inherited["http"])

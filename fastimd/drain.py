@@ -43,6 +43,7 @@ async def drain(
                 await around.sessions.wait_empty()
         await http.wait_answered()
     door.close_all()
+    around.readiness.wake_all()
 
 
 def _restart_hint(sockets: int) -> str:

@@ -38,12 +38,12 @@ from .frames import (
 from .handshake import Route
 from .keepalive import Keepalive
 from .pace import Pace
+from .receiver import Readiness
 
 CLOSE_SECONDS = 5.0
 """How long a client has to answer a close frame."""
 LINGER_SECONDS = 0.5
 """How long a closed connection is still read, so that the close frame is not lost in a reset."""
-RECEIVE_BYTES = 65536
 
 LOGIN_REQUIRED = b"440"
 
@@ -62,6 +62,7 @@ class Surroundings:
     poller: Poller
     metrics: Metrics
     keepalive: Keepalive
+    readiness: Readiness
     turnstile: Turnstile
     sessions: Sessions
 
@@ -120,6 +121,7 @@ class Session:
         "_opening",
         "_outcome",
         "_pace",
+        "_receiver",
         "_scope",
         "_settings",
         "_turnstile",
@@ -148,6 +150,7 @@ class Session:
         self._settings = around.config
         self._pace: Pace | None = None
         self._opening = opening
+        self._receiver = around.readiness.watch(connection)
         self._turnstile = around.turnstile
         self._outcome: tuple[int, str] | None = None
         self._ended = False
@@ -165,7 +168,7 @@ class Session:
         """
         texts = self._feed(first) if first else []
         while not texts and self.is_open:
-            data = await self._read()
+            data = await self._receiver.receive()
             if not data:
                 await self._turnstile.pass_through()  # many may go at once
             texts = self._feed(data)
@@ -194,7 +197,7 @@ class Session:
     async def wait_closed(self) -> None:
         """Read until the client has ended its side too."""
         while not self._ended:
-            self._feed(await self._read())
+            self._feed(await self._receiver.receive())
 
     def take_opening(self) -> bytes:
         """The answer to the handshake, for whoever sends first; after that nothing."""
@@ -230,30 +233,26 @@ class Session:
 
     async def finish(self) -> None:
         """Let the last bytes out and end the stream."""
-        if self._heard_eof and not self.outbox.queued:
-            return  # it is closed next
-        with trio.move_on_after(LINGER_SECONDS, shield=True):
-            await self.outbox.wait_empty()
-            try:
-                self._connection.shutdown(socket.SHUT_WR)
-                while not self._heard_eof:
-                    self._heard_eof = not await self._read()
-            except (OSError, trio.ClosedResourceError):
-                return  # the client has already gone, or the door has cut it
+        try:
+            if not self._heard_eof or self.outbox.queued:
+                with trio.move_on_after(LINGER_SECONDS, shield=True):
+                    await self._linger()
+        finally:
+            self._receiver.close()
+            self.outbox.close()
+
+    async def _linger(self) -> None:
+        await self.outbox.wait_empty()
+        try:
+            self._connection.shutdown(socket.SHUT_WR)
+        except OSError:
+            return  # the client has already gone, or the door has cut it
+        while not self._heard_eof:
+            self._heard_eof = not await self._receiver.receive()
 
     def outcome(self) -> tuple[int, str]:
         """Close code and reason, as the log tells them."""
         return self._outcome or (1006, "connection lost")
-
-    async def _read(self) -> bytes:
-        while True:
-            try:
-                await trio.lowlevel.wait_readable(self._connection)
-                return self._connection.recv(RECEIVE_BYTES)
-            except BlockingIOError:
-                continue
-            except OSError:
-                return b""
 
     def _feed(self, data: bytes) -> list[str]:
         """Take what was read: returns the messages in it, and answers the rest."""
@@ -332,7 +331,6 @@ async def run_session(
     finally:
         await session.finish()
         around.sessions.remove(session)
-        session.outbox.close()
         code, reason = session.outcome()
         around.metrics.count_close(code)
         log.info(
