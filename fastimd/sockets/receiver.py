@@ -6,7 +6,7 @@ does something else is remembered. A read that brings less than was asked for ha
 was, and the next byte makes an edge again; only the end, which may have come together with the last
 bytes, makes none, so once it was announced it is looked for: epoll(7).
 
-It saves a busy daemon a fifth of what a message costs it.
+Where everybody talks (``fastimd bench talk``) it saves an eighth of the CPU time of a message.
 """
 
 from __future__ import annotations
