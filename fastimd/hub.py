@@ -71,14 +71,17 @@ class _Group:
         self.pending: list[tuple[int, bytes]] = []
         self.reading: _Reading | None = None
 
-    def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> None:
+    def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> int:
+        """Push a greeting and what came after it was read; returns how many bytes it was."""
         missed = [(ts, frame) for ts, frame in self.recent if ts > last_ts]
-        outbox.push(greeting + b"".join([frame for _, frame in missed]))
+        first = greeting + b"".join([frame for _, frame in missed])
+        outbox.push(first)
         outbox.messages += 1 + len(missed)
         if missed:
             last_ts = missed[-1][0]
         self.arrivals[outbox] = last_ts
         self._forget_recent()
+        return len(first)
 
     def leave(self, outbox: Outbox) -> None:
         if outbox in self.members:
@@ -86,13 +89,13 @@ class _Group:
         self.arrivals.pop(outbox, None)
         self._forget_recent()
 
-    def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> int:
+    def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> tuple[int, int]:
         """Give the batch's newer frames to the arrivals; who got one is a member from now on.
 
         Returns:
-            How many frames were given.
+            How many frames were given, and how many bytes.
         """
-        given = 0
+        given = size = 0
         for outbox, known in list(self.arrivals.items()):
             if known is None:
                 continue
@@ -100,11 +103,12 @@ class _Group:
             if frames:
                 for piece in _pieces(frames, piece_bytes):
                     outbox.push(piece)
+                    size += len(piece)
                 outbox.messages += len(frames)
                 given += len(frames)
                 del self.arrivals[outbox]
                 self.members[outbox] = self.delivered
-        return given
+        return given, size
 
     def _forget_recent(self) -> None:
         if self.recent and None not in self.arrivals.values():
@@ -152,7 +156,7 @@ class Hub:
             await self._relay.wait_heard(group.subscription)
             frame, last_ts = await self._greeting(group)
             group.subscription.begin_at(last_ts)
-            group.admit(outbox, before() + frame, last_ts)
+            self._metrics.bytes_sent += group.admit(outbox, before() + frame, last_ts)
             yield
         finally:
             self._leave(group, outbox)
@@ -221,8 +225,9 @@ class Hub:
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         members = tuple(group.members)
         group.delivered += len(batch)
+        deliveries = size = 0
         if group.arrivals:
-            self._metrics.deliveries += group.serve_arrivals(batch, piece_bytes)
+            deliveries, size = group.serve_arrivals(batch, piece_bytes)
         pieces = _pieces([frame for _, frame in batch], piece_bytes)
         for outbox in members:
             for piece in pieces:
@@ -231,7 +236,11 @@ class Hub:
             if not self._left_in_turn:
                 self._left_in_turn = MEMBERS_A_TURN
                 await trio.lowlevel.checkpoint()
-        self._metrics.deliveries += len(members) * len(batch)
+        deliveries += len(members) * len(batch)
+        self._metrics.deliveries += deliveries
+        self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
+        if deliveries:
+            self._metrics.delivery_seconds.observe(self._store.age(batch[0][0]), deliveries)
 
 
 def _pieces(frames: list[bytes], most: int) -> list[bytes]:
