@@ -33,7 +33,7 @@ def main() -> None:
         settings = config.load(arguments.config, os.environ)
     except ConfigError as exc:
         for mistake in exc.mistakes:
-            print(f"fastimd: {mistake}", file=sys.stderr)
+            log.print_mistake(mistake)
         sys.exit(EXIT_CONFIG)
     if arguments.command == "check":
         print(f"fastimd: the configuration is valid ({settings.source})")
@@ -56,11 +56,13 @@ def _serve(settings: config.Config) -> int:
     except BaseException as exc:
         startup = _find(exc, StartupError)
         if startup is not None:
-            print(f"fastimd: {startup}", file=sys.stderr)
+            log.print_mistake(str(startup))
             return EXIT_CONFIG
         if _find(exc, TaskCrashed) is not None:
             return EXIT_CRASHED  # the log has said which task and why
         raise
+    finally:
+        log.tell_left_out()
     return 0
 
 

@@ -279,6 +279,7 @@ class Log(msgspec.Struct, frozen=True):
         Literal["debug", "info", "warning", "error"],
         Meta(description='"debug", "info", "warning" or "error"'),
     ] = "info"
+    message_text: Annotated[bool, Meta(description="true or false")] = False
 
 
 class Config(msgspec.Struct):

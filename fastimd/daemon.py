@@ -19,6 +19,7 @@ import structlog
 import trio
 
 from . import __version__, systemd
+from . import log as logs
 from .config import Config, default_data_dir, parse_bind, unix_path
 from .desk import Desk
 from .door import (
@@ -105,6 +106,7 @@ async def serve(config: Config) -> None:
         async with open_floor() as redis_floor:
             stop = _Stop(redis_floor.cancel_scope)
             redis_floor.start_soon(supervise, "signals", stop.wait_signals, signals)
+            redis_floor.start_soon(supervise, "log", logs.keep_telling)
             redis_floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
             address = await _redis_address(config, redis_floor)
             client = Client(address, Appender(config, metrics), metrics)

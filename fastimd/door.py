@@ -22,7 +22,7 @@ import trio
 from .clients import Crowd, Proxies
 from .config import Config, parse_bind
 from .errors import StartupError
-from .head import Head, HeadReader, Refused
+from .head import Head, HeadReader, Refused, name_request, request_id_field
 from .http.server import HttpServer
 from .metrics import Metrics
 from .sockets.chat import serve_chat
@@ -37,6 +37,7 @@ SPARE_FILES = 64
 """Descriptors kept for Redis, logs and listeners when ``max_connections`` is by the file limit."""
 
 _TOO_MANY = frozenset((429, 503))
+_numbers = itertools.count(1)  # of the connections of all doors: one log has them all
 
 log = structlog.get_logger("fastimd.door")
 
@@ -132,7 +133,6 @@ class Door:
         self._max_connections = max_connections
         self._proxies = Proxies(config.server.trusted_proxies)
         self._crowd = Crowd(max_connections_per_ip)
-        self._ids = itertools.count(1)
         self._open: set[socket.socket] = set()
 
     def adopt_limits(
@@ -193,7 +193,8 @@ class Door:
         return _one_too_many() if name is None else name
 
     async def _serve(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
-        structlog.contextvars.bind_contextvars(conn=next(self._ids))
+        structlog.contextvars.bind_contextvars(conn=next(_numbers))
+        name_request()
         try:
             connection.setblocking(False)
             if connection.family != socket.AF_UNIX:
@@ -233,7 +234,8 @@ class Door:
             await _refuse(connection, exc)
 
     async def _serve_requests(self, connection: socket.socket, peer: str) -> None:
-        reader = HeadReader(connection)
+        is_proxy = self._proxies.is_trusted(peer)
+        reader = HeadReader(connection, peer_names_requests=is_proxy)
         head = await reader.read_first_head()
         if head is None:
             return
@@ -267,7 +269,7 @@ def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery
     def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[None]:
         if not head.wants_websocket:
             return serve_http(http, connection, reader, head)
-        answer = accept(head, around.config.server.allowed_origins)
+        answer = accept(head, around.config.server.allowed_origins, request_id_field())
         return serve_socket(connection, answer, find_route(head.target), reader.buffer)
 
     async def serve_socket(
@@ -312,7 +314,7 @@ async def _refuse(connection: socket.socket, refused: Refused) -> None:
     body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, str(refused).encode())
     answer = (
         f"HTTP/1.1 {refused.status} {_REASONS.get(refused.status, 'Refused')}\r\n"
-        f"{refused.headers}Content-Type: application/json\r\n"
+        f"{refused.headers}{request_id_field().decode()}Content-Type: application/json\r\n"
         f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
     ).encode() + body
     with trio.move_on_after(1):

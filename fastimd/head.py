@@ -7,10 +7,12 @@ A head that two parsers could read differently is refused here.
 from __future__ import annotations
 
 import re
+import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import structlog
 import trio
 
 MAX_HEAD_BYTES = 16 * 1024
@@ -26,6 +28,7 @@ _HOST = rb"(?:\[[0-9A-Fa-f:.]+\]|%b(?:\.%b)*\.?)(?::[0-9]{0,5})?" % (_LABEL, _LA
 _ABSOLUTE = re.compile(rb"http://%b(?:[/?].*)?" % _HOST)
 _HOST_FIELD = re.compile(rb"(?:%b)?" % _HOST)
 _NAMES = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, \t]*")
+_REQUEST_ID = re.compile(rb"[0-9A-Za-z._~:+/=@-]{1,128}")
 _SINGLE = frozenset((b"host", b"content-length", b"upgrade", b"origin"))
 
 
@@ -58,6 +61,26 @@ class Head:
         if b"transfer-encoding" in self.fields:
             return None
         return int(self.fields.get(b"content-length", b"0"))
+
+    @property
+    def given_id(self) -> str:
+        """``X-Request-Id``, if it is one that may stand in a log and in an answer; else empty."""
+        given = self.fields.get(b"x-request-id", b"")
+        return given.decode() if _REQUEST_ID.fullmatch(given) else ""
+
+
+def name_request(given: str = "") -> None:
+    """Give what the task does from here on a request id, ``given`` or a new one.
+
+    The log lines have it, and ``request_id_field`` writes it into an answer.
+    """
+    structlog.contextvars.bind_contextvars(request_id=given or secrets.token_hex(8))
+
+
+def request_id_field() -> bytes:
+    """The header field of an answer that names the request which the task serves."""
+    request_id: str = structlog.contextvars.get_contextvars()["request_id"]
+    return b"X-Request-Id: %s\r\n" % request_id.encode()
 
 
 def parse_head(raw: bytes) -> Head:
@@ -108,12 +131,14 @@ class HeadReader:
 
     Args:
         connection: a non-blocking socket.
+        peer_names_requests: it is a proxy whose ``X-Request-Id`` is taken over.
     """
 
-    __slots__ = ("_connection", "buffer")
+    __slots__ = ("_connection", "_peer_names_requests", "buffer")
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, peer_names_requests: bool = False) -> None:
         self._connection = connection
+        self._peer_names_requests = peer_names_requests
         self.buffer = b""
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
@@ -146,11 +171,12 @@ class HeadReader:
         raise Refused(408, "the request head took too long")
 
     async def read_next_head(self) -> Head | None:
-        """Read a later head; None also when nothing comes for ``IDLE_SECONDS``.
+        """Read a later head, of a new request; None also when nothing comes for ``IDLE_SECONDS``.
 
         Raises:
             as ``read_first_head``; ``HEAD_SECONDS`` begin with the first byte.
         """
+        name_request()
         data = b""
         with trio.move_on_after(IDLE_SECONDS):
             data = await self.receive()
@@ -174,4 +200,7 @@ class HeadReader:
             raise Refused(431, f"the request head is longer than {MAX_HEAD_BYTES} bytes")
         end += len(_END)
         self.buffer = data[end:] + self.buffer
-        return parse_head(data[:end])
+        head = parse_head(data[:end])
+        if self._peer_names_requests and head.given_id:
+            name_request(head.given_id)
+        return head

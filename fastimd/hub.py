@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+import structlog
 import trio
 
 from . import codec
+from . import log as logs
 from .config import Config
 from .errors import StoreUnavailable
 from .metrics import Metrics
@@ -29,6 +31,8 @@ MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn."""
 PIECE_BYTES = 65536
 """Frames of a batch are joined up to this length."""
+
+log = structlog.get_logger("fastimd.hub")
 
 
 class _Reading:
@@ -109,6 +113,11 @@ class _Group:
                 del self.arrivals[outbox]
                 self.members[outbox] = self.delivered
         return given, size
+
+    def count_hearers(self, ts: int) -> int:
+        """How many a message at ``ts`` goes to, before it does."""
+        known = self.arrivals.values()
+        return len(self.members) + sum(each is not None and each < ts for each in known)
 
     def _forget_recent(self) -> None:
         if self.recent and None not in self.arrivals.values():
@@ -224,6 +233,7 @@ class Hub:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         members = tuple(group.members)
+        hearers = [(ts, group.count_hearers(ts)) for ts, _ in batch] if logs.is_debug else []
         group.delivered += len(batch)
         deliveries = size = 0
         if group.arrivals:
@@ -241,6 +251,8 @@ class Hub:
         self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
         if deliveries:
             self._metrics.delivery_seconds.observe(self._store.age(batch[0][0]), deliveries)
+        for ts, count in hearers:
+            log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 
 
 def _pieces(frames: list[bytes], most: int) -> list[bytes]:

@@ -1,16 +1,26 @@
-"""Structured logs: an event and its fields, JSON lines or coloured lines on standard error."""
+"""Structured logs: an event and its fields, JSON lines or coloured lines on standard error.
+
+A line is made as bytes and written at once, with one call. On the journal's stream it begins with
+its priority. ``is_debug`` says whether debug lines are written: where many messages go by it is
+asked first, as it costs less than a logger that drops what it is given.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from io import FileIO
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
-from structlog.typing import Processor
+import trio
+from structlog.typing import EventDict, Processor
 
 from . import recent
 
@@ -18,14 +28,22 @@ from . import recent
 # marks of direction.
 _OBEYED = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
+_STDERR = 2
+_PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}
+"""Of sd-daemon(3)."""
 
 _LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _LEVELS["exception"] = logging.ERROR
 _least = logging.INFO
+is_debug = False
+"""Debug lines are written."""
 
 _LIMIT_SECONDS = 1.0
 _LIMITED_LEVELS = frozenset(("warning", "error", "exception"))
 _ALSO_LIMITED = frozenset(("connection.refused",))
+_NEVER_LIMITED = "log.suppressed"
+
+log = structlog.get_logger("fastimd.log")
 
 
 def configure(log_format: str, level: str) -> None:
@@ -37,63 +55,153 @@ def configure(log_format: str, level: str) -> None:
     """
     on_terminal = sys.stderr.isatty()
     console = log_format == "console" or (log_format == "auto" and on_terminal)
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        recent.remember,
-        structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
-    ]
     render: list[Processor] = (
-        [_console_renderer(colors=on_terminal)]
+        [_console_renderer(colors=on_terminal), _encode_text]
         if console
         else [structlog.processors.format_exc_info, _render_json]
     )
+    _limit.clear()
     structlog.configure(
-        processors=[_drop_lesser, _Limit(), *shared, *render],
+        processors=[
+            _drop_lesser,
+            _limit,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            recent.remember,
+            structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
+            *render,
+            *([_put_priority] if _is_journal() else []),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.BytesLoggerFactory(_StandardError(_STDERR, "w", closefd=False)),
         cache_logger_on_first_use=True,
     )
-    _adopt_library_logs(shared, render)
+    logging.getLogger().handlers = [_LibraryHandler()]
     set_level(level)
 
 
 def set_level(level: str) -> None:
     """Change the least level that is written; loggers that were used already obey too."""
-    global _least
+    global _least, is_debug
     _least = _LEVELS[level]
+    is_debug = _least <= logging.DEBUG
     logging.getLogger().setLevel(max(_least, logging.WARNING))
 
 
-def _drop_lesser(
-    _logger: Any, method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+def print_mistake(text: str) -> None:
+    """Tell, in one line for people, why the process cannot do what it was started for."""
+    line = f"fastimd: {text}".encode(errors="backslashreplace")
+    line = _put_priority(None, "error", line) if _is_journal() else line
+    _StandardError(_STDERR, "w", closefd=False).write(line + b"\n")
+
+
+async def keep_telling() -> None:
+    """Tell how many lines were left out of each kind of trouble that has ended, until cancelled."""
+    while True:
+        await trio.sleep(_LIMIT_SECONDS)
+        tell_left_out(time.monotonic() - _LIMIT_SECONDS)
+
+
+def tell_left_out(before: float = float("inf")) -> None:
+    """Tell how many lines were left out since a line of their kind, if it came before a moment."""
+    for (of, purpose, status), kind in _limit.take_left_out(before):
+        left_out = kind.left_out
+        if kind.level == "info":
+            log.info("log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out)
+        elif kind.level == "warning":
+            log.warning(
+                "log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out
+            )
+        else:
+            log.error("log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out)
+
+
+class _StandardError(FileIO):
+    """Takes a whole line; one that cannot be written is lost, and nothing else goes wrong."""
+
+    def write(self, line: Any) -> int:
+        try:
+            written = os.write(_STDERR, line)
+            while written < len(line):
+                written += os.write(_STDERR, line[written:])
+        except OSError:
+            return 0
+        return written
+
+
+class _LibraryHandler(logging.Handler):
+    """Passes on what libraries log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if record.levelno >= logging.CRITICAL:
+                write = log.critical
+            else:
+                write = log.error if record.levelno >= logging.ERROR else log.warning
+            write(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        except Exception:
+            self.handleError(record)
+
+
+def _drop_lesser(_logger: Any, method: str, event: EventDict) -> EventDict:
     if _LEVELS[method] < _least:
         raise structlog.DropEvent
     return event
 
 
+class _Kind:
+    """Lines of one kind since one of them was written. ``written_at`` is by ``time.monotonic``."""
+
+    __slots__ = ("left_out", "level", "written_at")
+
+    def __init__(self, level: str, written_at: float) -> None:
+        self.level = level
+        self.written_at = written_at
+        self.left_out = 0
+
+
+_Key: TypeAlias = tuple[str, str | None, int | None]
+"""Event, purpose and status."""
+
+
 class _Limit:
-    """Lets each kind of trouble be written once a second; the next line counts those left out."""
+    """Lets each kind of trouble be written once a second.
+
+    The next line of the kind counts those left out. When none comes, ``take_left_out`` does.
+    """
 
     def __init__(self) -> None:
-        self._written_at: dict[object, float] = {}
-        self._left_out: dict[object, int] = {}
+        self._kinds: dict[_Key, _Kind] = {}
 
-    def __call__(
-        self, _logger: Any, method: str, event: structlog.typing.EventDict
-    ) -> structlog.typing.EventDict:
-        if method not in _LIMITED_LEVELS and event["event"] not in _ALSO_LIMITED:
+    def __call__(self, _logger: Any, method: str, event: EventDict) -> EventDict:
+        name = event["event"]
+        if (method not in _LIMITED_LEVELS and name not in _ALSO_LIMITED) or name == _NEVER_LIMITED:
             return event
-        kind = (event["event"], event.get("purpose"), event.get("status"))
+        key = (name, event.get("purpose"), event.get("status"))
         now = time.monotonic()
-        if now - self._written_at.get(kind, -_LIMIT_SECONDS) < _LIMIT_SECONDS:
-            self._left_out[kind] = self._left_out.get(kind, 0) + 1
+        last = self._kinds.get(key)
+        if last is not None and now - last.written_at < _LIMIT_SECONDS:
+            last.left_out += 1
             raise structlog.DropEvent
-        self._written_at[kind] = now
-        if left_out := self._left_out.pop(kind, 0):
-            event["suppressed"] = left_out
+        self._kinds[key] = _Kind(method, now)
+        if last is not None and last.left_out:
+            event["suppressed"] = last.left_out
         return event
+
+    def take_left_out(self, before: float) -> Iterator[tuple[_Key, _Kind]]:
+        """Forget the kinds last written before a moment; those of which lines were left out."""
+        for key, kind in list(self._kinds.items()):
+            if kind.written_at <= before:
+                del self._kinds[key]
+                if kind.left_out:
+                    yield key, kind
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._kinds.clear()
+
+
+_limit = _Limit()
 
 
 def _console_renderer(*, colors: bool) -> Processor:
@@ -103,21 +211,37 @@ def _console_renderer(*, colors: bool) -> Processor:
     )
 
 
-def _adopt_library_logs(shared: list[Processor], render: list[Processor]) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *render],
-    )
-    handler.setFormatter(formatter)
-    root = logging.getLogger()
-    root.handlers = [handler]
+def _encode_text(_logger: Any, _method: str, text: Any) -> bytes:
+    return str(text).encode(errors="backslashreplace")
 
 
-def _render_json(_logger: Any, _method: str, event: structlog.typing.EventDict) -> str:
-    ordered = {"ts": event.pop("ts", None), "level": event.pop("level", None), **event}
-    return _OBEYED.sub(_escape, msgspec.json.encode(ordered, enc_hook=repr).decode())
+_encode_json = msgspec.json.Encoder(enc_hook=repr).encode
+
+
+def _render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
+    ordered = {"ts": event.pop("ts"), "level": event.pop("level"), **event}
+    try:
+        line = _encode_json(ordered)
+    except UnicodeEncodeError:  # the path of a file may be no text
+        line = json.dumps(ordered, default=repr).encode()
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return _OBEYED.sub(_escape, line.decode()).encode()
 
 
 def _escape(character: re.Match[str]) -> str:
     return f"\\u{ord(character[0]):04x}"
+
+
+def _is_journal() -> bool:
+    """Standard error is what systemd has connected with the journal, systemd.exec(5)."""
+    try:
+        status = os.fstat(_STDERR)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
+
+
+def _put_priority(_logger: Any, method: str, line: Any) -> bytes:
+    prefix = b"<%d>" % _PRIORITIES[method]
+    return prefix + bytes(line).replace(b"\n", b"\n" + prefix)

@@ -22,6 +22,7 @@ import trio
 from redis import exceptions
 
 from . import codec
+from . import log as logs
 from .errors import StoreUnavailable
 from .metrics import Metrics
 from .redis.client import CALL_SECONDS, Reconnecting, connected_wire
@@ -97,6 +98,8 @@ class Subscription:
     def hand_on(self, ts: int, message: bytes) -> None:
         """Give a message to everybody who listens."""
         self.last_ts = max(self.last_ts, ts)
+        if logs.is_debug:
+            log.debug("message.relayed", group=self.group, user=_user_of(message), message_ts=ts)
         for listener in self.listeners:
             listener(ts, message)
 
@@ -106,6 +109,13 @@ class Subscription:
         self.repaired_to = self.last_ts
         for ts, message in held:
             self.receive(ts, message)
+
+
+def _user_of(message: bytes) -> str | None:
+    try:
+        return codec.decode_message(message).userId
+    except codec.CorruptEntry:  # who reads the ts alone does not see that
+        return None
 
 
 class Relay:

@@ -144,6 +144,15 @@ class Store:
         self._client.appender.append(_place(group), prefix, on_appended)
 
     @property
+    def last_ts(self) -> int | None:
+        """While ``on_appended`` is called: the message's ``ts``.
+
+        None when it is not known: Redis's answer was lost, or debug lines are not written, and then
+        messages leave many at once.
+        """
+        return self._client.appender.last_ts
+
+    @property
     def unanswered(self) -> int:
         """How many appends have no answer of Redis yet."""
         return self._client.appender.unanswered

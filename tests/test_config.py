@@ -44,7 +44,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "login": {"hook": "", "token_ttl": 86400},
     "admin": {"bind": "127.0.0.1:9001"},
-    "log": {"format": "auto", "level": "info"},
+    "log": {"format": "auto", "level": "info", "message_text": False},
 }
 
 
@@ -253,6 +253,7 @@ def test_an_empty_file_gives_the_defaults() -> None:
         ("admin.bind", '"unix:/run/fastimd/admin.sock"', "unix:/run/fastimd/admin.sock"),
         ("log.format", '"json"', "json"),
         ("log.level", '"warning"', "warning"),
+        ("log.message_text", "true", True),
     ],
 )
 def test_a_good_value_is_taken(name: str, toml: str, expected: object) -> None:
@@ -344,6 +345,7 @@ def test_a_good_value_is_taken(name: str, toml: str, expected: object) -> None:
         ("log.format", '"text"'),
         ("log.level", '"INFO"'),
         ("log.level", "2024-01-01"),
+        ("log.message_text", "1"),
     ],
 )
 def test_a_bad_value_is_refused_with_what_is_accepted(name: str, toml: str) -> None:
@@ -406,7 +408,7 @@ def test_pings_are_not_compared_with_a_default_nobody_meant() -> None:
             "unknown key 'group.list_num', did you mean group_message.list_num?",
         ),
         ("[log]\nbind = 1\n", "unknown key 'log.bind', did you mean server.bind or admin.bind?"),
-        ("[log]\nzzz = 1\n", "unknown key 'log.zzz', known are format, level"),
+        ("[log]\nzzz = 1\n", "unknown key 'log.zzz', known are format, level, message_text"),
         ("[sever]\nbind = 1\n", "unknown section 'sever', did you mean server?"),
         ("zzz = 1\n", "unknown section 'zzz', known are server, redis, group,"),
         ("source = 'me'\n", "unknown section 'source'"),

@@ -17,6 +17,7 @@ from fastimd.metrics import Metrics
 
 ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
+LOGS = ROOT / "docs" / "LOGS.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 SUFFIXES = {"counter": "_total", "info": "_info"}
 """What the text of a scrape adds to the names of families."""
@@ -92,11 +93,11 @@ def test_both_readmes_have_the_same_examples() -> None:
     assert english == chinese
 
 
-def test_operation_has_every_event_and_no_other() -> None:
-    """The table of log events has the code's names, levels and fields."""
+def test_the_catalogue_has_every_event_and_no_other() -> None:
+    """docs/LOGS.md has the code's names, levels and fields."""
     table = {
         event: (set(levels.split(", ")), set(re.findall(r"`(\w+)`", fields)))
-        for event, levels, fields, _ in table_rows(OPERATION, r"[a-z]+\.[a-z_]+", 4)
+        for event, levels, fields, _meaning, _remedy in table_rows(LOGS, r"[a-z]+\.[a-z_]+", 5)
     }
     assert table == logged_events()
 

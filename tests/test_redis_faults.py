@@ -788,7 +788,8 @@ def test_an_outage_does_not_flood_the_log(
     loud = [line for line in daemon.lines if line["level"] in ("warning", "error", "critical")]
     by_kind: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for line in loud:
-        by_kind.setdefault((line["event"], line.get("purpose", "")), []).append(line)
+        event = " ".join((line["event"], *([line["of"]] if "of" in line else [])))
+        by_kind.setdefault((event, line.get("purpose") or ""), []).append(line)
     assert by_kind.keys() >= {
         ("socket.append_failed", ""),
         ("socket.store_unavailable", ""),

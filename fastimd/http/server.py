@@ -21,7 +21,14 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
-from ..head import IDLE_SECONDS, MAX_HEAD_BYTES, Head, HeadReader, Refused
+from ..head import (
+    IDLE_SECONDS,
+    MAX_HEAD_BYTES,
+    Head,
+    HeadReader,
+    Refused,
+    request_id_field,
+)
 
 BODY_SECONDS = 30.0
 SEND_SECONDS = 30.0
@@ -172,6 +179,7 @@ class _GuardedStream:
         self._body_deadline = 0.0
         self._chunks: _Chunks | None = None
         self._answered = trio.Event()
+        self._has_head = False
         self._held_head = b""
         self._is_closing = False
         self._reading = trio.CancelScope()
@@ -197,8 +205,11 @@ class _GuardedStream:
         raise trio.ClosedResourceError("it is being closed")
 
     async def send_all(self, data: bytes) -> None:
-        if not self._held_head and _ANSWER_HEAD.fullmatch(data):
-            self._held_head = data  # it leaves with its body, so nobody gets half an answer
+        if not self._has_head and _ANSWER_HEAD.fullmatch(data):
+            self._has_head = True
+            status, rest = data.split(b"\r\n", 1)
+            # It leaves with its body, so nobody gets half an answer.
+            self._held_head = status + b"\r\n" + request_id_field() + rest
             return
         data, self._held_head = self._held_head + data, b""
         try:
@@ -231,6 +242,7 @@ class _GuardedStream:
         if head.wants_websocket:
             raise Refused(400, "WebSocket must be a connection's first request")
         self._answered = trio.Event()
+        self._has_head = False
         self._body_left = head.body_bytes
         self._body_deadline = trio.current_time() + BODY_SECONDS
         if self._body_left is None:

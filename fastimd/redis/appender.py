@@ -31,6 +31,7 @@ import trio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
+from .. import log as logs
 from ..config import Config
 from ..errors import StoreUnavailable
 from ..metrics import Metrics
@@ -76,13 +77,17 @@ class _Append:
 
 
 class _Batch:
-    """Appends that leave together; it takes more until it is sent or full."""
+    """Appends that leave together; it takes more until it is sent or full.
 
-    __slots__ = ("appends", "bytes_left", "connection")
+    Debug lines tell the ``ts`` of each message, and Redis answers with that of a batch's last one.
+    """
+
+    __slots__ = ("appends", "bytes_left", "connection", "most")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.appends: list[_Append] = []
+        self.most = 1 if logs.is_debug else BATCH_MESSAGES
         self.bytes_left = BATCH_BYTES
 
 
@@ -93,7 +98,8 @@ class Appender:
         config: how much may wait while Redis takes nothing, and how long; how long a list may be,
             and how long it lives after its last message.
 
-    ``refusal`` is what Redis refused the last append with, while it does; else None.
+    ``refusal`` is what Redis refused the last append with, while it does; else None. ``last_ts`` is
+    the ``ts`` of the message that is told to be in Redis now, if that is known; else None.
     """
 
     def __init__(self, config: Config, metrics: Metrics) -> None:
@@ -114,6 +120,7 @@ class Appender:
         self._settling = trio.Lock()
         self._answered: trio.Event | None = None
         self.refusal: str | None = None
+        self.last_ts: int | None = None
 
     @property
     def unanswered(self) -> int:
@@ -205,6 +212,7 @@ class Appender:
         except NotNow as exc:
             self._refuse(str(exc))
             return
+        self.last_ts = None
         while self._unanswered and self._unanswered[0].sequence <= applied:
             self._finish(None)
         self.refusal = None
@@ -216,7 +224,7 @@ class Appender:
         """Put an append into the batch that leaves in this scheduler turn."""
         batch = self._batch
         is_full = batch is not None and (
-            len(batch.appends) >= BATCH_MESSAGES or batch.bytes_left < append.size
+            len(batch.appends) >= batch.most or batch.bytes_left < append.size
         )
         if batch is None or is_full or append.sequence <= self._singly_to:
             assert self._connection is not None
@@ -255,6 +263,7 @@ class Appender:
         if not isinstance(reply, Exception):
             assert self._unanswered[0] is batch.appends[0]
             self._held_since = -math.inf
+            self.last_ts = reply if len(batch.appends) == 1 else None
             self._finish(None, len(batch.appends))
         elif isinstance(reply, exceptions.NoScriptError):
             batch.connection.fail(str(reply))  # the next one loads the scripts

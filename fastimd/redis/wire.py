@@ -57,6 +57,8 @@ _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "READONLY": exceptions.ReadOnlyError,
     "WRONGPASS": exceptions.AuthenticationError,
 }
+# Before the arguments of a command that Redis does not know: a password may be among them.
+_ARGUMENTS = ", with args beginning with"
 # Redis 6 words what a script's command was refused with like this.
 _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(?P<message>[A-Z]+ .*)", re.DOTALL)
 
@@ -282,4 +284,5 @@ def _reply_error(message: str) -> exceptions.RedisError:
     in_script = _IN_SCRIPT.match(message)
     if in_script is not None:
         message = in_script["message"]
+    message = message.partition(_ARGUMENTS)[0]
     return _ERRORS.get(message.split(" ", 1)[0], exceptions.ResponseError)(message)

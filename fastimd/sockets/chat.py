@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextvars import copy_context
+
 import structlog
 import trio
 
+from .. import log as logs
 from ..errors import StoreUnavailable
 from .handshake import Route
 from .session import Session, Surroundings
@@ -32,6 +35,8 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
     async with around.hub.member(route.group, session.outbox, session.take_opening):
         while texts := await session.receive(first):
             first = b""
+            if logs.is_debug:
+                speaker.tell_received(texts)
             for text in texts:
                 if not (session.has_turn() or await session.wait_turn()):
                     break
@@ -48,14 +53,18 @@ async def _may_enter(around: Surroundings, group: str, user: str) -> bool:
 
 
 class _Speaker:
-    """Sends one socket's messages, in order, a bounded number at a time."""
+    """Sends one socket's messages, in order, a bounded number at a time.
 
-    __slots__ = ("_answered", "_around", "_in_flight", "_route", "_session")
+    Their fate is told from the task of Redis, so the log's context of the socket is kept for it.
+    """
+
+    __slots__ = ("_answered", "_around", "_context", "_in_flight", "_route", "_session")
 
     def __init__(self, session: Session, around: Surroundings, route: Route) -> None:
         self._session = session
         self._around = around
         self._route = route
+        self._context = copy_context()
         self._in_flight = 0
         self._answered: trio.Event | None = None
 
@@ -76,6 +85,18 @@ class _Speaker:
             self._answered = trio.Event()
             await self._answered.wait()
         await self._around.store.wait_room()
+
+    def tell_received(self, texts: list[str]) -> None:
+        """Log what the client said; the text itself only if that is wanted."""
+        route, shown = self._route, self._around.config.log.message_text
+        for text in texts:
+            log.debug(
+                "message.received",
+                group=route.group,
+                user=route.user,
+                characters=len(text),
+                text=text if shown else None,
+            )
 
     def say(self, info: str) -> None:
         """Send one message on its way."""
@@ -100,9 +121,18 @@ class _Speaker:
         self._in_flight -= 1
         if failure is not None:
             self._around.metrics.appends_failed += 1
-            log.warning("socket.append_failed", group=self._route.group, error=str(failure))
+            self._context.run(self._tell_failed, failure)
             away = isinstance(failure, StoreUnavailable)
             self._session.close(1013, "message not stored" if away else "message refused")
+        elif logs.is_debug:
+            self._context.run(self._tell_appended)
         if self._answered is not None:
             self._answered.set()
             self._answered = None
+
+    def _tell_failed(self, failure: Exception) -> None:
+        log.warning("socket.append_failed", group=self._route.group, error=str(failure))
+
+    def _tell_appended(self) -> None:
+        route, ts = self._route, self._around.store.last_ts
+        log.debug("message.appended", group=route.group, user=route.user, message_ts=ts)

@@ -54,8 +54,11 @@ def find_route(target: bytes) -> Route:
     raise Refused(404, "no socket here: /group/chat/{groupId}/{userId}/{token}")
 
 
-def accept(head: Head, allowed_origins: Sequence[str]) -> bytes:
+def accept(head: Head, allowed_origins: Sequence[str], fields: bytes) -> bytes:
     """The 101 answer to an opening handshake.
+
+    Args:
+        fields: further header fields of the answer, each with its CRLF.
 
     Raises:
         Refused: it is not one by RFC 6455, or its origin is not allowed.
@@ -76,7 +79,7 @@ def accept(head: Head, allowed_origins: Sequence[str]) -> bytes:
     digest = b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %s\r\n\r\n" % digest
+        b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (digest, fields)
     )
 
 
