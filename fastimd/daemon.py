@@ -141,6 +141,7 @@ async def serve(config: Config) -> None:
                         await client.appender.wait_all_answered()
                     if client.appender.unanswered:
                         log.warning("daemon.unanswered", messages=client.appender.unanswered)
+    logs.tell_left_out()
     log.info("daemon.stopped")
 
 
