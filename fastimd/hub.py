@@ -28,7 +28,7 @@ from .relay import OnMessage, Relay, Subscription
 from .store import Store
 
 MEMBERS_A_TURN = 256
-"""Members served before other tasks get their turn."""
+"""Members served before other tasks get their turn; a group of no more is served in one turn."""
 PIECE_BYTES = 65536
 """Frames of a batch are joined up to this length."""
 
@@ -140,7 +140,7 @@ class Hub:
         self._groups: dict[str, _Group] = {}
         self._to_flush: list[_Group] = []
         self._flushing = trio.Lock()
-        self._left_in_turn = MEMBERS_A_TURN
+        self._served = 0  # since other tasks had their turn
 
     @property
     def groups(self) -> int:
@@ -181,6 +181,9 @@ class Hub:
             with trio.CancelScope(shield=True):
                 groups, self._to_flush = self._to_flush, []
                 for group in groups:
+                    in_one_turn = min(len(group.members), MEMBERS_A_TURN)
+                    if self._served + in_one_turn > MEMBERS_A_TURN:
+                        await self._yield_turn()
                     await self._flush_group(group)
         finally:
             self._flushing.release()
@@ -240,12 +243,11 @@ class Hub:
             deliveries, size = group.serve_arrivals(batch, piece_bytes)
         pieces = _pieces([frame for _, frame in batch], piece_bytes)
         for outbox in members:
+            if self._served == MEMBERS_A_TURN:
+                await self._yield_turn()
+            self._served += 1
             for piece in pieces:
                 outbox.push(piece)
-            self._left_in_turn -= 1
-            if not self._left_in_turn:
-                self._left_in_turn = MEMBERS_A_TURN
-                await trio.lowlevel.checkpoint()
         deliveries += len(members) * len(batch)
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
@@ -253,6 +255,10 @@ class Hub:
             self._metrics.delivery_seconds.observe(self._store.age(batch[0][0]), deliveries)
         for ts, count in hearers:
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
+
+    async def _yield_turn(self) -> None:
+        self._served = 0
+        await trio.lowlevel.checkpoint()
 
 
 def _pieces(frames: list[bytes], most: int) -> list[bytes]:

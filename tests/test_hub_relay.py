@@ -428,6 +428,29 @@ async def test_a_big_group_lets_others_run(room: Room) -> None:
     assert all(ear.heard == [[], 1, 2] for ear in [*ears, *many])
 
 
+async def test_a_group_of_one_turns_members_is_served_in_one(room: Room) -> None:
+    """Nobody runs while some of a small group have heard what others have not."""
+    ears = await room.arrive_together(MEMBERS_A_TURN * 2 // 3)
+    room.say(1)
+    await room.hub.flush()
+    seen: set[int] = set()
+
+    async def look() -> None:
+        while True:
+            pushes = {len(ear.pushes) for ear in ears}
+            assert len(pushes) == 1, "some have heard what others have not"
+            seen.update(pushes)
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        for ts in range(2, 10):
+            room.say(ts)
+            await room.hub.flush()
+        nursery.cancel_scope.cancel()
+    assert len(seen) > 3, "nobody else ever ran"
+
+
 async def test_a_batch_reaches_everybody_though_its_bringer_is_cancelled(room: Room) -> None:
     """The connection that brought a batch may break while a big group is served."""
     ears = await room.arrive_together(4 * MEMBERS_A_TURN)

@@ -64,7 +64,7 @@ _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(?P<message>[A-Z]+ .*)"
 
 
 class _PromptStream(trio.abc.Stream):
-    """A socket's stream that spares the scheduler a third of the system calls of a busy daemon.
+    """A socket's stream that spares the scheduler and the kernel what a busy daemon does not need.
 
     Trio's own tries before it waits to read, and after a write that did not have to wait it lets
     every other task go first.
