@@ -108,7 +108,9 @@ async def serve(config: Config) -> None:
             stop = _Stop(redis_floor.cancel_scope)
             redis_floor.start_soon(supervise, "signals", stop.wait_signals, signals)
             redis_floor.start_soon(supervise, "log", logs.keep_telling)
-            client = Client(await _redis_address(config, redis_floor), Appender(config))
+            redis_floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
+            address = await _redis_address(config, redis_floor)
+            client = Client(address, Appender(config, metrics), metrics)
             redis_floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
             async with open_floor() as relay_floor:
@@ -167,6 +169,12 @@ async def _serve_public(
             max_connections_per_ip=config.server.max_connections_per_ip,
         )
         around.metrics.add_gauge("connections", "Open connections.", lambda: door.connections)
+        around.metrics.add_divided_gauge(
+            "connections_by_kind",
+            "Open connections, by what they are for.",
+            "kind",
+            partial(_connections_by_kind, door, around.sessions),
+        )
         around.metrics.add_gauge("sockets", "Open sockets.", lambda: len(around.sessions))
         around.metrics.add_gauge(
             "outbox_bytes", "Bytes that wait for clients.", lambda: around.sessions.queued
@@ -307,7 +315,17 @@ def _build_hub(
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
     metrics.add_gauge("held_messages", "Appends without an answer.", lambda: store.unanswered)
     metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
+    metrics.add_divided_gauge(
+        "redis_up",
+        "Whether Redis can be used, by what for.",
+        "purpose",
+        lambda: {"commands": client.last_error is None, "messages": relay.last_error is None},
+    )
     return relay, hub, poller
+
+
+def _connections_by_kind(door: Door, sessions: Sessions) -> dict[str, float]:
+    return {**sessions.by_kind(), "http": max(0, door.connections - len(sessions))}
 
 
 def _living_tasks() -> int:

@@ -154,7 +154,7 @@ class Desk:
             settings=self._config.source,
             ready=not reasons,
             reasons=reasons,
-            sockets=self._sockets(),
+            sockets=self._sessions.by_kind(),
             groups=self._hub.groups,
             outbox_bytes=self._sessions.queued,
             redis=self._redis(),
@@ -219,10 +219,6 @@ class Desk:
             raise StoreUnavailable(f"the message is not stored: {failures[0]}")
         if not answered.is_set():
             raise StoreUnavailable("no answer of Redis yet: the message may still be stored")
-
-    def _sockets(self) -> dict[str, int]:
-        kinds = Counter(session.route.kind for session in self._sessions)
-        return {kind: kinds[kind] for kind in ("chat", "list")}
 
     def _redis(self) -> RedisState:
         return RedisState(

@@ -75,14 +75,17 @@ class _Group:
         self.pending: list[tuple[int, bytes]] = []
         self.reading: _Reading | None = None
 
-    def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> None:
+    def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> int:
+        """Push a greeting and what came after it was read; returns how many bytes it was."""
         missed = [(ts, frame) for ts, frame in self.recent if ts > last_ts]
-        outbox.push(greeting + b"".join([frame for _, frame in missed]))
+        first = greeting + b"".join([frame for _, frame in missed])
+        outbox.push(first)
         outbox.messages += 1 + len(missed)
         if missed:
             last_ts = missed[-1][0]
         self.arrivals[outbox] = last_ts
         self._forget_recent()
+        return len(first)
 
     def leave(self, outbox: Outbox) -> None:
         if outbox in self.members:
@@ -90,13 +93,13 @@ class _Group:
         self.arrivals.pop(outbox, None)
         self._forget_recent()
 
-    def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> int:
+    def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> tuple[int, int]:
         """Give the batch's newer frames to the arrivals; who got one is a member from now on.
 
         Returns:
-            How many frames were given.
+            How many frames were given, and how many bytes.
         """
-        given = 0
+        given = size = 0
         for outbox, known in list(self.arrivals.items()):
             if known is None:
                 continue
@@ -104,11 +107,12 @@ class _Group:
             if frames:
                 for piece in _pieces(frames, piece_bytes):
                     outbox.push(piece)
+                    size += len(piece)
                 outbox.messages += len(frames)
                 given += len(frames)
                 del self.arrivals[outbox]
                 self.members[outbox] = self.delivered
-        return given
+        return given, size
 
     def count_hearers(self, ts: int) -> int:
         """How many a message at ``ts`` goes to, before it does."""
@@ -161,7 +165,7 @@ class Hub:
             await self._relay.wait_heard(group.subscription)
             frame, last_ts = await self._greeting(group)
             group.subscription.begin_at(last_ts)
-            group.admit(outbox, before() + frame, last_ts)
+            self._metrics.bytes_sent += group.admit(outbox, before() + frame, last_ts)
             yield
         finally:
             self._leave(group, outbox)
@@ -234,8 +238,9 @@ class Hub:
         members = tuple(group.members)
         hearers = [(ts, group.count_hearers(ts)) for ts, _ in batch] if logs.is_debug else []
         group.delivered += len(batch)
+        deliveries = size = 0
         if group.arrivals:
-            self._metrics.deliveries += group.serve_arrivals(batch, piece_bytes)
+            deliveries, size = group.serve_arrivals(batch, piece_bytes)
         pieces = _pieces([frame for _, frame in batch], piece_bytes)
         for outbox in members:
             if self._served == MEMBERS_A_TURN:
@@ -243,7 +248,11 @@ class Hub:
             self._served += 1
             for piece in pieces:
                 outbox.push(piece)
-        self._metrics.deliveries += len(members) * len(batch)
+        deliveries += len(members) * len(batch)
+        self._metrics.deliveries += deliveries
+        self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
+        if deliveries:
+            self._metrics.delivery_seconds.observe(self._store.age(batch[0][0]), deliveries)
         for ts, count in hearers:
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 

@@ -1,15 +1,63 @@
-"""What the daemon counts: plain integers on the hot path, Prometheus families when scraped."""
+"""What the daemon counts: plain integers on the hot path, Prometheus families when scraped.
+
+A histogram is told once of a batch, with the number of what was in it: to tell it of each delivery
+would cost more than the delivery.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import platform
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+import trio
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
 from prometheus_client.registry import Collector
+
+from . import __version__
+
+BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Upper bounds of the buckets, seconds: a ``ts`` is exact to 1 ms, and a held message may wait
+``redis.hold_seconds``."""
+
+LAG_INTERVAL = 0.1
+"""Seconds from one look at the event loop to the next."""
+
+_LABELS = (*map(str, BOUNDS), "+Inf")
+
+
+class Histogram:
+    """Durations in seconds, counted in the buckets of ``BOUNDS``."""
+
+    __slots__ = ("_counts", "_sum")
+
+    def __init__(self) -> None:
+        self._counts = [0] * len(_LABELS)
+        self._sum = 0.0
+
+    def observe(self, seconds: float, count: int = 1) -> None:
+        """Count a duration as often as it was had."""
+        self._counts[bisect_left(BOUNDS, seconds)] += count
+        self._sum += seconds * count
+
+    def family(self, name: str, help_text: str) -> HistogramMetricFamily:
+        """What a scrape shows of it."""
+        total = 0
+        buckets: list[tuple[str, float]] = []
+        for label, count in zip(_LABELS, self._counts, strict=True):
+            total += count
+            buckets.append((label, total))
+        return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics(Collector):
-    """The daemon's counters; gauges are callables that are asked at each scrape."""
+    """The daemon's counters and histograms; gauges are callables that are asked at each scrape."""
 
     def __init__(self) -> None:
         self.sockets_opened = 0
@@ -17,19 +65,35 @@ class Metrics(Collector):
         self.connections_refused = 0
         self.connections_crashed = 0
         self.messages_received = 0
+        self.bytes_received = 0
+        self.bytes_sent = 0
         self.appends_failed = 0
         self.deliveries = 0
         self.slow_closes = 0
         self.flood_closes = 0
         self.corrupt_entries = 0
+        self.gap_repairs = 0
         self.messages_repaired = 0
         self.group_list_pushes = 0
+        self.poller_batches = 0
         self.http_requests: dict[tuple[str, int], int] = {}
+        self.redis_reconnects = {"commands": 0, "messages": 0}
+        self.append_seconds = Histogram()
+        self.relay_seconds = Histogram()
+        self.delivery_seconds = Histogram()
+        self.event_loop_lag_seconds = Histogram()
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
+        self._divided: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
 
     def add_gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
         """Offer a value that is read at each scrape."""
         self._gauges.append((name, help_text, read))
+
+    def add_divided_gauge(
+        self, name: str, help_text: str, label: str, read: Callable[[], Mapping[str, float]]
+    ) -> None:
+        """Offer a value for each of a few values of ``label``, all read at each scrape."""
+        self._divided.append((name, help_text, label, read))
 
     def count_close(self, code: int) -> None:
         """Count one closed socket; codes outside the registered ones share a label."""
@@ -40,10 +104,35 @@ class Metrics(Collector):
         """Count one HTTP answer."""
         self.http_requests[route, status] = self.http_requests.get((route, status), 0) + 1
 
+    async def watch_event_loop(self) -> None:
+        """See how late the event loop wakes a task, until cancelled."""
+        while True:
+            due = trio.current_time() + LAG_INTERVAL
+            await trio.sleep_until(due)
+            self.event_loop_lag_seconds.observe(trio.current_time() - due)
+
     def collect(self) -> Iterator[Metric]:
         """The families of one scrape."""
+        yield InfoMetricFamily(
+            "fastimd_build",
+            "What runs here.",
+            {"version": __version__, "python": platform.python_version()},
+        )
         for name, help_text in _COUNTERS.items():
             yield CounterMetricFamily(f"fastimd_{name}", help_text, value=getattr(self, name))
+        for name, help_text in _HISTOGRAMS.items():
+            histogram: Histogram = getattr(self, name)
+            yield histogram.family(f"fastimd_{name}", help_text)
+        yield from self._labelled_counters()
+        for name, help_text, read in self._gauges:
+            yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
+        for name, help_text, label, read_all in self._divided:
+            divided = GaugeMetricFamily(f"fastimd_{name}", help_text, labels=[label])
+            for value, number in read_all().items():
+                divided.add_metric([value], number)
+            yield divided
+
+    def _labelled_counters(self) -> Iterator[Metric]:
         closes = CounterMetricFamily(
             "fastimd_sockets_closed", "Sockets closed, by close code.", labels=["code"]
         )
@@ -56,8 +145,14 @@ class Metrics(Collector):
         for (route, status), count in self.http_requests.items():
             requests.add_metric([route, str(status)], count)
         yield requests
-        for name, help_text, read in self._gauges:
-            yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
+        reconnects = CounterMetricFamily(
+            "fastimd_redis_reconnects",
+            "Connections to Redis that followed a broken one.",
+            labels=["purpose"],
+        )
+        for purpose, count in self.redis_reconnects.items():
+            reconnects.add_metric([purpose], count)
+        yield reconnects
 
 
 _COUNTERS = {
@@ -65,11 +160,22 @@ _COUNTERS = {
     "connections_refused": "Connections refused at a limit of connections.",
     "connections_crashed": "Connections ended by an exception of ours.",
     "messages_received": "Messages received from clients.",
+    "bytes_received": "Bytes read from sockets.",
+    "bytes_sent": "Bytes handed to the outboxes of sockets.",
     "appends_failed": "Messages that Redis did not take; their senders were told.",
     "deliveries": "Messages handed to members' outboxes.",
     "slow_closes": "Sockets closed because their reader was too slow.",
     "flood_closes": "Sockets closed because their client did not keep to its rate.",
     "corrupt_entries": "Values in Redis that are not messages and were left out.",
+    "gap_repairs": "Groups whose list was read for what a broken relay connection had missed.",
     "messages_repaired": "Messages read from lists after a broken relay connection.",
     "group_list_pushes": "Group lists pushed.",
+    "poller_batches": "Batches of questions that the group-list poller asked Redis.",
+}
+
+_HISTOGRAMS = {
+    "append_seconds": "From a message's arrival to the answer of Redis that it is stored.",
+    "relay_seconds": "From a message's ts to its arrival over the relay, by the clock of Redis.",
+    "delivery_seconds": "From a message's ts until all members were written to, by that clock.",
+    "event_loop_lag_seconds": "How late the event loop woke a task.",
 }

@@ -116,8 +116,7 @@ class Poller:
             await self._refresh_user(user, await self._store.groups_of(user.name))
             await self._ask([group for group in user.groups if group.state is UNKNOWN])
             if user.groups:
-                outbox.push(user.frame())
-                outbox.messages += 1
+                self._push(outbox, user.frame())
             user.outboxes[outbox] = trio.current_time()
             yield
         finally:
@@ -183,15 +182,19 @@ class Poller:
             if pushed_at is not None:
                 if user not in frames:
                     frames[user] = user.frame()
-                outbox.push(frames[user])
-                outbox.messages += 1
+                self._push(outbox, frames[user])
                 user.outboxes[outbox] = now
                 self._metrics.group_list_pushes += 1
+
+    def _push(self, outbox: Outbox, frame: bytes) -> None:
+        outbox.push(frame)
+        outbox.messages += 1
+        self._metrics.bytes_sent += len(frame)
 
     async def _ask(self, groups: list[_Watched]) -> list[_Watched]:
         """Ask Redis all about groups; return those that changed."""
         before = [(group, group.state) for group in groups]
-        for page in _pages(groups):
+        for page in self._pages(groups):
             for group in page:
                 group.heard = None
             names = [group.name for group in page]
@@ -208,7 +211,7 @@ class Poller:
         """
         unsure = [group for group in groups if not _knows_newest(group)]
         sure = [group for group in groups if _knows_newest(group)]
-        for page in _pages(sure):
+        for page in self._pages(sure):
             heard = [group.heard for group in page]
             totals = await self._store.totals([group.name for group in page])
             for group, newest, total in zip(page, heard, totals, strict=True):
@@ -218,6 +221,11 @@ class Poller:
                 ts, message = newest
                 group.state = GroupState(codec.group_summary(message, total), ts, None)
         return sure + await self._ask(unsure)
+
+    def _pages(self, subjects: list[_Subject]) -> Iterator[list[_Subject]]:
+        for start in range(0, len(subjects), QUESTIONS_AT_ONCE):
+            self._metrics.poller_batches += 1
+            yield subjects[start : start + QUESTIONS_AT_ONCE]
 
     def _expect_expiry(self, group: _Watched) -> None:
         if group.state.expires_in is not None:
@@ -247,7 +255,7 @@ class Poller:
         joined, self._joined = self._joined, set()
         users = [user for user in joined if user.outboxes]
         changed: set[_User] = set()
-        for page in _pages(users):
+        for page in self._pages(users):
             groups = await self._store.groups_of_each([user.name for user in page])
             for user, names in zip(page, groups, strict=True):
                 if await self._refresh_user(user, names):
@@ -287,11 +295,6 @@ class Poller:
         for group in list(user.groups):
             self._unwatch(group, user)
         del self._users[user.name]
-
-
-def _pages(subjects: list[_Subject]) -> Iterator[list[_Subject]]:
-    for start in range(0, len(subjects), QUESTIONS_AT_ONCE):
-        yield subjects[start : start + QUESTIONS_AT_ONCE]
 
 
 def _knows_newest(group: _Watched) -> bool:

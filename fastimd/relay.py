@@ -132,9 +132,12 @@ class Relay:
         self._idle: dict[bytes, Subscription] = {}
         self._awaiting: deque[Subscription] = deque()
         self._wire: Wire | None = None
+        # How many messages the read has that is being taken, and the first one's ts.
+        self._heard = 0
+        self._heard_ts = 0
         self._was_connected = trio.Event()
         self._scope = trio.CancelScope()
-        self._reconnecting = Reconnecting("messages", address)
+        self._reconnecting = Reconnecting("messages", address, metrics)
 
     def hand_to(
         self,
@@ -260,16 +263,24 @@ class Relay:
         repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
         next_at = -math.inf
         while True:
-            for reply in await wire.read():
-                self._receive(reply, nursery, repairs)
+            self._receive_all(await wire.read(), nursery, repairs)
             with trio.move_on_at(next_at):
                 while trio.current_time() < next_at:
-                    for reply in await wire.read():
-                        self._receive(reply, nursery, repairs)
+                    self._receive_all(await wire.read(), nursery, repairs)
             began = trio.current_time()
             await self._on_batch()
             ended = trio.current_time()
             next_at = ended + max(GATHER_SECONDS, (ended - began) * GATHER_SHARE)
+
+    def _receive_all(
+        self, replies: list[Reply], nursery: trio.Nursery, repairs: trio.CapacityLimiter
+    ) -> None:
+        """Take what one read brought; its messages count as old as the first of them."""
+        self._heard = 0
+        for reply in replies:
+            self._receive(reply, nursery, repairs)
+        if self._heard:
+            self._metrics.relay_seconds.observe(self._store.age(self._heard_ts), self._heard)
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
         if isinstance(reply, NotNow) and not self._awaiting:
@@ -292,10 +303,15 @@ class Relay:
                 self._on_event(payload)
             return
         try:
-            subscription.receive(*codec.read_entry(payload))
+            ts, message = codec.read_entry(payload)
         except codec.CorruptEntry as exc:
             self._metrics.corrupt_entries += 1
             log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))
+            return
+        if not self._heard:
+            self._heard_ts = ts
+        self._heard += 1
+        subscription.receive(ts, message)
 
     async def _repair(self, subscription: Subscription, repairs: trio.CapacityLimiter) -> None:
         repaired = 0
@@ -316,6 +332,7 @@ class Relay:
                 await trio.sleep(REPAIR_PAUSE)
             subscription.finish_repair()
             await self._on_batch()
+        self._metrics.gap_repairs += 1
         self._metrics.messages_repaired += repaired
         if repaired:
             log.info("relay.repaired", group=subscription.group, messages=repaired)

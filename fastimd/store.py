@@ -157,6 +157,10 @@ class Store:
         """How many appends have no answer of Redis yet."""
         return self._client.appender.unanswered
 
+    def age(self, ts: int) -> float:
+        """Seconds since a message got its ``ts``, by the clock of Redis; at least 0."""
+        return self._client.clock.age(ts)
+
     @property
     def has_room(self) -> bool:
         """Not too many appends are under way."""

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fastimd.config import Config, Redis
 from fastimd.errors import StoreUnavailable
+from fastimd.metrics import Metrics
 from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
 from fastimd.redis.connection import Connection, OnReply
 from fastimd.redis.scripts import APPEND, SETTLE, Script
@@ -115,9 +116,9 @@ class House:
     """An appender, its peer, and the outcome of each append by its text."""
 
     def __init__(self, hold_bytes: int = 100, hold_seconds: float = 10) -> None:
-        self.appender = Appender(
-            Config(redis=Redis(hold_bytes=hold_bytes, hold_seconds=hold_seconds))
-        )
+        config = Config(redis=Redis(hold_bytes=hold_bytes, hold_seconds=hold_seconds))
+        self.metrics = Metrics()
+        self.appender = Appender(config, self.metrics)
         self.peer = Peer()
         self.outcomes: dict[str, Exception | None] = {}
 

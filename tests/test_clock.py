@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import CLOSE, PING, TEXT, RawClient
+from clients import CLOSE, PING, TEXT, RawClient, metrics
 from conftest import Daemon, redis_servers, run_daemon, run_redis, wait_for
 from redis import Redis
 
@@ -182,6 +182,24 @@ def is_logged(daemon: Daemon, ahead: int) -> bool:
     """The daemon's last log line is so many seconds ahead of the true time."""
     logged = datetime.fromisoformat(daemon.lines[-1]["ts"]).timestamp()
     return abs(logged - time.time() - ahead) < 60
+
+
+def test_latencies_are_by_the_clock_of_redis(redis_url: str, clock: Clock, tmp_path: Path) -> None:
+    """A message is not an hour old for a daemon whose machine is an hour ahead of Redis."""
+    clock.move(HOUR)
+    daemon = run_daemon(tmp_path, redis_url)
+    try:
+        with RawClient(daemon.address, "/group/chat/1/talker/t") as talker:
+            talker.next_text()  # the greeting
+            say(talker, "hi")
+        assert is_logged(daemon, HOUR), "the daemon's clock is not ahead"
+        numbers = metrics(daemon)
+        for name in ("relay", "delivery"):
+            assert numbers[f"fastimd_{name}_seconds_count"] == 1
+            assert numbers[f"fastimd_{name}_seconds_sum"] < 60
+    finally:
+        daemon.process.kill()
+        daemon.process.wait()
 
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR])

@@ -19,6 +19,8 @@ ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
 LOGS = ROOT / "docs" / "LOGS.md"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+SUFFIXES = {"counter": "_total", "info": "_info"}
+"""What the text of a scrape adds to the names of families."""
 LEVELS = {"exception": "error"} | {
     level: level for level in ("debug", "info", "warning", "error", "critical")
 }
@@ -102,11 +104,13 @@ def test_the_catalogue_has_every_event_and_no_other() -> None:
 
 def test_operation_has_every_metric_and_no_other() -> None:
     """The table of metrics has the names and types that a scrape shows."""
-    counters = {family.name for family in Metrics().collect()}
-    gauges = {name for _, method, name in calls() if method == "add_gauge"}
+    families = {
+        f"{family.name}{SUFFIXES.get(family.type, '')}": family.type
+        for family in Metrics().collect()
+    }
+    gauges = {name for _, method, name in calls() if method in ("add_gauge", "add_divided_gauge")}
     assert {name: kind for name, kind, _ in table_rows(OPERATION, r"fastimd_\w+", 3)} == (
-        {f"{name}_total": "counter" for name in counters}
-        | {f"fastimd_{name}": "gauge" for name in gauges}
+        families | {f"fastimd_{name}": "gauge" for name in gauges}
     )
 
 

@@ -84,6 +84,9 @@ class FakeStore:
         self.holding = False
         self.failure: StoreUnavailable | None = None
 
+    def age(self, ts: int) -> float:
+        return ts / 1000
+
     async def greeting(self, _group: str) -> Greeting:
         listed = list(self.listed)
         if self.holding:

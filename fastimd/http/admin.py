@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import msgspec
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from quart import Response, request
 from quart_trio import QuartTrio
@@ -54,6 +54,7 @@ def create_admin_app(metrics: Metrics, desk: Desk, names: Sequence[str] = ()) ->
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     registry = CollectorRegistry()
     registry.register(metrics)
+    ProcessCollector(registry=registry)
 
     @app.get("/metrics")
     async def show_metrics() -> Response:

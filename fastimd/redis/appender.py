@@ -34,6 +34,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from .. import log as logs
 from ..config import Config
 from ..errors import StoreUnavailable
+from ..metrics import Metrics
 from .connection import Connection
 from .scripts import APPEND, SETTLE
 from .wire import USELESS_CONNECTION, Argument, NotNow, Reply
@@ -101,8 +102,9 @@ class Appender:
     the ``ts`` of the message that is told to be in Redis now, if that is known; else None.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, metrics: Metrics) -> None:
         self._config = config
+        self._metrics = metrics
         self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
@@ -305,7 +307,10 @@ class Appender:
                 self._finish(StoreUnavailable(away))
 
     def _finish(self, failure: Exception | None, count: int = 1) -> None:
-        """Tell the fate of the oldest appends."""
+        """Tell the fate of the oldest appends; those that are stored together count as one age."""
+        if failure is None:
+            age = trio.current_time() - self._unanswered[0].since
+            self._metrics.append_seconds.observe(age, count)
         for _ in range(count):
             append = self._unanswered.popleft()
             self._unanswered_bytes -= append.size

@@ -16,7 +16,9 @@ from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
 from ..errors import StartupError, StoreUnavailable
+from ..metrics import Metrics
 from .appender import Appender
+from .clock import RedisClock
 from .connection import Connection
 from .scripts import ALL, Script
 from .wire import Address, Argument, NotNow, Reply, Wire
@@ -31,11 +33,12 @@ log = structlog.get_logger("fastimd.redis")
 
 
 class Reconnecting:
-    """Backoff and log lines of one connection that is opened again and again."""
+    """Backoff, log lines and count of one connection that is opened again and again."""
 
-    def __init__(self, purpose: str, address: Address) -> None:
+    def __init__(self, purpose: str, address: Address, metrics: Metrics) -> None:
         self._purpose = purpose
         self._address = address
+        self._metrics = metrics
         self._backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
         self._failures = 0
         self._was_connected = False
@@ -44,6 +47,7 @@ class Reconnecting:
     def connected(self) -> None:
         """The connection is in use."""
         log.info("redis.connected", purpose=self._purpose, address=str(self._address))
+        self._metrics.redis_reconnects[self._purpose] += self._was_connected
         self._failures = 0
         self._was_connected = True
         self.last_error = None
@@ -92,14 +96,15 @@ class Client:
     to speak with, for then other connections may lead to the wrong one.
     """
 
-    def __init__(self, address: Address, appender: Appender) -> None:
+    def __init__(self, address: Address, appender: Appender, metrics: Metrics) -> None:
         self.address = address
         self.appender = appender
+        self.clock = RedisClock()
         self.on_moved: Callable[[], None] = lambda: None
         self._was_demoted = False
         self._connection: Connection | None = None
         self._is_connected = trio.Event()
-        self._reconnecting = Reconnecting("commands", address)
+        self._reconnecting = Reconnecting("commands", address, metrics)
 
     @property
     def last_error(self) -> str | None:
@@ -158,7 +163,7 @@ class Client:
     async def _serve_connection(self) -> None:
         async with connected_wire(self.address) as wire:
             await wire.ask(*(("SCRIPT", "LOAD", script.source) for script in ALL))
-            connection = Connection(wire, CALL_SECONDS)
+            connection = Connection(wire, CALL_SECONDS, self.clock)
             failure: exceptions.ConnectionError | None = None
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._put_to_use, connection)

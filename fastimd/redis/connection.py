@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TypeAlias
 
 import outcome
 import trio
 from redis import exceptions
 
+from .clock import RedisClock
 from .scripts import Script
 from .wire import USELESS_CONNECTION, Argument, Reply, Wire
 
@@ -29,15 +31,17 @@ class Connection:
 
     Args:
         patience: seconds in which a call is answered; then it fails with ``TimeoutError``.
+        clock: learns the time of Redis from each probe.
 
     Resource handling: ``run`` owns the wire; the connection can be used while it runs.
 
     ``is_demoted`` tells that the server has refused to be spoken with.
     """
 
-    def __init__(self, wire: Wire, patience: float) -> None:
+    def __init__(self, wire: Wire, patience: float, clock: RedisClock) -> None:
         self._wire = wire
         self._patience = patience
+        self._clock = clock
         self._waiting: deque[OnReply] = deque()
         self._calls: deque[_Wake] = deque()  # of them those that wait for no longer than that
         self._broken: exceptions.ConnectionError | None = None
@@ -127,8 +131,22 @@ class Connection:
                 self._waiting.popleft()(reply)
 
     async def _probe(self) -> None:
-        # Any answer is a sign of life, a refusal too.
-        await self._wire.probe(lambda: self.submit(lambda _reply: None, "PING"))
+        self._ask_time()
+        await self._wire.probe(self._ping)
+
+    def _ping(self) -> None:
+        # Any answer is a sign of life, a refusal too. TIME alone would not do: a server answers it
+        # that refuses to be spoken with.
+        self.submit(lambda _reply: None, "PING")
+        self._ask_time()
+
+    def _ask_time(self) -> None:
+        self.submit(partial(self._take_time, self._clock.now()), "TIME")
+
+    def _take_time(self, asked_at: float, reply: Reply) -> None:
+        if not isinstance(reply, Exception):
+            seconds, microseconds = reply
+            self._clock.learn(asked_at, int(seconds) + int(microseconds) / 1e6)
 
     async def _watch(self) -> None:
         # One look for all calls: a deadline of its own for each costs more than the call.

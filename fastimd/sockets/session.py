@@ -9,6 +9,7 @@ has answered it, or after ``CLOSE_SECONDS``.
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -85,6 +86,11 @@ class Sessions(set["Session"]):
         if not self:
             self._emptied.set()
             self._emptied = trio.Event()
+
+    def by_kind(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        kinds = Counter(session.route.kind for session in self)
+        return {kind: kinds[kind] for kind in ("chat", "list")}
 
     def of_group(self, group: str) -> list[Session]:
         """The chat sockets of a group."""
@@ -206,17 +212,17 @@ class Session:
 
     def open(self) -> None:
         """Answer the handshake now: what comes next may be long in coming."""
-        self.outbox.push(self.take_opening())
+        self._push(self.take_opening())
 
     def push_text(self, payload: bytes) -> None:
         """Send one text frame."""
         if self.is_open:
-            self.outbox.push(self.take_opening() + text_frame(payload))
+            self._push(self.take_opening() + text_frame(payload))
             self.outbox.messages += 1
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
-        self.outbox.push(self.take_opening() + _PING)
+        self._push(self.take_opening() + _PING)
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close the socket; the first call counts."""
@@ -254,6 +260,10 @@ class Session:
         """Close code and reason, as the log tells them."""
         return self._outcome or (1006, "connection lost")
 
+    def _push(self, data: bytes) -> None:
+        self.outbox.push(data)
+        self._metrics.bytes_sent += len(data)
+
     def _feed(self, data: bytes) -> list[str]:
         """Take what was read: returns the messages in it, and answers the rest."""
         self.heard_at = trio.current_time()
@@ -261,6 +271,7 @@ class Session:
             self._ended = self._heard_eof = True
             self.is_open = False
             return []
+        self._metrics.bytes_received += len(data)
         texts: list[str] = []
         for event in self._frames.feed(data):
             if not isinstance(event, str):
@@ -273,7 +284,7 @@ class Session:
 
     def _answer(self, event: Ping | Close | Failure) -> None:
         if isinstance(event, Ping):
-            self.outbox.push(self.take_opening() + control_frame(PONG, event.payload))
+            self._push(self.take_opening() + control_frame(PONG, event.payload))
             return
         self._ended = True
         if not self.is_open:
@@ -284,7 +295,7 @@ class Session:
             self._send_close(close_payload(*event), *event)
 
     def _send_close(self, payload: bytes, code: int, reason: str) -> None:
-        self.outbox.push(self.take_opening() + control_frame(CLOSE, payload))
+        self._push(self.take_opening() + control_frame(CLOSE, payload))
         self.outbox.seal()  # nothing may follow a close frame, RFC 6455 section 5.5.1
         self._outcome = (code, reason)
         self.is_open = False
