@@ -1,7 +1,7 @@
 """How evenly several daemons on one port share its connections.
 
-Either each has a queue of its own (``SO_REUSEPORT``), among which the kernel chooses by a hash of the
-addresses, or all accept from the queue of one socket that they inherit.
+Either each has a queue of its own (``SO_REUSEPORT``), among which the kernel chooses by a hash of
+the addresses, or all accept from the queue of one socket that they inherit.
 
 python bench/spread.py --instances 4 --sockets 2000
 """
@@ -79,7 +79,9 @@ def _listen(port: int) -> socket.socket:
 
 
 @contextmanager
-def instances(folder: Path, redis: BenchRedis, listeners: list[socket.socket]) -> Iterator[list[Instance]]:
+def instances(
+    folder: Path, redis: BenchRedis, listeners: list[socket.socket]
+) -> Iterator[list[Instance]]:
     """A running daemon for each of the sockets."""
     with ExitStack() as stack:
         running = []
@@ -107,7 +109,9 @@ def join(port: int, number: int) -> socket.socket:
     return stream
 
 
-def spread(folder: Path, redis: BenchRedis, listen: Listeners, count: int, sockets: int, at_once: int) -> list[int]:
+def spread(
+    folder: Path, redis: BenchRedis, listen: Listeners, count: int, sockets: int, at_once: int
+) -> list[int]:
     """Sockets of each instance, after so many have come."""
     listeners = listen(count)
     port = listeners[0].getsockname()[1]
@@ -142,7 +146,10 @@ def main() -> None:
                     Path(folder), redis, listen, arguments.instances, arguments.sockets, at_once
                 )
                 share = max(found) * len(found) / sum(found)
-                print(f"| {name} | {manner} | {', '.join(map(str, found))} | {share:.2f} |", flush=True)
+                print(
+                    f"| {name} | {manner} | {', '.join(map(str, found))} | {share:.2f} |",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -118,7 +118,9 @@ async def serve(config: Config) -> None:
                 relay_floor.start_soon(supervise, "poller", poller.run)
                 if systemd.is_listening():
                     tell = partial(_state, stop, client, relay, hub, sessions, metrics)
-                    relay_floor.start_soon(supervise, "systemd", systemd.keep_told, tell, stop.serving)
+                    relay_floor.start_soon(
+                        supervise, "systemd", systemd.keep_told, tell, stop.serving
+                    )
                 ready = partial(_reasons_not_ready, client, relay, stop)
                 desk = Desk(config, store, hub, client, relay, metrics, sessions, ready)
                 admin = await _open_admin(config, relay_floor, metrics, desk, inherited["admin"])

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,14 +82,12 @@ def run_daemon(
     """
     folder = Path(os.path.realpath(tmp_path)) / f"daemon-{time.monotonic_ns()}"
     folder.mkdir()
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")},
-        "FASTIMD_SERVER__BIND": "127.0.0.1:0",
-        "FASTIMD_ADMIN__BIND": "127.0.0.1:0",
-        "FASTIMD_REDIS__URL": redis_url,
-        "FASTIMD_LOG__FORMAT": "json",
-        "PYTHONWARNINGS": "error",
-        **{f"FASTIMD_{name.upper()}": value for name, value in settings.items()},
+    given = {
+        "server__bind": "127.0.0.1:0",
+        "admin__bind": "127.0.0.1:0",
+        "redis__url": redis_url,
+        "log__format": "json",
+        **settings,
     }
     log_path = folder / "log"
     with log_path.open("wb") as log_file:
@@ -100,7 +98,7 @@ def run_daemon(
                 *(() if config is None else ("--config", str(config))),
             ],
             cwd=folder,
-            env=environment,
+            env=environment_of(given) | {"PYTHONWARNINGS": "error"},
             stderr=log_file,
             stdin=subprocess.DEVNULL,
             close_fds=not launcher,
@@ -111,6 +109,35 @@ def run_daemon(
         daemon.address = serving["page"].removeprefix("http://").partition("/")[0]
         daemon.admin = serving["admin"]
     return daemon
+
+
+def run_fastimd(
+    *arguments: str, folder: Path | None = None, typed: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end; settings are ``section__key=value``.
+
+    Args:
+        folder: where it runs; else in the tests' own working directory.
+        typed: what it finds on standard input.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "fastimd", *arguments],
+        cwd=folder,
+        env=environment_of(settings),
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def environment_of(settings: Mapping[str, str]) -> dict[str, str]:
+    """The tests' environment with these settings, ``section__key``, and no other."""
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")},
+        **{f"FASTIMD_{name.upper()}": value for name, value in settings.items()},
+    }
 
 
 def wait_for(

@@ -626,8 +626,9 @@ class Talk:
     async def _talk(self, member: Member) -> None:
         number = 0
         while member.closed is None:
-            await self._may_talk.wait()
             await member.wait_seen(self._ahead)
+            while not self._may_talk.is_set():  # looked at last: a pause lets nobody begin
+                await self._may_talk.wait()
             await member.say(f"{member.user} says {number}")
             number += 1
             await trio.sleep(random.uniform(0, 0.02))  # what they say must not fill the machine

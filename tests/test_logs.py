@@ -386,25 +386,34 @@ def test_libraries_log_alike(capfd: pytest.CaptureFixture[str]) -> None:
     assert "ValueError: one" in broke["exception"]
 
 
-def test_what_was_left_out_last_is_told(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Though no other line of the kind comes: once its second is over, at its own level."""
-    clock = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: clock)
+class Clock:
+    """What ``time.monotonic`` says."""
+
+    now = 100.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
     configure("json", "info")
+    return clock
+
+
+def test_what_was_left_out_last_is_told(capfd: pytest.CaptureFixture[str], clock: Clock) -> None:
+    """Though no other line of the kind comes: once its second is over, at its own level."""
     log = structlog.get_logger("test")
     for _ in range(4):
         log.info("connection.refused", status=503)
         log.warning("a.trouble")
         log.error("b.trouble")
     log.warning("c.trouble")
-    clock += 0.5
-    tell_left_out(clock - 1)
+    clock.now += 0.5
+    tell_left_out(clock.now - 1)
     capfd.readouterr()
-    clock += 0.5
-    tell_left_out(clock - 1)
-    tell_left_out(clock - 1)
+    clock.now += 0.5
+    tell_left_out(clock.now - 1)
+    tell_left_out(clock.now - 1)
     told = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     assert [(line["event"], line["level"], line["of"], line["suppressed"]) for line in told] == [
         ("log.suppressed", "info", "connection.refused", 3),
@@ -442,12 +451,9 @@ def test_the_end_of_a_daemon_tells_what_it_left_out(daemon: Daemon) -> None:
 
 
 def test_each_kind_of_trouble_has_a_line_a_second(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], clock: Clock
 ) -> None:
     """The next line of a kind counts those left out; what is no trouble is always written."""
-    clock = 100.0
-    monkeypatch.setattr(time, "monotonic", lambda: clock)
-    configure("json", "info")
     log = structlog.get_logger("test")
     for _ in range(3):
         for number in range(5):
@@ -455,7 +461,7 @@ def test_each_kind_of_trouble_has_a_line_a_second(
             log.warning("a.trouble", purpose="two", number=number)
             log.info("no.trouble")
         log.error("b.trouble")
-        clock += 1
+        clock.now += 1
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
     told = [
         (line["event"], line.get("purpose"), line.get("number"), line.get("suppressed"))

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import trio
 from clients import closing, log_in_async, message, post_async
-from conftest import Daemon, StartDaemon, connect, receive, run_daemon, wait_for
+from conftest import Daemon, StartDaemon, connect, receive, run_daemon, run_fastimd, wait_for
 from redis import Redis
 
 from fastimd.desk import SAY_SECONDS
@@ -51,7 +51,7 @@ class Post:
 
     def run(self, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
         """Run a command against the daemon, to its end."""
-        return run_command(self.bind, *arguments, typed=typed)
+        return run_fastimd(*arguments, typed=typed, admin__bind=self.bind)
 
     async def command(self, *arguments: str, typed: str = "") -> str:
         """``run`` from a Trio task; what it printed, after it did what it should."""
@@ -59,22 +59,6 @@ class Post:
         ended = await trio.to_thread.run_sync(run)
         assert ended.returncode == 0, ended
         return ended.stdout
-
-
-def run_command(bind: str, *arguments: str, typed: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")},
-        "FASTIMD_ADMIN__BIND": bind,
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "fastimd", *arguments],
-        env=environment,
-        input=typed,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
 
 
 def free_address() -> str:
@@ -177,9 +161,9 @@ def test_status_is_there_before_redis_is(tmp_path: Path) -> None:
     daemon = run_daemon(tmp_path, url, wait_serving=False, admin__bind=bind)
     try:
         wait_for(lambda: daemon.events("redis.unavailable"), daemon)
-        assert "ready     no: redis: " in run_command(bind, "status").stdout
+        assert "ready     no: redis: " in run_fastimd("status", admin__bind=bind).stdout
         for command in (("say", "7", "x", "--as", "3"), ("kick", "3"), ("purge", "7", "--yes")):
-            ended = run_command(bind, *command)
+            ended = run_fastimd(*command, admin__bind=bind)
             assert ended.returncode == EXIT_FAILED
             assert ended.stderr.startswith("fastimd: Redis is away (")
             assert ended.stderr.count("\n") == 1
@@ -312,7 +296,7 @@ def test_an_order_that_is_wrong_is_refused_in_one_line(start_daemon: StartDaemon
         (("purge", "", "--yes"), "group: must be 1 to 128 printable characters"),
         (("group", "7", "--last", "-1"), "last: must be a whole number from 0 to 1000"),
     ):
-        ended = run_command(bind, *command)
+        ended = run_fastimd(*command, admin__bind=bind)
         assert (ended.returncode, ended.stderr) == (EXIT_FAILED, f"fastimd: {reason}\n")
 
 
@@ -476,7 +460,7 @@ def test_a_daemon_that_is_not_there_is_told(tmp_path: Path, bind: str, command: 
         "kick": ("3",),
         "purge": ("7", "--yes"),
     }.get(command, ())
-    ended = run_command(bind, command, *arguments)
+    ended = run_fastimd(command, *arguments, admin__bind=bind)
     reason = "No such file or directory" if bind.startswith("unix:") else "Connection refused"
     assert (ended.returncode, ended.stdout) == (EXIT_UNAVAILABLE, "")
     assert ended.stderr == f"fastimd: no daemon answers at admin.bind {bind}: {reason}\n"
@@ -490,7 +474,7 @@ async def test_a_stranger_at_the_address_is_told(answer: bytes) -> None:
             partial(trio.serve_tcp, partial(say_and_end, answer), 0, host="127.0.0.1")
         )
         bind = f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        ended = await trio.to_thread.run_sync(partial(run_command, bind, "status"))
+        ended = await trio.to_thread.run_sync(partial(run_fastimd, "status", admin__bind=bind))
         nursery.cancel_scope.cancel()
     assert ended.returncode == EXIT_UNAVAILABLE
     assert ended.stderr.startswith(f"fastimd: no daemon answers at admin.bind {bind}: ")
@@ -510,7 +494,7 @@ async def say_and_end(answer: bytes, stream: trio.SocketStream) -> None:
 )
 def test_an_address_that_leads_nowhere_is_told(bind: str, reason: str) -> None:
     """Settings by which no daemon can be found: status 78."""
-    ended = run_command(bind, "status")
+    ended = run_fastimd("status", admin__bind=bind)
     assert ended.returncode == EXIT_CONFIG
     assert reason in ended.stderr
 
@@ -519,22 +503,16 @@ def test_the_address_comes_from_the_daemons_own_file(unix_post: Post, tmp_path: 
     """``--config`` finds the daemon, before or after the command."""
     path = tmp_path / "settings.toml"
     path.write_text(f'[admin]\nbind = "{unix_post.bind}"\n')
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("FASTIMD_")}
     for arguments in (("status", "--config", str(path)), ("--config", str(path), "status")):
-        ended = subprocess.run(
-            [sys.executable, "-m", "fastimd", *arguments, "--json"],
-            env=environment,
-            capture_output=True,
-            timeout=30,
-            check=True,
-        )
+        ended = run_fastimd(*arguments, "--json")
+        assert ended.returncode == 0, ended
         assert json.loads(ended.stdout)["pid"] == unix_post.daemon.process.pid
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example(command: str) -> None:
     """``--help`` ends with one."""
-    ended = run_command("", command, "--help")
+    ended = run_fastimd(command, "--help")
     assert ended.returncode == 0
     example = ended.stdout.rpartition("\n\n")[2]
     assert example.startswith(f"example: fastimd {command}")
@@ -543,7 +521,7 @@ def test_every_command_shows_an_example(command: str) -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_completion_script_for_each_shell(shell: str) -> None:
     """It knows every command and its options."""
-    ended = run_command("", "completion", shell)
+    ended = run_fastimd("completion", shell)
     assert (ended.returncode, ended.stderr) == (0, "")
     for word in (*COMMANDS, "watch", "last", "yes"):
         assert word in ended.stdout
@@ -552,7 +530,7 @@ def test_a_completion_script_for_each_shell(shell: str) -> None:
 def test_bash_completes_what_is_typed(tmp_path: Path) -> None:
     """A real bash offers the commands, and the options of one."""
     script = tmp_path / "completion"
-    script.write_text(run_command("", "completion", "bash").stdout)
+    script.write_text(run_fastimd("completion", "bash").stdout)
     assert set(complete(script, "fastimd", "pu")) == {"purge"}
     assert "--watch" in complete(script, "fastimd", "status", "--w")
 

@@ -131,7 +131,7 @@ def test_an_installed_wheel_checks_settings(installed: Path, tmp_path: Path) -> 
     reason="an installation is root's to make, with systemd's tools",
 )
 def test_the_documented_lines_install_a_service(installed: Path, tmp_path: Path) -> None:
-    """All but the first two lines of systemd/README.md, under another root: units, user, settings."""
+    """Those of systemd/README.md after pip, under another root: units, user and settings."""
     lines = re.search(r"^```sh\npython3 -m venv /opt/fastimd\n(.*?)^```", DOCUMENT, re.M | re.S)
     assert lines is not None
     pip, *others = lines[1].splitlines()
@@ -154,7 +154,10 @@ def test_the_documented_lines_install_a_service(installed: Path, tmp_path: Path)
     settings = tmp_path / "etc" / "fastimd" / "fastimd.toml"
     assert settings.read_bytes() == (ROOT / "fastimd.toml").read_bytes()
     system = tmp_path / "etc" / "systemd" / "system"
-    for wanted in ("sockets.target.wants/fastimd.socket", "multi-user.target.wants/fastimd.service"):
+    for wanted in (
+        "sockets.target.wants/fastimd.socket",
+        "multi-user.target.wants/fastimd.service",
+    ):
         assert (system / wanted).is_symlink()
     units = {path.name for path in system.iterdir() if path.is_file()}
     assert units == {

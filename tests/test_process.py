@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
 import textwrap
 import time
 import urllib.error
@@ -20,7 +18,16 @@ from typing import Any
 
 import pytest
 import trio
-from conftest import Daemon, StartDaemon, connect, receive, run_daemon, run_redis, wait_for
+from conftest import (
+    Daemon,
+    StartDaemon,
+    connect,
+    receive,
+    run_daemon,
+    run_fastimd,
+    run_redis,
+    wait_for,
+)
 from redis import Redis
 from trio_websocket import ConnectionClosed, WebSocketConnection
 
@@ -269,28 +276,11 @@ def test_two_daemons_do_not_share_a_data_dir(launch: Launch, data_dir: Path) -> 
 # Settings
 
 
-def run_fastimd(folder: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run the command line to its end."""
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")},
-        **{f"FASTIMD_{name.upper()}": value for name, value in settings.items()},
-    }
-    return subprocess.run(
-        [sys.executable, "-m", "fastimd", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("command", [("serve",), ("check",), ()])
 def test_every_mistake_is_told_at_once(tmp_path: Path, command: tuple[str, ...]) -> None:
     """Wrong settings end with 78 and a line for each, wherever it stands."""
     (tmp_path / "fastimd.toml").write_text("[server]\nbnid = 'x'\ndrain_seconds = -1\n")
-    ended = run_fastimd(tmp_path, *command, group__login_auth="maybe", nonsense__key="1")
+    ended = run_fastimd(*command, folder=tmp_path, group__login_auth="maybe", nonsense__key="1")
     assert ended.returncode == EXIT_CONFIG
     assert ended.stdout == ""
     lines = ended.stderr.splitlines()
@@ -302,11 +292,11 @@ def test_every_mistake_is_told_at_once(tmp_path: Path, command: tuple[str, ...])
 
 def test_a_right_configuration_passes_the_check(tmp_path: Path) -> None:
     """Status 0, and the file that was read."""
-    assert run_fastimd(tmp_path, "check").returncode == 0
+    assert run_fastimd("check", folder=tmp_path).returncode == 0
     path = tmp_path / "other.toml"
     path.write_text("[server]\ndrain_seconds = 1\n")
     for arguments in (("check", "--config", str(path)), ("--config", str(path), "check")):
-        ended = run_fastimd(tmp_path, *arguments)
+        ended = run_fastimd(*arguments, folder=tmp_path)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert str(path) in ended.stdout
 

@@ -1,4 +1,4 @@
-"""The proxies of systemd/README.md, as it configures them: sockets, addresses and ids of requests."""
+"""Proxies as systemd/README.md configures them: sockets, addresses and ids of requests."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def caddy(folder: Path, port: int, daemon: Daemon) -> list[str]:
         },
     )
     path = folder / "Caddyfile"
-    path.write_text(f"{{\nadmin off\npersist_config off\n}}\n{site}")
+    path.write_text(f"{{\nadmin off\n}}\n{site}")
     return ["caddy", "run", "--config", str(path)]
 
 
