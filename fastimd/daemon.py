@@ -70,7 +70,7 @@ class _Stop:
 
     def __init__(self, everything: trio.CancelScope) -> None:
         self._everything = everything
-        self.is_serving = False
+        self.serving = trio.Event()
         self.reload: Callable[[], None] = _nothing_to_reload
         self.at_once = False
         self.asked = trio.Event()
@@ -82,7 +82,7 @@ class _Stop:
                 if not self.asked.is_set():
                     self.reload()
                 continue
-            if not self.is_serving or self.asked.is_set():
+            if not self.serving.is_set() or self.asked.is_set():
                 self._everything.cancel()
             self.at_once = number == signal.SIGINT
             self.asked.set()
@@ -121,7 +121,9 @@ async def serve(config: Config) -> None:
                 relay_floor.start_soon(supervise, "poller", poller.run)
                 if systemd.is_listening():
                     tell = partial(_state, stop, client, relay, hub, sessions, metrics)
-                    relay_floor.start_soon(supervise, "systemd", systemd.keep_told, tell)
+                    relay_floor.start_soon(
+                        supervise, "systemd", systemd.keep_told, tell, stop.serving
+                    )
                 ready = partial(_reasons_not_ready, client, relay, stop)
                 desk = Desk(config, store, hub, client, relay, metrics, sessions, ready)
                 admin = await _open_admin(config, relay_floor, metrics, desk, inherited["admin"])
@@ -189,7 +191,7 @@ async def _serve_public(
                 max_connections=limit,
             )
             _settle_memory()
-            stop.is_serving = True
+            stop.serving.set()
             stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
@@ -254,7 +256,7 @@ def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:
     reasons = [f"redis: {client.last_error}"] if client.last_error else []
     reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
     reasons += ["draining"] if stop.asked.is_set() else []
-    return reasons if stop.is_serving else [*reasons, "starting"]
+    return reasons if stop.serving.is_set() else [*reasons, "starting"]
 
 
 async def _open_admin(

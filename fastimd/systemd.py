@@ -52,13 +52,21 @@ class State(NamedTuple):
     messages: int
 
 
-async def keep_told(state: Callable[[], State]) -> None:
-    """Tell systemd how the daemon is, and that its loop turns, until cancelled."""
+async def keep_told(state: Callable[[], State], serving: trio.Event) -> None:
+    """Tell systemd how the daemon is, and that its loop turns, until cancelled.
+
+    Args:
+        serving: the moment from which it serves; the state is told then too.
+    """
     watchdog = watchdog_seconds()
     pause = STATUS_SECONDS if watchdog is None else min(STATUS_SECONDS, watchdog / 3)
     before, told_at = state(), trio.current_time()
+    notify(f"STATUS={before.text}")
     while True:
-        await trio.sleep(pause)
+        with trio.move_on_after(pause):
+            if serving.is_set():
+                await trio.sleep_forever()
+            await serving.wait()
         now, at = state(), trio.current_time()
         rate = (now.messages - before.messages) / (at - told_at)
         alive = () if watchdog is None else ("WATCHDOG=1",)

@@ -148,6 +148,16 @@ def test_a_status_for_people(
     assert b"messages/s\nWATCHDOG=1" in told
 
 
+def test_the_status_is_told_when_the_daemon_serves(
+    start_daemon: StartDaemon, notify_socket: socket.socket
+) -> None:
+    """Who asks systemd right after the start is not told that it is starting."""
+    start_daemon()
+    assert notify_socket.recv(1000).startswith(b"STATUS=")
+    next_told(notify_socket, b"READY=1")
+    assert notify_socket.recv(1000) == b"STATUS=0 sockets in 0 groups, 0 messages/s"
+
+
 def test_a_loop_that_stands_still_gives_no_sign_of_life(
     start_daemon: StartDaemon,
     notify_socket: socket.socket,

@@ -18,7 +18,9 @@ from fastimd.metrics import Metrics
 ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
 LOGS = ROOT / "docs" / "LOGS.md"
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DOCUMENTS = sorted(
+    path for folder in (".", "docs", "bench", "systemd") for path in (ROOT / folder).glob("*.md")
+)
 SUFFIXES = {"counter": "_total", "info": "_info"}
 """What the text of a scrape adds to the names of families."""
 LEVELS = {"exception": "error"} | {
@@ -123,7 +125,7 @@ def test_every_promise_names_tests_that_exist() -> None:
         assert re.search(rf"^(?:async )?def test_{test}\(", source, re.M), (file, test)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_point_to_files_that_exist(document: Path) -> None:
     """Every relative link, and every anchor in it, leads somewhere."""
     for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):

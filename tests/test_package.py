@@ -7,6 +7,7 @@ pip fetches what the wheel needs. Where it can fetch nothing this is skipped, un
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 from conftest import Daemon, wait_for
 
 ROOT = Path(__file__).parent.parent
+DOCUMENT = (ROOT / "systemd" / "README.md").read_text()
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 SECONDS = 240
 
@@ -122,6 +124,47 @@ def test_an_installed_wheel_checks_settings(installed: Path, tmp_path: Path) -> 
     (tmp_path / "fastimd.toml").write_text("[server]\nbnd = 1\n")
     with pytest.raises(Failed, match=r"did you mean server\.bind"):
         run(installed / "fastimd", "check", cwd=tmp_path)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("systemd-sysusers"),
+    reason="an installation is root's to make, with systemd's tools",
+)
+def test_the_documented_lines_install_a_service(installed: Path, tmp_path: Path) -> None:
+    """Those of systemd/README.md after pip, under another root: units, user and settings."""
+    lines = re.search(r"^```sh\npython3 -m venv /opt/fastimd\n(.*?)^```", DOCUMENT, re.M | re.S)
+    assert lines is not None
+    pip, *others = lines[1].splitlines()
+    assert pip.startswith("/opt/fastimd/bin/pip install -c constraints.txt ")
+    assert len(others) == 3, "five lines in all"
+    commands = "\n".join(others)
+    for old, new in (
+        ("/opt/fastimd/", f"{installed.parent}/"),
+        ("fastimd /etc", f"fastimd {tmp_path}/etc"),
+        ("systemd-sysusers ", f"systemd-sysusers --root={tmp_path} "),
+        ("systemd-tmpfiles ", f"systemd-tmpfiles --root={tmp_path} "),
+        (" && systemctl daemon-reload", ""),
+        ("enable --now", f"--root={tmp_path} enable"),
+    ):
+        assert commands.count(old) == 1, old
+        commands = commands.replace(old, new)
+    (tmp_path / "etc").mkdir()
+    run("sh", "-ec", commands)
+    assert "fastimd:" in (tmp_path / "etc" / "passwd").read_text()
+    settings = tmp_path / "etc" / "fastimd" / "fastimd.toml"
+    assert settings.read_bytes() == (ROOT / "fastimd.toml").read_bytes()
+    system = tmp_path / "etc" / "systemd" / "system"
+    for wanted in (
+        "sockets.target.wants/fastimd.socket",
+        "multi-user.target.wants/fastimd.service",
+    ):
+        assert (system / wanted).is_symlink()
+    units = {path.name for path in system.iterdir() if path.is_file()}
+    assert units == {
+        path.name
+        for path in (ROOT / "systemd").iterdir()
+        if path.suffix in {".service", ".socket", ".target"}
+    }
 
 
 def test_the_sources_are_whole(built: tuple[Path, Path]) -> None:

@@ -81,8 +81,12 @@ async def test_more_than_one_read_brings(readiness: Readiness, ends: Ends) -> No
     ours, client = ends
     receiver = readiness.watch(ours)
     sent = bytes(range(256)) * (3 * RECEIVE_BYTES // 256)
+
+    async def send() -> None:
+        await trio.to_thread.run_sync(client.sendall, sent)
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, client.sendall, sent)
+        nursery.start_soon(send)
         got = b""
         while len(got) < len(sent):
             got += await receive(receiver)
@@ -151,7 +155,7 @@ async def test_a_socket_that_is_closed_here_ends_the_wait(
 
 async def test_the_next_socket_of_a_number_is_heard(readiness: Readiness, ends: Ends) -> None:
     """A receiver that is closed late leaves alone who has its descriptor now."""
-    ours, client = ends
+    ours, _client = ends
     old = readiness.watch(ours)
     number = ours.fileno()
     ours.close()

@@ -1,10 +1,10 @@
 """What clients send, read with one registration a socket, where Trio's own wait has one each time.
 
-Theory of operation: sockets are registered once, edge-triggered, with an epoll of this room, and Trio
-waits for that epoll. An edge wakes the task that waits for its socket; one that comes while the task
-does something else is remembered. A read that brings less than was asked for has brought all there
-was, and the next byte makes an edge again; only the end, which may have come together with the last
-bytes, makes none, so once it was announced it is looked for: epoll(7).
+Theory of operation: sockets are registered once, edge-triggered, with an epoll of this room, and
+Trio waits for that epoll. An edge wakes the task that waits for its socket; one that comes while
+the task does something else is remembered. A read that brings less than was asked for has brought
+all there was, and the next byte makes an edge again; only the end, which may have come together
+with the last bytes, makes none, so once it was announced it is looked for: epoll(7).
 
 Where everybody talks (``fastimd bench talk``) it saves an eighth of the CPU time of a message.
 """
