@@ -138,9 +138,7 @@ async def test_a_reset_is_an_end(readiness: Readiness, ends: Ends) -> None:
     receiver.close()
 
 
-async def test_a_socket_that_is_closed_here_ends_the_wait(
-    readiness: Readiness, ends: Ends
-) -> None:
+async def test_a_socket_that_is_closed_here_ends_the_wait(readiness: Readiness, ends: Ends) -> None:
     """Who cuts sockets wakes those who wait for them."""
     ours, _ = ends
     receiver = readiness.watch(ours)
