@@ -34,8 +34,14 @@ class Readiness:
         self._receivers: dict[int, Receiver] = {}
 
     def watch(self, connection: socket.socket) -> Receiver:
-        """The receiver of a non-blocking socket, until it is closed."""
+        """The receiver of a non-blocking socket, until it is closed.
+
+        Raises:
+            trio.ClosedResourceError: it is closed already.
+        """
         descriptor = connection.fileno()
+        if descriptor < 0:
+            raise trio.ClosedResourceError("the door has cut it")
         receiver = self._receivers[descriptor] = Receiver(self, connection)
         self._epoll.register(descriptor, _EDGES)
         return receiver
