@@ -28,6 +28,7 @@ from ..errors import BadParameter, NotLoggedIn, StoreUnavailable
 from ..metrics import Metrics
 from ..redis.client import CALL_SECONDS
 from ..store import History, Store
+from .document import add_document
 from .login import LoginHook
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -73,6 +74,7 @@ def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics
     _add_errors(app)
     _add_routes(app, store, log_in)
     _add_page(app)
+    add_document(app)
 
     @app.before_request
     async def allow_origins() -> None:
