@@ -262,7 +262,7 @@ def test_two_clients_talk_whatever_happens_to_their_daemon(
         daemon.stop(number)
         for each in range(3):
             say(f"{each} after {number}")
-        last = json.loads(redis.lindex(f"gml:{group}", -1))["ts"]
+        last = json.loads(redis.lrange(f"gml:{group}", -1, -1)[0])["ts"]
         redis.rpush(
             f"gml:{group}",
             *(message(last + n, group=group, info=f"{number} {n}") for n in range(1, MISSED + 1)),
