@@ -23,6 +23,8 @@ from fastimd.config import settings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "MIGRATING.md").read_text()
+ADDRESS = "redis://127.0.0.1:6379/3"
+"""Where the database of the document is."""
 TOKEN = "84e9d36e4c7c44e0a79bb71f1b4ce9c4"
 WEEK = 604800
 OLD = [message(ts, user="3", info=f'老消息 "{ts}" \\ \n') for ts in range(1000, 1450)]
@@ -66,7 +68,7 @@ class Operator:
 
     def start(self, commands: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            ["bash", "-ec", commands.replace("redis://127.0.0.1:6379/0", self._redis_url)],
+            ["bash", "-ec", commands.replace(ADDRESS, self._redis_url)],
             cwd=self._folder,
             env=self._environment,
             stdout=subprocess.PIPE,
@@ -97,6 +99,7 @@ def test_a_rehearsal_on_a_copy(tmp_path: Path, redis_url: str, redis: Redis) -> 
     lay_down(redis)
     operator = Operator(tmp_path, redis_url)
     look, rehearse, end = blocks("Before")
+    assert ADDRESS in look
     seen = operator.types(look)
     assert {"gml 2", "ugs 1", "login 1", "redis_mode:standalone"} <= set(seen.split("\n"))
     redis_port, port = free_port(), free_port()
