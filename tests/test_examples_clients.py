@@ -1,9 +1,10 @@
 """The clients of docs/CLIENTS.md: two talk while their daemon is restarted and killed under them.
 
-Each runs as it stands in examples/clients: Python as a process, JavaScript in Chromium, C# under
-Mono with what it uses of Unity in ``unity.cs``. Godot has no runtime that could be installed here.
-What is not on the machine is skipped, unless ``FASTIMD_TEST_BROWSER=required`` or
-``FASTIMD_TEST_MONO=required`` says that it must be there.
+Each runs as it stands in examples/clients: Python as a process, JavaScript in Chromium and, where
+there is one that knows WebSocket, in Node, C# under Mono with what it uses of Unity in
+``unity.cs``. There is no package of Godot 4 that could run its own. What is not on the machine is
+skipped, unless ``FASTIMD_TEST_BROWSER=required`` or ``FASTIMD_TEST_MONO=required`` says that it
+must be there.
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ DOCUMENT = ROOT / "docs" / "CLIENTS.md"
 MISSED = 230
 """Messages that come while a client is away: more than a greeting and two pages of history."""
 SECONDS = 60.0
+NODE_PROGRAM = """
+import { createInterface } from "node:readline";
+
+const [module, url, group, user, password] = process.argv.slice(1);
+const { Chat } = await import(module);
+const chat = new Chat(url, group, user, password, (m) => console.log(`${m.userId}: ${m.info}`));
+chat.run().catch((reason) => {
+  console.error(reason.message);
+  process.exit(1);
+});
+const lines = createInterface({ input: process.stdin });
+lines.on("line", (line) => chat.say(line)).on("close", () => process.exit());
+"""
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -178,13 +192,25 @@ def compiled(folder: Path) -> Path:
     return program
 
 
+def node_command() -> list[str]:
+    """How Node runs the client; 22 knows WebSocket, 20 if it is told to."""
+    node = shutil.which("node") or "false"
+    shown = subprocess.run([node, "--version"], capture_output=True, text=True, check=False)
+    version = tuple(map(int, re.findall(r"\d+", shown.stdout)))
+    if version < (20, 10):
+        pytest.skip("no Node with WebSocket on this machine")
+    flags = ["--experimental-websocket"] if version < (22, 0) else []
+    module = str(EXAMPLES / "chat.mjs")
+    return [node, *flags, "--input-type=module", "-e", NODE_PROGRAM, module]
+
+
 def missing(what: str, variable: str) -> NoReturn:
     if os.environ.get(variable) == "required":
         pytest.fail(f"no {what} on this machine, and {variable}=required")
     pytest.skip(f"no {what} on this machine")
 
 
-@pytest.fixture(params=["python", "javascript", "csharp"])
+@pytest.fixture(params=["python", "javascript", "node", "csharp"])
 def open_client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open]:
     """Opens clients of one kind."""
     folder = tmp_path / "clients"
@@ -193,6 +219,8 @@ def open_client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Open
         clients = pages(folder)
     elif request.param == "python":
         clients = processes([sys.executable, "-u", str(EXAMPLES / "chat.py")], folder)
+    elif request.param == "node":
+        clients = processes(node_command(), folder)
     else:
         clients = processes(["mono", str(compiled(folder))], folder)
     with clients as opened:

@@ -64,7 +64,10 @@ export class Chat {
         socket.close();
       });
     };
-    const closed = await new Promise((resolve) => (socket.onclose = resolve));
+    const closed = await new Promise((resolve) => {
+      socket.onclose = resolve;
+      socket.onerror = () => resolve({ code: 1006, reason: "" }); // Node may say no more than that
+    });
     await turn;
     this.#socket = null;
     if (failure !== null) throw failure;
