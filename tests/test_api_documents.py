@@ -33,7 +33,7 @@ from clients import (
     post,
     request,
 )
-from conftest import Daemon, StartDaemon, connect, redis_servers, run_daemon, run_redis
+from conftest import Daemon, StartDaemon, connect, redis_servers, run_redis
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from redis import Redis
@@ -425,18 +425,17 @@ def test_what_is_in_no_document_is_answered_as_documented(daemon: Daemon) -> Non
         Operation("", "", parts).check_answer(answer)
 
 
-def test_without_redis_the_routes_answer_as_documented(tmp_path: Path) -> None:
+def test_without_redis_the_routes_answer_as_documented(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
     """503, once Redis has gone."""
     with run_redis(redis_servers()[0], tmp_path) as url:
-        daemon = run_daemon(tmp_path, url)
+        daemon = start_daemon(redis__url=url)
         headers = log_in(daemon)
-    try:
-        for operation in POSTS:
-            answer = post(daemon, operation.path, whole_form(operation), headers)
-            assert answer.status == 503
-            operation.check_answer(answer)
-    finally:
-        assert daemon.stop() == 0
+    for operation in POSTS:
+        answer = post(daemon, operation.path, whole_form(operation), headers)
+        assert answer.status == 503
+        operation.check_answer(answer)
 
 
 # The sockets

@@ -40,7 +40,7 @@ EXAMPLES = ROOT / "examples" / "clients"
 DOCUMENT = ROOT / "docs" / "CLIENTS.md"
 MISSED = 230
 """Messages that come while a client is away: more than a greeting and two pages of history."""
-SECONDS = 60.0
+SECONDS = 90.0
 NODE_PROGRAM = """
 import { createInterface } from "node:readline";
 
@@ -55,7 +55,7 @@ const lines = createInterface({ input: process.stdin });
 lines.on("line", (line) => chat.say(line)).on("close", () => process.exit());
 """
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(480)
 
 
 class Client(Protocol):
