@@ -67,6 +67,7 @@ class _Request(TrioRequest):
 def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics) -> QuartTrio:
     """The app; it is served by hypercorn behind the door."""
     app = QuartTrio("fastimd.http", static_folder=None)
+    app.url_map.merge_slashes = False  # another path is 404, not a redirect to what a Host says
     app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
