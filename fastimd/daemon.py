@@ -136,16 +136,17 @@ async def serve(config: Config) -> None:
                     config, store, hub, poller, metrics, keepalive, readiness, turnstile, sessions
                 )
                 http = HttpServer(create_app(config, store, log_in, metrics))
-                async with open_floor() as front_floor:
-                    front_floor.start_soon(supervise, "keepalive", keepalive.run)
-                    front_floor.start_soon(supervise, "readiness", readiness.run)
-                    front_floor.start_soon(supervise, "turnstile", turnstile.run)
-                    await start(front_floor, "http", http.run_lifespan)
-                    await _serve_public(config, around, http, stop, admin, inherited["http"])
-                    with trio.move_on_after(APPENDS_SECONDS):
-                        await client.appender.wait_all_answered()
-                    if client.appender.unanswered:
-                        log.warning("daemon.unanswered", messages=client.appender.unanswered)
+                with readiness:
+                    async with open_floor() as front_floor:
+                        front_floor.start_soon(supervise, "keepalive", keepalive.run)
+                        front_floor.start_soon(supervise, "readiness", readiness.run)
+                        front_floor.start_soon(supervise, "turnstile", turnstile.run)
+                        await start(front_floor, "http", http.run_lifespan)
+                        await _serve_public(config, around, http, stop, admin, inherited["http"])
+                        with trio.move_on_after(APPENDS_SECONDS):
+                            await client.appender.wait_all_answered()
+                        if client.appender.unanswered:
+                            log.warning("daemon.unanswered", messages=client.appender.unanswered)
     logs.tell_left_out()
     log.info("daemon.stopped")
 
