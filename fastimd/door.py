@@ -12,7 +12,7 @@ import resource
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -41,7 +41,7 @@ _numbers = itertools.count(1)  # of the connections of all doors: one log has th
 
 log = structlog.get_logger("fastimd.door")
 
-Handle = Callable[[socket.socket, HeadReader, Head], Awaitable[None]]
+Handle = Callable[[socket.socket, HeadReader, Head], Awaitable[Head | None]]
 
 
 def listen(bind: str, setting: str) -> socket.socket:
@@ -112,7 +112,8 @@ class Door:
     """Listeners of one kind, and the connections that came through them.
 
     Args:
-        handle: serves a connection whose first head was read, until it ends.
+        handle: serves a connection whose first head was read, until it ends (None) or a handshake
+            comes behind other requests (its head).
         max_connections: more than these get a 503 and the end.
         max_connections_per_ip: more than these of one client get a 429 and the end; 0 = no limit.
     """
@@ -237,20 +238,22 @@ class Door:
         is_proxy = self._proxies.is_trusted(peer)
         reader = HeadReader(connection, peer_names_requests=is_proxy)
         head = await reader.read_first_head()
+        while head is not None and not head.wants_websocket:
+            self._find_client(peer, head)
+            head = await self._handle(connection, reader, head)
         if head is None:
             return
+        client = self._find_client(peer, head)
+        # Its own, while a proxy's other connections carry the requests of many.
+        with self._counted(client) if client != peer else nullcontext():
+            serving = self._handle(connection, reader, head)
+            del reader, head  # a socket lives long, and needs them no more
+            await serving
+
+    def _find_client(self, peer: str, head: Head) -> str:
         client = self._proxies.client_of(peer, head.fields)
         structlog.contextvars.bind_contextvars(client=client)
-        if client != peer and head.wants_websocket:
-            # Its own, while a proxy's other connections carry the requests of many.
-            with self._counted(client):
-                serving = self._handle(connection, reader, head)
-                del reader, head  # a socket lives long, and needs them no more
-                await serving
-        else:
-            serving = self._handle(connection, reader, head)
-            del reader, head
-            await serving
+        return client
 
     @contextmanager
     def _counted(self, client: str) -> Iterator[None]:
@@ -266,7 +269,7 @@ class Door:
 def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery) -> Handle:
     """Serves sockets and the HTTP app; outboxes flush in ``nursery``."""
 
-    def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[None]:
+    def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[Head | None]:
         if not head.wants_websocket:
             return serve_http(http, connection, reader, head)
         answer = accept(head, around.config.server.allowed_origins, request_id_field())
@@ -292,10 +295,10 @@ def admin_handler(http: HttpServer) -> Handle:
 
 async def serve_http(
     http: HttpServer, connection: socket.socket, reader: HeadReader, head: Head
-) -> None:
-    """Hand a connection to hypercorn."""
+) -> Head | None:
+    """Hand a connection to hypercorn; returns what ``HttpServer.serve`` returns."""
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
-    await http.serve(stream, reader, head)
+    return await http.serve(stream, reader, head)
 
 
 def connection_limit(max_connections: int) -> int:

@@ -19,7 +19,9 @@ ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
 LOGS = ROOT / "docs" / "LOGS.md"
 DOCUMENTS = sorted(
-    path for folder in (".", "docs", "bench", "systemd") for path in (ROOT / folder).glob("*.md")
+    path
+    for folder in (".", "docs", "bench", "examples", "systemd")
+    for path in (ROOT / folder).glob("*.md")
 )
 SUFFIXES = {"counter": "_total", "info": "_info"}
 """What the text of a scrape adds to the names of families."""

@@ -254,18 +254,56 @@ def test_two_requests_on_one_connection(house: Daemon) -> None:
 
 
 @pytest.mark.parametrize("pipelined", [True, False])
-def test_a_second_request_never_becomes_a_socket(house: Daemon, pipelined: bool) -> None:
-    """An Upgrade behind another request is the end of the connection."""
-    opened = house.events("socket.opened")
+def test_a_handshake_may_follow_other_requests(house: Daemon, pipelined: bool) -> None:
+    """Clients and proxies send it on a connection that they have; nothing of either is lost."""
+    path = b"/group/chat/later/raw%d/t" % pipelined
+    upgrade = handshake(path) + masked(b"first")
     with call(house) as caller:
-        caller.send(PAGE + (handshake() + masked(b"hi") if pipelined else b""))
+        caller.send(PAGE + PAGE + (upgrade if pipelined else b""))
+        assert [caller.read_answer()[0] for _ in range(2)] == [200, 200]
         if not pipelined:
-            assert caller.read_answer()[0] == 200
-            caller.send(handshake() + masked(b"hi"))
-        answers = caller.read_end()
-    assert b" 101 " not in answers
-    assert b"websocket\r\n" not in answers
-    assert house.events("socket.opened") == opened
+            caller.send(upgrade[:-3])
+        status, fields = caller.read_head()
+        assert (status, fields[b"upgrade"]) == (101, b"websocket")
+        assert b"list" in caller.read_frame()
+        if not pipelined:
+            caller.send(upgrade[-3:])
+        assert json.loads(caller.read_frame())["info"] == "first"
+        caller.send(masked(b"second"))
+        assert json.loads(caller.read_frame())["info"] == "second"
+    [line] = [
+        line for line in house.events("socket.opened") if line["user"] == f"raw{int(pipelined)}"
+    ]
+    assert line["request_id"] == fields[b"x-request-id"].decode()
+
+
+def test_a_later_handshake_is_judged_like_a_first_one(house: Daemon) -> None:
+    """It is refused with an answer, or goes where its own path says."""
+    with call(house) as caller:
+        caller.send(PAGE + handshake(b"/nowhere"))
+        assert [caller.read_answer()[0] for _ in range(2)] == [200, 404]
+        assert caller.read_end() == b""
+
+
+def test_behind_chunks_a_handshake_is_the_end(house: Daemon) -> None:
+    """A request with a chunked body is its connection's last, whatever follows."""
+    chunked = b"POST /user/login HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    with call(house) as caller:
+        caller.send(chunked + handshake())
+        assert caller.read_answer()[0] == 400
+        assert b"101" not in caller.read_end()
+
+
+@pytest.mark.parametrize("first", [b"", PAGE])
+def test_the_admin_address_has_no_sockets(house: Daemon, first: bytes) -> None:
+    """A handshake is refused there, as a first request and as a later one."""
+    caller = Caller(house.admin.removeprefix("http://"))
+    with caller.socket:
+        caller.send(first + handshake())
+        if first:
+            assert caller.read_answer()[0] == 404
+        assert caller.read_answer()[0] == 400
+        assert caller.read_end() == b""
 
 
 def test_a_body_does_not_pass_for_a_request(house: Daemon) -> None:

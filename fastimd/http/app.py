@@ -28,6 +28,7 @@ from ..errors import BadParameter, NotLoggedIn, StoreUnavailable
 from ..metrics import Metrics
 from ..redis.client import CALL_SECONDS
 from ..store import History, Store
+from .document import add_document
 from .login import LoginHook
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -66,6 +67,7 @@ class _Request(TrioRequest):
 def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics) -> QuartTrio:
     """The app; it is served by hypercorn behind the door."""
     app = QuartTrio("fastimd.http", static_folder=None)
+    app.url_map.merge_slashes = False  # another path is 404, not a redirect to what a Host says
     app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
@@ -73,6 +75,7 @@ def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics
     _add_errors(app)
     _add_routes(app, store, log_in)
     _add_page(app)
+    add_document(app)
 
     @app.before_request
     async def allow_origins() -> None:

@@ -3,7 +3,8 @@
 hypercorn would follow any ``Upgrade`` it finds, write without a deadline and read without one. So
 it never sees the connection: the stream here gives it the head that the door has read, then that
 request's body, and the next head only after judging it too. A request with a chunked body is made
-the connection's last.
+the connection's last. For a WebSocket handshake hypercorn sees the end of the stream, and the door
+gets the head: clients and proxies send it on whatever connection they have.
 """
 
 from __future__ import annotations
@@ -96,8 +97,16 @@ class HttpServer:
                 with trio.move_on_after(5, shield=True):
                     await lifespan.wait_for_shutdown()
 
-    async def serve(self, stream: trio.SocketStream, reader: HeadReader, head: Head) -> None:
-        """Serve a connection whose first head was read."""
+    async def serve(self, stream: trio.SocketStream, reader: HeadReader, head: Head) -> Head | None:
+        """Serve a connection whose first head was read.
+
+        Returns:
+            None at its end; else the head of a WebSocket handshake, which came when all before it
+            was answered, and for which the connection is still open.
+
+        Raises:
+            Refused: the first head is a handshake.
+        """
         guarded = _GuardedStream(stream, reader, head)
 
         async def app(*call: Any) -> None:
@@ -112,6 +121,7 @@ class HttpServer:
 
         state = ConnectionState(self._state.copy())
         await _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+        return guarded.handshake
 
 
 class _Server(TCPServer):
@@ -183,6 +193,9 @@ class _GuardedStream:
         self._held_head = b""
         self._is_closing = False
         self._reading = trio.CancelScope()
+        self.handshake: Head | None = None
+        if head.wants_websocket:
+            raise Refused(400, "no WebSocket here")
         self._next: bytes | None = self._open_request(head)
         self.socket = stream.socket
 
@@ -224,6 +237,8 @@ class _GuardedStream:
 
     async def send_eof(self) -> None:
         self._close()
+        if self.handshake is not None:
+            return  # the connection goes on, without hypercorn
         with trio.CancelScope(shield=True):
             await self._stream.send_eof()
 
@@ -239,8 +254,6 @@ class _GuardedStream:
         self._reading.cancel()
 
     def _open_request(self, head: Head) -> bytes:
-        if head.wants_websocket:
-            raise Refused(400, "WebSocket must be a connection's first request")
         self._answered = trio.Event()
         self._has_head = False
         self._body_left = head.body_bytes
@@ -256,7 +269,9 @@ class _GuardedStream:
             return b""
         try:
             head = await self._reader.read_next_head()
-            if head is not None:
+            if head is not None and head.wants_websocket:
+                self.handshake = head
+            elif head is not None:
                 return self._open_request(head)
         except (OSError, trio.ClosedResourceError, Refused) as exc:
             log.debug("http.ended", reason=str(exc))

@@ -1,0 +1,66 @@
+"""Give a database that fastimd has used the form that the Java server Fast-IM reads.
+
+Messages, groups of users and tokens become JSON strings, as that server writes them; what is one
+already stays, and so do order, and times of expiry. Stop every fastimd first.
+
+python to_java.py redis://127.0.0.1:6379/0
+"""
+
+import sys
+
+from redis import Redis
+
+from fastimd.codec import CorruptEntry, unwrap, wrap
+
+BATCH = 1000
+
+
+def main(url: str) -> None:
+    redis = Redis.from_url(url)
+    print(convert(redis, "gml:*", rewrap_list), "lists of messages")
+    print(convert(redis, "ugs:*", rewrap_set), "sets of groups")
+    print(convert(redis, "login:*", rewrap_token), "tokens")
+
+
+def convert(redis, pattern, rewrap):
+    """Rewrap each key; returns how many there are."""
+    keys = list(redis.scan_iter(pattern, count=BATCH))
+    for key in keys:
+        expires_in = redis.pttl(key)
+        with redis.pipeline(transaction=True) as step:
+            rewrap(redis, step, key)
+            if expires_in > 0:
+                step.pexpire(key, expires_in)
+            step.execute()
+    return len(keys)
+
+
+def rewrap_list(redis, step, key):
+    entries = [wrapped(key, entry) for entry in redis.lrange(key, 0, -1)]
+    step.delete(key)
+    for start in range(0, len(entries), BATCH):
+        step.rpush(key, *entries[start : start + BATCH])
+
+
+def rewrap_set(redis, step, key):
+    groups = {wrapped(key, group) for group in redis.smembers(key)}
+    step.delete(key)
+    step.sadd(key, *groups)
+
+
+def rewrap_token(redis, step, key):
+    token = redis.get(key)
+    if token is not None:  # it has just expired
+        step.set(key, wrapped(key, token))
+
+
+def wrapped(key, value):
+    try:
+        return wrap(unwrap(value))
+    except CorruptEntry as reason:
+        print(f"{key!r}: left as it is: {reason}", file=sys.stderr)
+        return value
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

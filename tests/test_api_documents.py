@@ -1,0 +1,641 @@
+"""The machine-readable documents: each says what a real daemon does, no less and no more.
+
+``openapi.json`` is held against the app's routes and a daemon's answers, ``docs/asyncapi.json``
+against its sockets, and docs/PROTOCOL.md against both.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.parser import BytesHeaderParser
+from http.client import HTTPMessage
+from inspect import getsource
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from clients import (
+    Answer,
+    closing,
+    dial,
+    frame,
+    handshake,
+    log_in,
+    log_in_async,
+    post,
+    request,
+)
+from conftest import Daemon, StartDaemon, connect, redis_servers, run_redis
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from redis import Redis
+
+from fastimd import __version__
+from fastimd.config import Config
+from fastimd.http.app import create_app
+from fastimd.http.login import load_login_hook
+from fastimd.metrics import Metrics
+from fastimd.sockets.handshake import find_route
+from fastimd.store import Store
+
+ROOT = Path(__file__).parent.parent
+OPENAPI_TEXT = (ROOT / "fastimd" / "http" / "openapi.json").read_bytes()
+OPENAPI: dict[str, Any] = json.loads(OPENAPI_TEXT)
+
+REFUSING = """
+def refuse(user, password):
+    return None
+"""
+BREAKING = """
+from fastimd.store import Store
+
+
+def fail(*arguments):
+    raise RuntimeError("a fault of the tests")
+
+
+for name in ("join", "groups_of", "messages", "before", "recall"):
+    setattr(Store, name, fail)
+"""
+
+
+# The document
+
+
+def resolve(document: Mapping[str, Any], part: Any) -> Any:
+    """What a part of a document is, or refers to."""
+    while isinstance(part, dict) and "$ref" in part:
+        found: Any = document
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        part = found
+    return part
+
+
+def check(document: Mapping[str, Any], schema: Mapping[str, Any], value: object) -> None:
+    """Fail unless the value is as the schema of a document says."""
+    Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of openapi.json; ``parts`` is its object there."""
+
+    method: str
+    path: str
+    parts: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return str(self.parts["operationId"])
+
+    @property
+    def is_protected(self) -> bool:
+        return bool(self.parts.get("security", OPENAPI["security"]))
+
+    @property
+    def target(self) -> str:
+        """The path with the examples of its parameters."""
+        path = self.path
+        for parameter in self.parts.get("parameters", []):
+            if parameter["in"] == "path":
+                path = path.replace(f"{{{parameter['name']}}}", parameter["example"])
+        return path
+
+    @property
+    def forms(self) -> list[Mapping[str, Any]]:
+        """The schemas of the forms it takes."""
+        content = self.parts.get("requestBody", {}).get("content", {})
+        multipart, urlencoded = (
+            content.get(kind, {}).get("schema")
+            for kind in ("multipart/form-data", "application/x-www-form-urlencoded")
+        )
+        assert multipart == urlencoded
+        assert len(content) in (0, 2)
+        return [] if multipart is None else multipart.get("oneOf", [multipart])
+
+    def examples(self) -> Iterator[tuple[str, bool, dict[str, Any]]]:
+        """Each example of a request: its name, whether it is multipart, and the form."""
+        for kind, body in self.parts.get("requestBody", {}).get("content", {}).items():
+            for name, example in body["examples"].items():
+                value = resolve(OPENAPI, example)["value"]
+                check(OPENAPI, body["schema"], value)
+                yield name, kind == "multipart/form-data", value
+
+    def example_answer(self, name: str) -> Any:
+        return self.parts["responses"]["200"]["content"]["application/json"]["examples"][name][
+            "value"
+        ]
+
+    def check_answer(self, answer: Answer) -> None:
+        """Fail unless an answer is one of those that the document has."""
+        response = resolve(OPENAPI, self.parts["responses"][str(answer.status)])
+        for name, header in response["headers"].items():
+            header = resolve(OPENAPI, header)
+            value = answer.headers[name]
+            assert value is not None or not header.get("required"), (self.name, name)
+            if value is not None:
+                check(OPENAPI, header["schema"], value)
+        content = response.get("content", {})
+        if not content:
+            assert answer.body == b""
+            return
+        kind = answer.headers["Content-Type"].partition(";")[0]
+        if kind == "application/json":
+            check(OPENAPI, content[kind]["schema"], answer.json)
+        else:
+            check(OPENAPI, content[kind]["schema"], answer.body.decode())
+
+
+OPERATIONS = [
+    Operation(method.upper(), path, parts)
+    for path, methods in OPENAPI["paths"].items()
+    for method, parts in methods.items()
+]
+POSTS = [operation for operation in OPERATIONS if operation.method == "POST"]
+GETS = [operation for operation in OPERATIONS if operation.method == "GET"]
+
+
+def test_the_document_is_openapi() -> None:
+    """A validator finds nothing wrong with it, its examples included."""
+    assert [error.message for error in OpenAPIV31SpecValidator(OPENAPI).iter_errors()] == []
+    assert OPENAPI["info"]["version"] == __version__
+    for operation in OPERATIONS:
+        for response in operation.parts["responses"].values():
+            for body in resolve(OPENAPI, response).get("content", {}).values():
+                examples = [example["value"] for example in body.get("examples", {}).values()]
+                for value in [*examples, *([body["example"]] if "example" in body else [])]:
+                    check(OPENAPI, body["schema"], value)
+
+
+def test_nothing_in_the_document_is_unused() -> None:
+    """Each component is referred to."""
+    text = OPENAPI_TEXT.decode()
+    for kind, parts in OPENAPI["components"].items():
+        for name in parts if kind != "securitySchemes" else ():
+            assert f'"#/components/{kind}/{name}"' in text, name
+
+
+def test_the_document_has_the_routes_of_the_app() -> None:
+    """Each rule with each of its methods, but for those that every route has."""
+    app = create_app(Config(), cast(Store, None), load_login_hook(""), Metrics())
+    routes = {
+        (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
+        for rule in app.url_map.iter_rules()
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    assert routes == {(operation.method, operation.path) for operation in OPERATIONS}
+
+
+# A daemon
+
+
+def test_the_daemon_serves_the_document(daemon: Daemon) -> None:
+    """As it is; to pages of other origins; and not again to who has it."""
+    answer = request(daemon, "GET", "/openapi.json", headers={"Origin": "https://docs.example"})
+    assert answer.body == OPENAPI_TEXT
+    assert answer.headers["Access-Control-Allow-Origin"] in ("*", "https://docs.example")
+    assert answer.headers["Cache-Control"] == "no-cache"
+    operation = next(each for each in GETS if each.path == "/openapi.json")
+    operation.check_answer(answer)
+    for etag, status in ((answer.headers["ETag"], 304), ('"another"', 200)):
+        again = request(daemon, "GET", "/openapi.json", headers={"If-None-Match": etag})
+        assert again.status == status
+        operation.check_answer(again)
+
+
+@pytest.mark.parametrize("multipart", [True, False])
+def test_a_daemon_asks_for_the_documented_parameters(daemon: Daemon, multipart: bool) -> None:
+    """Given nothing, it names one parameter after another, until it has all of the document."""
+    headers = log_in(daemon, "2")  # logging in as 1 ends no token of 2
+    for operation in POSTS:
+        for form in operation.forms or [{"properties": {}, "required": []}]:
+            assert set(form["properties"]) == set(form["required"])
+            wanted = dict.fromkeys(form["required"], "1")
+            # What tells one form of a route from the other.
+            given = {"ts": "1"} if "ts" in wanted and len(operation.forms) > 1 else {}
+            for _ in wanted.keys() - given.keys():
+                answer = post(daemon, operation.path, given, headers, multipart=multipart)
+                assert answer.status == 400, (operation.name, given)
+                operation.check_answer(answer)
+                name = answer.json["msg"].partition(":")[0]
+                assert name not in given
+                given[name] = wanted[name]
+            answer = post(daemon, operation.path, given, headers, multipart=multipart)
+            assert answer.status == 200, (operation.name, given)
+            operation.check_answer(answer)
+
+
+def test_a_daemon_asks_for_the_documented_headers(daemon: Daemon) -> None:
+    """Without one of them the protected routes answer as documented; login asks for none."""
+    schemes = {
+        scheme["name"]: OPENAPI["security"][0][name]
+        for name, scheme in OPENAPI["components"]["securitySchemes"].items()
+    }
+    headers = log_in(daemon)
+    assert set(schemes) == set(headers)
+    for operation in POSTS:
+        for left_out in headers if operation.is_protected else ():
+            given = {name: value for name, value in headers.items() if name != left_out}
+            answer = post(daemon, operation.path, {"groupId": "1"}, given)
+            assert answer.json == operation.example_answer("notLoggedIn")
+            operation.check_answer(answer)
+    [login] = [operation for operation in POSTS if not operation.is_protected]
+    assert login.path == "/user/login"
+
+
+def lay_down_examples(redis: Redis) -> None:
+    """What the examples of the document tell of."""
+    lists = next(operation for operation in POSTS if operation.name == "listMessage")
+    for example in ("byIndex", "last"):
+        redis.rpush("gml:1", *lists.example_answer(example)["data"])
+
+
+def test_each_example_gets_the_answer_that_stands_beside_it(
+    start_daemon: StartDaemon, redis: Redis, hooks: None
+) -> None:
+    """Every example of a request, in both forms, to a real daemon."""
+    usual = start_daemon()
+    patient = start_daemon(group_message__recall_time_limit=str(100 * 365 * 86400))
+    strict = start_daemon(login__hook="refusing:refuse")
+    sent: set[tuple[str, str]] = set()
+    for multipart in (True, False):
+        redis.flushall()
+        lay_down_examples(redis)
+        redis.sadd("ugs:1", "1")
+        headers = log_in(usual)
+        for operation in POSTS:
+            for name, is_multipart, form in operation.examples():
+                if is_multipart != multipart:
+                    continue
+                daemon = patient if name in ("recall", "notThere") else usual
+                answer = post(daemon, operation.path, form, headers, multipart=multipart)
+                operation.check_answer(answer)
+                expected = operation.example_answer(name)
+                if name == "logIn":
+                    headers["token"] = answer.json["msg"]
+                    expected = {**expected, "msg": answer.json["msg"]}
+                assert answer.json == expected, (operation.name, name)
+                sent.add((operation.name, name))
+    lists = next(operation for operation in POSTS if operation.name == "listGroup")
+    answer = post(usual, lists.path, {}, headers)
+    answer.json["data"].sort()
+    assert sorted(answer.json["data"]) == lists.example_answer("groups")["data"]
+    login = next(operation for operation in POSTS if operation.name == "login")
+    answer = post(strict, login.path, {"userId": "1", "password": "x"})
+    assert answer.json == login.example_answer("refused")
+    # The answers without a request beside them are those of this test and the one above.
+    documented = {
+        (operation.name, name)
+        for operation in POSTS
+        for name in operation.parts["responses"]["200"]["content"]["application/json"]["examples"]
+    }
+    others = {("listGroup", "groups"), ("login", "refused")}
+    others |= {(operation.name, "notLoggedIn") for operation in POSTS if operation.is_protected}
+    assert documented == sent | others
+
+
+def test_messages_in_answers_are_messages(daemon: Daemon, redis: Redis) -> None:
+    """Each text in ``data``, parsed once more, is as the document says."""
+    lay_down_examples(redis)
+    form = {"groupId": "1", "startPage": 0, "endPage": -1}
+    texts = post(daemon, "/group/listMessage", form, log_in(daemon)).json["data"]
+    assert len(texts) == 3
+    for text in texts:
+        check(OPENAPI, OPENAPI["components"]["schemas"]["Message"], json.loads(text))
+
+
+# Errors
+
+
+@pytest.fixture
+def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Modules that a daemon can name as its login hook: one refuses, one makes faults."""
+    (tmp_path / "refusing.py").write_text(REFUSING)
+    (tmp_path / "breaking.py").write_text(BREAKING)
+    path = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{path}")
+
+
+def ask(
+    daemon: Daemon, operation: Operation, fields: bytes = b"", *, last: bytes = b"\r\n"
+) -> Answer:
+    """Send the head of a request with further fields; ``last`` is how it ends."""
+    with dial(daemon.address) as stream:
+        head = f"{operation.method} {operation.target} HTTP/1.1\r\nHost: x\r\n".encode()
+        stream.sendall(head + fields + b"Connection: close\r\n" + last)
+        return read_answer(stream)
+
+
+def read_answer(stream: socket.socket) -> Answer:
+    said = b""
+    while data := stream.recv(65536):
+        said += data
+    head, _, body = said.partition(b"\r\n\r\n")
+    status, _, fields = head.partition(b"\r\n")
+    headers = cast(HTTPMessage, BytesHeaderParser().parsebytes(fields))
+    return Answer(int(status.split()[1]), headers, body)
+
+
+@contextmanager
+def one_connection(daemon: Daemon) -> Iterator[None]:
+    """Hold the only connection that a daemon lets in."""
+    with dial(daemon.address) as stream:
+        stream.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert stream.recv(65536).startswith(b"HTTP/1.1 200 ")
+        yield
+
+
+def large_post(daemon: Daemon, operation: Operation) -> Answer:
+    return post(daemon, operation.path, {"userId": "x" * 2**20}, {"userId": "1", "token": "t"})
+
+
+Produce = Callable[[Daemon, Operation], Answer]
+BY_THE_REQUEST: dict[int, Produce] = {
+    400: lambda daemon, operation: ask(daemon, operation, b"Host: y\r\n"),
+    408: lambda daemon, operation: ask(daemon, operation, last=b"X: "),
+    431: lambda daemon, operation: ask(daemon, operation, b"X: " + b"x" * 17_000 + b"\r\n"),
+    501: lambda daemon, operation: ask(daemon, operation, b"Upgrade: h2c\r\n"),
+}
+"""How each operation is made to answer with a status, of any daemon."""
+
+
+def whole_form(operation: Operation) -> dict[str, str]:
+    return {name: "1" for form in operation.forms for name in form["required"]}
+
+
+def check_errors(daemon: Daemon, status: int, produce: Produce) -> set[tuple[str, int]]:
+    """Have each operation answer so that has that status; returns those that did."""
+    operations = [each for each in OPERATIONS if str(status) in each.parts["responses"]]
+    with ThreadPoolExecutor(len(OPERATIONS)) as pool:
+        answers = list(pool.map(lambda operation: produce(daemon, operation), operations))
+    for operation, answer in zip(operations, answers, strict=True):
+        assert answer.status == status, (operation.name, status, answer.body)
+        operation.check_answer(answer)
+        assert status >= 500 or answer.json["code"] == status
+    return {(operation.name, status) for operation in operations}
+
+
+@pytest.mark.timeout(120)
+def test_every_documented_error_is_one_of_a_real_daemon(
+    start_daemon: StartDaemon, tmp_path: Path, hooks: None
+) -> None:
+    """Each status of each operation is brought about, and the answer is as documented."""
+    seen: set[tuple[str, int]] = set()
+    daemon = start_daemon()
+    for status, produce in BY_THE_REQUEST.items():
+        seen |= check_errors(daemon, status, produce)
+    seen |= check_errors(daemon, 413, large_post)
+    missing = Operation("GET", "/test/static/no-such-file", GETS[0].parts)
+    seen |= check_errors(daemon, 404, lambda daemon, _: ask(daemon, missing))
+    for status, limit in ((429, "max_connections_per_ip"), (503, "max_connections")):
+        full = start_daemon(**{f"server__{limit}": "1"})
+        with one_connection(full):
+            seen |= check_errors(full, status, ask)
+    faulty = start_daemon(login__hook="breaking:fail")
+    headers = log_in(daemon)
+    seen |= check_errors(
+        faulty,
+        500,
+        lambda faulty, operation: post(faulty, operation.path, whole_form(operation), headers),
+    )
+    # What one route of the API may answer, each may.
+    assert len({frozenset(operation.parts["responses"]) for operation in POSTS}) == 1
+    assert seen == {
+        (operation.name, int(status))
+        for operation in OPERATIONS
+        for status in operation.parts["responses"]
+        if int(status) >= 400
+    }
+
+
+def test_what_is_in_no_document_is_answered_as_documented(daemon: Daemon) -> None:
+    """Other paths, and other methods of these."""
+    elsewhere = Operation("", "", {"operationId": "", "responses": OPENAPI["x-elsewhere"]})
+    for path in ("/nowhere", "/user/login/", "/user//login", "/openapi.json/"):
+        answer = post(daemon, path, {"userId": "1", "password": "x"})
+        assert answer.status == 404
+        elsewhere.check_answer(answer)
+    for operation in OPERATIONS:
+        answer = request(daemon, "DELETE", operation.target)
+        assert answer.status == 405
+        elsewhere.check_answer(answer)
+
+
+def test_without_redis_the_routes_answer_as_documented(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """503, once Redis has gone."""
+    with run_redis(redis_servers()[0], tmp_path) as url:
+        daemon = start_daemon(redis__url=url)
+        headers = log_in(daemon)
+    for operation in POSTS:
+        answer = post(daemon, operation.path, whole_form(operation), headers)
+        assert answer.status == 503
+        operation.check_answer(answer)
+
+
+# The sockets
+
+ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
+CHANNELS: dict[str, Any] = ASYNCAPI["channels"]
+SOURCES = [
+    *(ROOT / "fastimd" / "sockets").glob("*.py"),
+    *(ROOT / "fastimd" / f"{name}.py" for name in ("door", "head", "drain")),
+    ROOT / "fastimd" / "http" / "server.py",
+]
+"""Where sockets are closed and handshakes refused."""
+
+
+def check_frame(channel: str, name: str, frame: str) -> Any:
+    """Fail unless a frame is as the document has that message; returns it parsed."""
+    message = resolve(ASYNCAPI, CHANNELS[channel]["messages"][name])
+    value = json.loads(frame) if message["contentType"] == "application/json" else frame
+    check(ASYNCAPI, message["payload"], value)
+    return value
+
+
+def test_the_examples_of_messages_are_such_messages() -> None:
+    """Each is as its schema says, and every message has one."""
+    assert ASYNCAPI["info"]["version"] == __version__
+    for message in ASYNCAPI["components"]["messages"].values():
+        assert message["examples"]
+        for example in message["examples"]:
+            check(ASYNCAPI, message["payload"], example["payload"])
+
+
+def test_every_message_of_a_channel_is_sent_or_received() -> None:
+    """The operations have each message once."""
+    prefix = "#/channels/"
+    operated = [
+        message["$ref"].removeprefix(prefix)
+        for operation in ASYNCAPI["operations"].values()
+        for message in operation["messages"]
+    ]
+    assert sorted(operated) == sorted(
+        f"{channel}/messages/{message}"
+        for channel, parts in CHANNELS.items()
+        for message in parts["messages"]
+    )
+
+
+async def test_the_channels_are_the_sockets_of_the_daemon(daemon: Daemon) -> None:
+    """The routes of the handshake, and a daemon opens each."""
+    routes = re.findall(r'case \["", "(\w+)", "(\w+)", ([\w, ]+)\] if', getsource(find_route))
+    assert {
+        f"/{first}/{second}/" + "/".join(f"{{{name}}}" for name in names.split(", "))
+        for first, second, names in routes
+    } == {parts["address"].replace("Id}", "}") for parts in CHANNELS.values()}
+    for parts in CHANNELS.values():
+        names = re.findall(r"\{(\w+)\}", parts["address"])
+        assert set(names) == set(parts["parameters"])
+        path = re.sub(r"\{\w+\}", "1", parts["address"])
+        assert (await handshake(daemon, path)).status == 101
+        assert (await handshake(daemon, f"{path}/more")).status == 404
+
+
+async def test_the_frames_of_a_daemon_are_those_of_the_document(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """Each message that the document says is sent comes, and is as it says."""
+    daemon = start_daemon(group__login_auth="true", group_list__update_rate="0.05")
+    token = (await log_in_async(daemon))["token"]
+    redis.sadd("ugs:1", "quiet")
+    async with connect(daemon.chat_url(token=token)) as member:
+        greeting = check_frame("groupChat", "greeting", await frame(member))
+        assert greeting == {"list": [], "total": 0}
+        said = ASYNCAPI["components"]["messages"]["said"]["examples"][0]["payload"]
+        await member.send_message(said)
+        assert check_frame("groupChat", "message", await frame(member))["info"] == said
+    async with connect(daemon.chat_url(token=token)) as member:
+        assert len(check_frame("groupChat", "greeting", await frame(member))["list"]) == 1
+    async with connect(daemon.list_url(token=token)) as watcher:
+        groups = check_frame("groupList", "groups", await frame(watcher))
+        assert [group["total"] for group in groups] == [1, 0]
+        await watcher.send_message("ignored")
+    for channel, url in (
+        ("groupChat", daemon.chat_url(token="wrong")),
+        ("groupList", daemon.list_url(token="wrong")),
+    ):
+        async with connect(url) as refused:
+            check_frame(channel, "loginRequired", await frame(refused))
+            assert await closing(refused) == (1008, "login required")
+
+
+# The document for people
+
+
+def protocol_table(first: str) -> list[list[str]]:
+    """The rows of the table of docs/PROTOCOL.md whose head begins so."""
+    text = (ROOT / "docs" / "PROTOCOL.md").read_text()
+    _, found, rest = text.partition(f"\n| {first} |")
+    assert found, first
+    rows = rest.split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def literal(node: ast.expr) -> str:
+    """The text of a string of the code, ``N`` where a number is put in."""
+    match node:
+        case ast.Constant(value=value):
+            return str(value)
+        case ast.JoinedStr(values=values):
+            return "".join(literal(value) for value in values)
+        case ast.FormattedValue():
+            return "N"
+    return ""
+
+
+def calls_of(*functions: str) -> Iterator[list[ast.expr]]:
+    """The arguments of each call of such a name where sockets are closed."""
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in functions:
+                yield node.args
+
+
+def test_close_codes_are_the_same_everywhere() -> None:
+    """docs/PROTOCOL.md and asyncapi.json have the same, and those that the code has."""
+    rows = protocol_table("code | reason")
+    table = [
+        [int(code), reason.strip("`") if reason.startswith("`") else None, when, client]
+        for code, reason, when, client in rows
+    ]
+    assert table == [
+        [close["code"], close.get("reason"), close["when"], close["client"]]
+        for close in ASYNCAPI["x-close-codes"]
+    ]
+    documented = {(code, reason) for code, reason, _, _ in table}
+    written = {
+        (int(literal(arguments[0])), literal(each))
+        for arguments in calls_of("close", "abort", "_Fault")
+        if len(arguments) == 2 and isinstance(arguments[0], ast.Constant)
+        for each in (
+            (arguments[1].body, arguments[1].orelse)
+            if isinstance(arguments[1], ast.IfExp)
+            else (arguments[1],)
+        )
+    }
+    # The table says of these only that the reason tells what is wrong, or there is no close frame.
+    unnamed = {code for code, reason in documented if reason is None}
+    assert unnamed == {1000, 1002, 1007, 1006}
+    assert {code for code, _ in written} | {1000} == {code for code, _ in documented}
+    named = {(code, reason) for code, reason in written if code not in unnamed and reason}
+    assert named | {(1001, "restart N")} == {each for each in documented if each[1] is not None}
+
+
+def test_refusals_are_the_same_everywhere() -> None:
+    """docs/PROTOCOL.md and asyncapi.json have those of the code; openapi.json those of a route."""
+    table = [
+        [int(status), when, client] for status, when, client in protocol_table("status | when")
+    ]
+    assert table == [
+        [refusal["status"], refusal["when"], refusal["client"]]
+        for refusal in ASYNCAPI["x-refused-handshakes"]
+    ]
+    statuses = {int(literal(arguments[0])) for arguments in calls_of("Refused") if arguments}
+    assert statuses == {status for status, _, _ in table}
+    of_routes = {int(row[0]) for row in protocol_table("status | `code`")} - {200}
+    in_openapi = {
+        int(status) for operation in OPERATIONS for status in operation.parts["responses"]
+    } | {int(status) for status in OPENAPI["x-elsewhere"] if status.isdigit()}
+    assert in_openapi >= of_routes
+    assert in_openapi - of_routes - {200, 304} <= statuses
+    # Of a handshake, not of a route: its origin, and its version.
+    assert statuses - in_openapi == {403, 426}
+
+
+def test_answers_are_the_same_everywhere() -> None:
+    """docs/PROTOCOL.md has the routes, parameters, codes and texts of openapi.json."""
+    rows = protocol_table("route")
+    routes = sorted((row[0].strip("`"), sorted(re.findall(r"`(\w+)`", row[1]))) for row in rows)
+    assert routes == sorted(
+        (operation.path, sorted(form["required"]))
+        for operation in POSTS
+        for form in operation.forms or [{"required": []}]
+    )
+    answers = {
+        (int(code), text)
+        for _, code, texts, *_ in protocol_table("status | `code`")
+        for text in re.findall(r"`([^`]+)`", texts)
+    }
+    schemas = [
+        schema["properties"]
+        for schema in OPENAPI["components"]["schemas"].values()
+        if "code" in schema.get("properties", {})
+    ]
+    texts = {
+        (schema["code"]["const"], text)
+        for schema in schemas
+        for text in schema["msg"].get("enum", [schema["msg"].get("const")])
+        if text is not None
+    }
+    assert texts == {answer for answer in answers if answer[0] in (100, 200, 440)}

@@ -1,0 +1,131 @@
+"""The commands of README.md, as they stand but for the ports and the home of the test."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Daemon, connect, environment_of, receive, wait_for
+from test_examples_clients import free_port
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(title: str) -> list[str]:
+    """The commands of a section."""
+    section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S)
+
+
+class Newcomer:
+    """Somebody with an empty home, who types the commands of the document in a checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._ports = {port: str(free_port()) for port in ("9000", "9001", "9010", "9011")}
+        program = folder / ".venv" / "bin" / "fastimd"
+        program.parent.mkdir(parents=True)
+        program.write_text(f'#!/bin/sh\nexec {sys.executable} -m fastimd "$@"\n')
+        program.chmod(0o755)
+        kept = {
+            name: value for name, value in environment_of({}).items() if name != "XDG_STATE_HOME"
+        }
+        self._environment = {**kept, "HOME": str(folder), "FASTIMD_LOG__FORMAT": "json"}
+
+    def _typed(self, commands: str) -> list[str]:
+        for port, free in self._ports.items():
+            commands = re.sub(rf"(?<=127\.0\.0\.1:){port}\b", free, commands)
+        return ["bash", "-c", commands]
+
+    @contextmanager
+    def runs(self, commands: str, port: str) -> Iterator[Daemon]:
+        """A daemon that the commands start."""
+        log_path = self._folder / f"log-{port}"
+        with log_path.open("wb") as log_file:
+            process = subprocess.Popen(
+                self._typed(commands),
+                cwd=self._folder,
+                env=self._environment,
+                stderr=log_file,
+                start_new_session=True,
+            )
+        daemon = Daemon(process, log_path, f"127.0.0.1:{self._ports[port]}")
+        try:
+            serving = wait_for(lambda: daemon.events("daemon.serving"), daemon, 30)[0]
+            assert serving["page"] == f"{daemon.http}/test/websocket"
+            yield daemon
+        finally:
+            os.killpg(process.pid, 15)
+            assert process.wait(30) in (0, -15), log_path.read_text()
+
+    def types(self, commands: str) -> str:
+        """What commands print; they must succeed."""
+        return subprocess.run(
+            self._typed(f"set -e\n{commands}"),
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            timeout=30,
+            check=True,
+            text=True,
+        ).stdout
+
+
+@pytest.fixture
+def newcomer(tmp_path: Path) -> Newcomer:
+    return Newcomer(Path(os.path.realpath(tmp_path)))
+
+
+# What ``make run`` starts once it has installed it, on ports that are free.
+RUN = (
+    "FASTIMD_SERVER__BIND=127.0.0.1:9000 FASTIMD_ADMIN__BIND=127.0.0.1:9001 .venv/bin/fastimd serve"
+)
+
+
+async def test_two_people_talk_across_two_daemons(newcomer: Newcomer) -> None:
+    """The second daemon, started as the document says, uses the first one's Redis."""
+    assert "\t$(BIN)/fastimd serve\n" in (ROOT / "Makefile").read_text()
+    assert blocks("Start")[1] == "make run\n"
+    second = blocks("Two daemons, one chat")[0]
+    with ExitStack() as stack:
+        here = stack.enter_context(newcomer.runs(RUN, "9000"))
+        there = stack.enter_context(newcomer.runs(second, "9010"))
+        async with (
+            connect(here.chat_url("1", "mara")) as mara,
+            connect(there.chat_url("1", "lin")) as lin,
+        ):
+            await receive(mara)
+            await receive(lin)
+            await mara.send_message("hello")
+            assert (await receive(lin))["info"] == "hello"
+            await lin.send_message("hi")
+            assert [(await receive(mara))["info"] for _ in range(2)] == ["hello", "hi"]
+
+
+async def test_the_api_by_example(newcomer: Newcomer) -> None:
+    """One shell after another types it all, and each answer is a good one."""
+    with newcomer.runs(RUN, "9000") as daemon:
+        async with connect(daemon.chat_url("1", "1")) as member:
+            await receive(member)
+            await member.send_message("hello")
+            await receive(member)
+        login, groups, history = blocks("The API by example")
+        # Opening the socket has joined the group already.
+        groups = groups.replace("groupId=1", "groupId=2")
+        commands = re.sub(r"^curl .*", r"\g<0>; echo", login + groups + history, flags=re.M)
+        answers = [json.loads(line) for line in newcomer.types(commands).splitlines()]
+    assert [answer["code"] for answer in answers] == [200] * 6
+    joined, listed, last, before, old, recalled = answers
+    assert joined["data"] is None
+    assert sorted(listed["data"]) == ["1", "2"]
+    assert json.loads(last["data"][0])["info"] == "hello"
+    assert before == old
+    assert recalled["msg"] == "撤回消息成功"
