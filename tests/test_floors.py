@@ -38,6 +38,7 @@ FLOORS = {
     "fastimd.drain": 6,
     "fastimd.reload": 6,
     "fastimd.operate": 6,
+    "fastimd.terminal": 6,
     "fastimd.cli": 7,
     "fastimd.__main__": 7,
 }
@@ -57,6 +58,7 @@ PACKAGES = {
     "fastimd.http",
     "fastimd.operate",
     "fastimd.sockets",
+    "fastimd.terminal",
 }
 
 
