@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -331,12 +332,21 @@ def _reason(failure: BaseException) -> str:
     for each in causes:
         if isinstance(each, ssl.SSLCertVerificationError):
             return f"its certificate is not good: {each.verify_message}"
-    told = [each.strerror for each in causes if isinstance(each, OSError) and each.strerror]
-    if told:
-        return told[-1]
+    told = [_strerror(each) for each in causes if isinstance(each, OSError)]
+    if any(told):
+        return next(filter(None, reversed(told)))
     if isinstance(failure, (httpx.TimeoutException, trio.TooSlowError)):
         return "no answer in time"
     return str(failure) or type(failure).__name__
+
+
+def _strerror(failure: OSError) -> str:
+    if isinstance(failure, ssl.SSLError):
+        return f"no TLS there ({failure.reason})"
+    # That of the number: asyncio and Trio put addresses around it.
+    if failure.errno is not None and failure.errno > 0:
+        return os.strerror(failure.errno)
+    return failure.strerror or ""
 
 
 def _causes(failure: BaseException | None) -> Iterator[BaseException]:

@@ -16,7 +16,7 @@ import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from ..codec import CorruptEntry, Message, decode_message
-from .account import Account
+from .account import CLOSE_SECONDS, Account
 from .events import Back, Event, Heard, Joined, Lost, NotSent
 from .failures import ChatError, TokenLost, TurnedOut, Unreachable
 from .outgoing import Outgoing
@@ -35,7 +35,7 @@ _RESTART = "restart "
 
 
 class _Greeting(msgspec.Struct):
-    list: list[msgspec.Raw]
+    entries: list[msgspec.Raw] = msgspec.field(name="list")
     total: int
 
 
@@ -73,6 +73,7 @@ class Conversation:
         self._newest: int | None = None
         self._failures = 0
         self._scope = trio.CancelScope()
+        self._left = trio.Event()
 
     def say(self, text: str) -> None:
         """Say something, now or when the connection stands again."""
@@ -80,14 +81,16 @@ class Conversation:
 
     def leave(self) -> None:
         """End it: the socket is closed with 1000."""
-        self._scope.cancel()
+        self._left.set()
+        if not self.is_connected:
+            self._scope.cancel()
 
     async def run(self) -> None:
         """Be in the group until it is left, or until ``ended`` says why not."""
         async with self._events:
             with self._scope:
                 try:
-                    while True:
+                    while not self._left.is_set():
                         await self._stay()
                 except ChatError as exc:
                     self.ended = exc
@@ -118,18 +121,20 @@ class Conversation:
             if self._newest is None:
                 raise
             loss = _Loss(str(exc), exc.retry_after or None)
+        if self._left.is_set():
+            return
         if trio.current_time() - began > STEADY_SECONDS:
             self._failures = 0
         await self._tell_lost(loss.reason)
         await trio.sleep(self._pause(loss))
 
     async def _renew_token(self) -> None:
+        await self._tell_lost("login required")
         try:
             await self._account.log_in_again()
         except Unreachable as exc:
             if self._newest is None:
                 raise
-            await self._tell_lost(str(exc))
             await trio.sleep(self._pause(_Loss(str(exc))))
 
     async def _tell_lost(self, reason: str) -> None:
@@ -152,6 +157,7 @@ class Conversation:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._speak, socket)
                     nursery.start_soon(_watch, socket)
+                    nursery.start_soon(self._close_when_left, socket)
                     closed = await self._listen(socket)
                     nursery.cancel_scope.cancel()
             except ConnectionClosed as exc:
@@ -173,7 +179,7 @@ class Conversation:
     async def _greet(self, frame: bytes) -> None:
         try:
             greeting = msgspec.json.decode(frame, type=_Greeting)
-            messages = [decode_message(bytes(entry)) for entry in greeting.list]
+            messages = [decode_message(bytes(entry)) for entry in greeting.entries]
         except (msgspec.MsgspecError, CorruptEntry) as exc:
             raise self._account.no_fastimd(f"its greeting: {exc}") from exc
         if self._newest is None:
@@ -202,8 +208,9 @@ class Conversation:
         await self._events.send(Back(len(missed)))
         for message in missed:
             await self._hear(message)
-        for text in self.outgoing.give_up_sent():
+        for text in self.outgoing.unanswered:
             await self._events.send(NotSent(text))
+        self.outgoing.forget_sent()
 
     async def _listen(self, socket: WebSocketConnection) -> CloseReason | None:
         """Tell what the group says, until the socket is closed."""
@@ -234,6 +241,12 @@ class Conversation:
                 await socket.send_message(text)
             except ConnectionClosed:
                 return  # its fate is found out on the next connection
+
+    async def _close_when_left(self, socket: WebSocketConnection) -> None:
+        # Not by cancelling: the one who reads the server's answer must live on.
+        await self._left.wait()
+        with trio.move_on_after(CLOSE_SECONDS):
+            await socket.aclose()
 
 
 async def _watch(socket: WebSocketConnection) -> None:

@@ -31,7 +31,7 @@ class Outgoing:
     @property
     def count(self) -> int:
         """Texts that wait or have no answer."""
-        return len(self._waiting) + sum(not each.is_answered for each in self._sent)
+        return len(self._waiting) + len(self.unanswered)
 
     def say(self, text: str) -> None:
         """Take a text in."""
@@ -59,17 +59,21 @@ class Outgoing:
                     break
         self._moved.unpark_all()
 
-    def give_up_sent(self) -> list[str]:
-        """The texts that were sent and never came back; they are forgotten."""
-        lost = [each.text for each in self._sent if not each.is_answered]
+    @property
+    def unanswered(self) -> list[str]:
+        """The texts that were sent and did not come back."""
+        return [each.text for each in self._sent if not each.is_answered]
+
+    def forget_sent(self) -> None:
+        """Wait for none of those that were sent."""
         self._sent.clear()
         self._moved.unpark_all()
-        return lost
 
     def give_up(self) -> list[str]:
         """All texts that did not come back, sent or not; they are forgotten."""
-        lost = [*self.give_up_sent(), *self._waiting]
+        lost = [*self.unanswered, *self._waiting]
         self._waiting.clear()
+        self.forget_sent()
         return lost
 
     async def wait_fewer(self, limit: int) -> None:

@@ -14,7 +14,7 @@ from ..codec import Message
 from .columns import columns, cut, fold
 from .harmless import harmless
 
-COLOURS = (
+COLOURS: tuple[int, ...] = (
     *range(27, 32),
     *range(62, 67),
     *range(96, 100),
@@ -47,7 +47,7 @@ class Painter:
 
     def message(self, message: Message, width: int) -> Iterator[str]:
         """The rows of a message, after one for its day if that is another than the last one's."""
-        day, moment = _day_and_time(message.ts)
+        day, moment = day_and_time(message.ts)
         if day != self._day:
             self._day = day
             yield from self.note(f"-- {day} --", width)
@@ -85,10 +85,11 @@ class Painter:
 
 def colour_of(user: str) -> int:
     """The colour of a user, the same everywhere."""
-    return COLOURS[int.from_bytes(sha256(user.encode()).digest()[:4]) % len(COLOURS)]
+    return COLOURS[sha256(user.encode()).digest()[0] % len(COLOURS)]
 
 
-def _day_and_time(ts: int) -> tuple[str, str]:
+def day_and_time(ts: int) -> tuple[str, str]:
+    """The day and the minute of a ``ts``, by the clock of this machine."""
     try:
         moment = time.localtime(ts / 1000)
         return time.strftime("%Y-%m-%d", moment), time.strftime("%H:%M", moment)

@@ -8,7 +8,6 @@ server while typing.
 from __future__ import annotations
 
 import signal
-import time
 
 import msgspec
 import trio
@@ -26,7 +25,7 @@ from .events import Back, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, ChatError
 from .harmless import harmless
 from .keys import Key, KeyReader, Stroke
-from .painter import Painter
+from .painter import Painter, day_and_time
 
 ESCAPE_SECONDS = 0.1
 """A sequence of one key comes in one piece; what stays alone for so long is the key Escape."""
@@ -38,6 +37,8 @@ SETTLE_SECONDS = 3.0
 LIST_SECONDS = 10.0
 MOST_LINES = 64
 MOST_PROMPT_COLUMNS = 16
+MOST_SAID_COLUMNS = 50
+"""What is shown of a group's newest message."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WINDOW = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
@@ -278,7 +279,7 @@ class Chat:
             try:
                 async with self._account.open_socket(self._account.list_path) as socket:
                     states = msgspec.json.decode(await socket.get_message(), type=list[_State])
-                    return dict(map(_describe, filter(lambda each: each.newest, states)))
+                    return dict(_describe(each) for each in states if bytes(each.newest) != b"null")
             except (ConnectionClosed, msgspec.MsgspecError, CorruptEntry) as exc:
                 raise self._account.no_fastimd(f"its group list: {exc}") from exc
         return {}
@@ -312,13 +313,12 @@ class Chat:
 
 
 class _State(msgspec.Struct):
-    newest: msgspec.Raw | None = msgspec.field(name="newMessage")
+    newest: msgspec.Raw = msgspec.field(name="newMessage")
     total: int
 
 
 def _describe(state: _State) -> tuple[str, str]:
-    assert state.newest is not None
     newest = decode_message(bytes(state.newest))
-    moment = time.strftime("%Y-%m-%d %H:%M", time.localtime(newest.ts / 1000))
-    said = f"{newest.userId}: {newest.info}"
+    said = cut(harmless(f"{newest.userId}: {newest.info}"), MOST_SAID_COLUMNS)
+    moment = " ".join(day_and_time(newest.ts))
     return newest.groupId, f"{newest.groupId}: {state.total} messages, {moment} {said}"

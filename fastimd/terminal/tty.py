@@ -128,7 +128,7 @@ def row(text: str, cursor: int) -> str:
 
 def above(rows: list[str]) -> str:
     """What writes rows where the last row is, which has to be drawn again below."""
-    return _CLEAR_ROW + "".join(f"{each}\r\n" for each in rows)
+    return _CLEAR_ROW + "".join(f"{each}\n" for each in rows)
 
 
 def clear() -> str:
