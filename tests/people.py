@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
-import signal
+import select
 import struct
 import subprocess
 import sys
@@ -61,6 +61,8 @@ class Person:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self._terminal = terminal
+        self._is_open = True
+        self._stop, self._stop_send = os.pipe()
         self._reader = threading.Thread(target=self._read, name="screen", daemon=True)
         self._reader.start()
 
@@ -73,9 +75,7 @@ class Person:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._terminal)  # the reader comes to the end
-        self._reader.join()
-        os.close(self._own)
+        self._close()
         if failure is not None:
             failure.add_note("\n".join(["the screen:", *self.lines]))
 
@@ -133,23 +133,31 @@ class Person:
             self._screen.resize(columns=columns)
         self._set_size(columns)
 
-    def hang_up(self) -> None:
-        """Close the window."""
-        self.process.send_signal(signal.SIGHUP)
+    def close_window(self) -> None:
+        """The terminal is gone, for all who have it."""
+        self._close()
 
     def wait(self) -> int:
         """The exit status."""
         return self.process.wait(timeout=SCREEN_SECONDS)
+
+    def _close(self) -> None:
+        if self._is_open:
+            self._is_open = False
+            os.close(self._stop_send)
+            self._reader.join()  # a terminal that is read is not closed
+            for descriptor in (self._stop, self._terminal, self._own):
+                os.close(descriptor)
 
     def _set_size(self, columns: int) -> None:
         fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
 
     def _read(self) -> None:
         while True:
-            try:
-                data = os.read(self._own, 65536)
-            except OSError:  # EIO: nobody has the terminal any more
+            readable, _, _ = select.select([self._own, self._stop], [], [])
+            if self._own not in readable:
                 return
+            data = os.read(self._own, 65536)
             with self._lock:
                 self.raw += data
                 self._stream.feed(data)

@@ -114,16 +114,13 @@ class Chat:
         await self._account.join(group)
         self._next_group = group
         failure: ChatError | None = None
-        try:
-            with self._terminal.opened():
-                async with trio.open_nursery() as nursery:
-                    await nursery.start(self._obey_signals)
-                    nursery.start_soon(self._read_keys)
-                    nursery.start_soon(self._do_lines)
-                    failure = await self._talk()
-                    nursery.cancel_scope.cancel()
-        except* tty.TerminalGone:
-            self._status = EXIT_SIGNAL + signal.SIGHUP
+        with self._terminal.opened():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._obey_signals)
+                nursery.start_soon(self._read_keys)
+                nursery.start_soon(self._do_lines)
+                failure = await self._talk()
+                nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
         return self._status
@@ -176,11 +173,14 @@ class Chat:
 
     async def _read_keys(self) -> None:
         reader = KeyReader()
-        while data := await self._read(reader):
-            for stroke in reader.feed(data):
-                await self._press(stroke)
-            await self._screen.redraw()
-        raise tty.TerminalGone
+        try:
+            while data := await self._read(reader):
+                for stroke in reader.feed(data):
+                    await self._press(stroke)
+                await self._screen.redraw()
+        except tty.TerminalGone:
+            pass
+        await self._end(EXIT_SIGNAL + signal.SIGHUP)
 
     async def _read(self, reader: KeyReader) -> bytes:
         if reader.is_amid:

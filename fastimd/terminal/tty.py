@@ -81,11 +81,7 @@ class Terminal:
             return os.read(self._input, READ_BYTES)
 
     async def write(self, text: str) -> None:
-        """Write all of it.
-
-        Raises:
-            TerminalGone: there is nobody to read it.
-        """
+        """Write all of it; nothing, when the terminal has gone: who reads keys is told."""
         await trio.to_thread.run_sync(self._write, text, abandon_on_cancel=True)
 
     def stop(self) -> None:
@@ -98,7 +94,8 @@ class Terminal:
 
     def resume(self) -> None:
         """Take the terminal over again: the shell may have had it."""
-        self._take_over()
+        with suppress(TerminalGone):
+            self._take_over()
 
     def _take_over(self) -> None:
         with _told():
@@ -110,13 +107,13 @@ class Terminal:
         self._write(_BEGIN)
 
     def _give_back(self) -> None:
+        self._write(_CLEAR_ROW + _END)
         with suppress(TerminalGone):
-            self._write(_CLEAR_ROW + _END)
             _set_mode(self._input, self._saved)
 
     def _write(self, text: str) -> None:
         data = text.encode(self.encoding, "backslashreplace")
-        with _told():
+        with suppress(TerminalGone), _told():
             while data:
                 data = data[os.write(self._output, data) :]
 
