@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 from clients import RawClient, log_in, message, post
-from conftest import Daemon, StartDaemon, run_fastimd, wait_for
+from conftest import Daemon, StartDaemon, redis_servers, run_fastimd, wait_for
 from faults import MortalRedis, free_port
 from people import PASSWORD, Person, chatting
 from redis import Redis
@@ -707,23 +707,17 @@ def test_an_empty_input_ends_it(daemon: Daemon) -> None:
 
 
 def test_a_reader_that_has_enough_ends_it(daemon: Daemon, redis: Redis) -> None:
-    """As ``| head -3`` does: quietly."""
+    """As ``| head -3`` does: quietly, also when nothing more is said in the group."""
     fill(redis, 40)
-    chat = " ".join(chatting(f"ws://{daemon.address}/", "7", "--user", "mara", "--follow"))
-    ended = subprocess.run(
-        ["bash", "-c", f"sleep 60 | {chat} | head -3; echo ${{PIPESTATUS[1]}}; kill %% 2>&-"],
-        env={**os.environ, **WITH_PASSWORD},
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
-    *lines, status = ended.stdout.splitlines()
-    assert ([json.loads(line)["info"] for line in lines], status) == (
-        ["old 0", "old 1", "old 2"],
-        "0",
-    )
-    assert ended.stderr == ""
+    script = start_script(f"ws://{daemon.address}/", "7", "--user", "mara")
+    assert script.stdout is not None
+    assert script.stderr is not None
+    told = [json.loads(script.stdout.readline()) for _ in range(3)]
+    script.stdout.close()
+    assert infos(told) == ["old 0", "old 1", "old 2"]
+    assert script.wait(timeout=20) == 0
+    assert script.stderr.read() == b""
+    script.communicate()
 
 
 def test_a_terminal_as_input_follows(daemon: Daemon) -> None:

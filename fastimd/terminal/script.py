@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import signal
+import stat
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,6 +64,8 @@ class Script:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals)
             nursery.start_soon(self._conversation.run)
+            if stat.S_ISFIFO(os.fstat(1).st_mode):
+                nursery.start_soon(self._watch_reader)
             await self._tell_all(nursery)
             nursery.cancel_scope.cancel()
         if self._conversation.ended is not None:
@@ -105,9 +108,17 @@ class Script:
             if self._is_heard:
                 try:
                     await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
-                except BrokenPipeError:  # who reads has enough, as head does
-                    self._is_heard = False
-                    self._conversation.leave()
+                except BrokenPipeError:
+                    self._stop_telling()
+
+    async def _watch_reader(self) -> None:
+        """Wait until nobody reads any more, as after ``| head``: the group may be silent."""
+        await trio.lowlevel.wait_readable(1)  # a pipe's writing end never is; it can be broken
+        self._stop_telling()
+
+    def _stop_telling(self) -> None:
+        self._is_heard = False
+        self._conversation.leave()
 
     async def _read_input(self) -> None:
         outgoing = self._conversation.outgoing
