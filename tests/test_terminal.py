@@ -765,6 +765,7 @@ def free_url() -> str:
         (("ftp://127.0.0.1/", "7"), EXIT_USAGE, "not an address like ws://HOST:PORT/: ftp://"),
         (("{daemon}", " "), EXIT_USAGE, "GROUP: must be 1 to 128 printable characters"),
         (("{daemon}", "7", "--user", "x\ny"), EXIT_USAGE, "--user: must be 1 to 128"),
+        (("{daemon}",), EXIT_USAGE, "GROUP is missing"),
         (("{daemon}", "7", "--history", "-1"), EXIT_USAGE, "--history: from 0 to"),
         (("{daemon}", "7", "--password-file", "/no"), EXIT_USAGE, "/no: No such file"),
     ],

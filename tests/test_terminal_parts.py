@@ -8,13 +8,16 @@ import time
 import pytest
 import trio
 import trio.testing
+from trio_websocket import CloseReason, wrap_client_stream, wrap_server_stream
 from wcwidth import wcswidth
 
 from fastimd.codec import Message
+from fastimd.terminal import conversation
 from fastimd.terminal.address import Address
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number
 from fastimd.terminal.editor import Editor
+from fastimd.terminal.failures import ChatError, TokenLost, TurnedOut
 from fastimd.terminal.harmless import MOST_MARKS, harmless
 from fastimd.terminal.keys import Key, KeyReader, Stroke, Typed
 from fastimd.terminal.outgoing import Outgoing
@@ -289,7 +292,8 @@ def said(*texts: str) -> Outgoing:
 
 async def send(outgoing: Outgoing, count: int) -> None:
     for _ in range(count):
-        await outgoing.next()
+        await outgoing.wait_next()
+        outgoing.take_next()
 
 
 async def test_an_echo_answers_all_before_it() -> None:
@@ -317,7 +321,7 @@ async def test_what_waits_is_kept_and_what_was_sent_is_not() -> None:
     await send(outgoing, 1)
     assert outgoing.unanswered == ["sent"]
     outgoing.forget_sent()
-    assert await outgoing.next() == "waits"
+    assert await outgoing.wait_next() == "waits"
 
 
 async def test_settling_ends_when_nothing_comes_any_more(
@@ -337,6 +341,72 @@ async def test_settling_ends_when_nothing_comes_any_more(
         assert trio.current_time() == pytest.approx(18)
     assert outgoing.give_up() == ["b"]
     assert await outgoing.wait_settled(10)
+
+
+# A connection
+
+
+async def test_a_silent_server_is_left(autojump_clock: trio.testing.MockClock) -> None:
+    """One that answers pings is stayed with; one that does not is left within its time."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(answer_for, theirs, 300)
+        socket = await wrap_client_stream(nursery, ours, "h", "/")  # type: ignore[arg-type]
+        with trio.CancelScope() as connection:
+            await conversation._watch(socket, connection)
+        await trio.lowlevel.checkpoint()
+        silent_for = trio.current_time() - 300
+        assert 0 < silent_for <= conversation.PING_SECONDS + conversation.PONG_SECONDS
+        assert connection.cancel_called
+        nursery.cancel_scope.cancel()
+
+
+async def answer_for(stream: trio.abc.Stream, seconds: float) -> None:
+    """A server that answers handshake and pings, and then says nothing."""
+    with trio.move_on_after(seconds):
+        async with trio.open_nursery() as nursery:
+            request = await wrap_server_stream(nursery, stream)
+            await request.accept()
+            await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "seconds"),
+    [
+        (1001, "restart 1500", 1.5),
+        (1001, "restart 99999999", 99_999.999),
+        (1001, "restart x", None),
+        (1001, "going away", None),
+        (1006, None, None),
+        (1009, None, None),
+        (1013, "slow", None),
+    ],
+)
+def test_most_closes_are_come_back_from(
+    code: int, reason: str | None, seconds: float | None
+) -> None:
+    """With the pause that the server asks for, if it does."""
+    loss = conversation._judge(CloseReason(code, reason))
+    assert loss.seconds == seconds
+    assert loss.reason
+
+
+@pytest.mark.parametrize(
+    ("reason", "failure", "status"),
+    [
+        ("login required", TokenLost, 77),
+        ("kicked", TurnedOut, 3),
+        ("not a member", TurnedOut, 4),
+        ("flood", TurnedOut, 5),
+        ("for another reason", TurnedOut, 77),
+        (None, TurnedOut, 77),
+    ],
+)
+def test_a_refusal_is_for_good(reason: str | None, failure: type[ChatError], status: int) -> None:
+    """1008 is not tried again, but for a lost token."""
+    with pytest.raises(failure) as raised:
+        conversation._judge(CloseReason(1008, reason))
+    assert raised.value.status == status
 
 
 # Addresses

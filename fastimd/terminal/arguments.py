@@ -73,6 +73,10 @@ def run_command(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if sys.stdin is None or sys.stdout is None:
+        raise _Unusable("standard input and output must be open; /dev/null will do")
+    if "://" in arguments.group:
+        raise _Unusable("GROUP is missing")
     try:
         address = Address.read(arguments.address)
     except ValueError as exc:
@@ -122,6 +126,10 @@ def _password(arguments: argparse.Namespace, user: str) -> str:
         raise _Unusable(f"no password: give --password-file FILE, or set {PASSWORD_VARIABLE}")
     if not password:
         raise _Unusable("the password is empty")
+    try:
+        password.encode()
+    except UnicodeEncodeError as exc:
+        raise _Unusable("the password is not UTF-8") from exc
     return password
 
 

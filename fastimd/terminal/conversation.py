@@ -150,13 +150,14 @@ class Conversation:
         return longest * random.uniform(0.5, 1)  # noqa: S311 - no secret
 
     async def _visit(self) -> _Loss:
+        closed: CloseReason | None = None
         async with self._account.open_socket(self._account.chat_path(self.group)) as socket:
             try:
                 await self._greet(await self._receive(socket))
                 self.is_connected = True
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._speak, socket)
-                    nursery.start_soon(_watch, socket)
+                    nursery.start_soon(_watch, socket, nursery.cancel_scope)
                     nursery.start_soon(self._close_when_left, socket)
                     closed = await self._listen(socket)
                     nursery.cancel_scope.cancel()
@@ -236,7 +237,10 @@ class Conversation:
     async def _speak(self, socket: WebSocketConnection) -> None:
         """Send what waits."""
         while True:
-            text = await self.outgoing.next()
+            text = await self.outgoing.wait_next()
+            if socket.closed:
+                return  # it waits for the next connection
+            self.outgoing.take_next()
             try:
                 await socket.send_message(text)
             except ConnectionClosed:
@@ -249,17 +253,17 @@ class Conversation:
             await socket.aclose()
 
 
-async def _watch(socket: WebSocketConnection) -> None:
-    """Close a socket at whose other end nobody is."""
+async def _watch(socket: WebSocketConnection, connection: trio.CancelScope) -> None:
+    """End a connection at whose other end nobody is."""
     while True:
         await trio.sleep(PING_SECONDS)
-        try:
-            with trio.fail_after(PONG_SECONDS):
+        with trio.move_on_after(PONG_SECONDS) as patience:
+            try:
                 await socket.ping()
-        except trio.TooSlowError:
-            await socket.aclose(1001, "no pong")
-            return
-        except ConnectionClosed:
+            except ConnectionClosed:
+                return
+        if patience.cancelled_caught:
+            connection.cancel()
             return
 
 

@@ -38,13 +38,15 @@ class Outgoing:
         self._waiting.append(text)
         self._moved.unpark_all()
 
-    async def next(self) -> str:
-        """Wait for the next text; from now on it counts as sent."""
+    async def wait_next(self) -> str:
+        """Wait until a text is to be sent, and look at it."""
         while not self._waiting:
             await self._moved.park()
-        text = self._waiting.popleft()
-        self._sent.append(_Sent(text))
-        return text
+        return self._waiting[0]
+
+    def take_next(self) -> None:
+        """The text that was looked at goes out; its fate is open from now on."""
+        self._sent.append(_Sent(self._waiting.popleft()))
 
     def hear(self, text: str) -> None:
         """The user said this, by what comes from the server."""
