@@ -28,6 +28,7 @@ from redis import Redis
 from fastimd.terminal.failures import (
     EXIT_FLOOD,
     EXIT_KICKED,
+    EXIT_LOCAL,
     EXIT_LOGIN,
     EXIT_NO_MEMBER,
     EXIT_UNAVAILABLE,
@@ -286,9 +287,9 @@ def test_history_pages_back(daemon: Daemon, redis: Redis, enter: Enter) -> None:
 def test_history_of_the_beginning_is_chosen(daemon: Daemon, redis: Redis, enter: Enter) -> None:
     """``--history`` shows fewer messages than the greeting has, or more."""
     fill(redis, 300)
-    for count in (0, 3, 260):
+    for count in (0, 3, 260, 400):
         _, told, _ = run_script(daemon, "--history", str(count))
-        assert infos(told) == [f"old {number}" for number in range(300 - count, 300)]
+        assert infos(told) == [f"old {number}" for number in range(max(0, 300 - count), 300)]
     assert "old 299" not in enter(daemon, "mara", "--history", "0").text
 
 
@@ -352,6 +353,18 @@ def test_commands_are_known_and_slashes_can_be_said(daemon: Daemon, enter: Enter
 
 
 # How it ends, and what it leaves
+
+
+def test_what_was_entered_is_said_before_the_end(daemon: Daemon, redis: Redis) -> None:
+    """However fast the end is typed after it."""
+    command = chatting(f"ws://{daemon.address}/", "7", "--user", "mara")
+    with Person(command, WITH_PASSWORD) as mara:
+        mara.sees("mara in group 7")
+        mara.type("one\rtwo\rthree\r\x04")
+        assert mara.wait() == 0
+    said = [json.loads(entry)["info"] for entry in redis.lrange("gml:7", 0, -1)]
+    assert said == ["one", "two", "three"]
+    assert "not sent" not in mara.text
 
 
 @pytest.mark.parametrize(
@@ -421,6 +434,7 @@ def test_it_stops_and_goes_on(daemon: Daemon) -> None:
         mara.type(" done\r")
         mara.sees("* mara: half done")
         mara.type("\x04")
+        mara.sees_typed("shell$", 7)
         mara.enter("echo status $?")
         mara.sees("status 0")
 
@@ -623,9 +637,26 @@ def test_a_lost_token_is_renewed_once(
     mara.enter("with a token")
     mara.sees("* mara: with a token")
     log_in(daemon, "mara")  # elsewhere
+    mara.enter("/history")
+    mara.sees("login required: mara has logged in elsewhere")
     mara.enter("without a token again")
     assert mara.wait() == EXIT_LOGIN
-    mara.sees("login required: mara has logged in elsewhere")
+    mara.sees("fastimd: login required: mara has logged in elsewhere")
+
+
+def test_a_token_that_a_command_has_renewed_is_used(
+    start_daemon: StartDaemon, redis: Redis, enter: Enter
+) -> None:
+    """The socket goes on with it, and the token is not taken for lost twice."""
+    daemon = start_daemon(group__login_auth="true")
+    mara = enter(daemon, "mara")
+    redis.delete("login:mara")
+    mara.enter("/groups")
+    mara.sees("7: no messages")
+    mara.enter("with the old token")
+    mara.sees("-- connected again", "not sent: with the old token")
+    mara.enter("with the new one")
+    mara.sees("* mara: with the new one")
 
 
 def test_the_password_is_asked_for(daemon: Daemon) -> None:
@@ -731,6 +762,35 @@ def test_a_terminal_as_input_follows(daemon: Daemon) -> None:
         mara.sees('"info":"hello"')
         mara.type("\x04")
         assert mara.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("mode", "stdout", "said"),
+    [
+        (os.O_RDONLY, "/dev/full", "standard output: No space left on device"),
+        (os.O_WRONLY, os.devnull, "standard input: Bad file descriptor"),
+    ],
+)
+def test_an_input_or_output_that_fails_is_told(
+    daemon: Daemon, mode: int, stdout: str, said: str
+) -> None:
+    """In a line, with a status of its own."""
+    source, sink = os.open(os.devnull, mode), os.open(stdout, os.O_WRONLY)
+    try:
+        ended = subprocess.run(
+            chatting(f"ws://{daemon.address}/", "7", "--user", "mara", "--follow"),
+            stdin=source,
+            stdout=sink,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **WITH_PASSWORD},
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    finally:
+        os.close(source)
+        os.close(sink)
+    assert (ended.returncode, ended.stderr) == (EXIT_LOCAL, f"fastimd: {said}\n")
 
 
 def test_a_script_goes_through_a_restart(mortal: Daemon, start_daemon: StartDaemon) -> None:

@@ -77,7 +77,7 @@ class Account:
         self._password = password
         self._http = http
         self._tls = tls
-        self._token = ""
+        self.token = ""
         self._logged_in_again_at = -math.inf
 
     async def log_in(self) -> None:
@@ -89,17 +89,19 @@ class Account:
         """
         fields = {"userId": self.user, "password": self._password}
         try:
-            self._token = (await self._post("/user/login", fields, {})).msg or ""
+            self.token = (await self._post("/user/login", fields, {})).msg or ""
         except Refused as exc:
             raise LoginRefused(f"{self.address} does not let {self.user} in: {exc}") from exc
 
-    async def log_in_again(self) -> None:
-        """Get another token, after one was lost.
+    async def log_in_again(self, lost: str) -> None:
+        """Get another token than ``lost``, unless there is one already.
 
         Raises:
             LoginRefused: also when that one did not live long: two clients of one user would take
                 it from each other for ever.
         """
+        if self.token != lost:
+            return
         now = trio.current_time()
         if now - self._logged_in_again_at < RELOGIN_SECONDS:
             raise LoginRefused(f"login required: {self.user} has logged in elsewhere")
@@ -149,7 +151,7 @@ class Account:
 
     @property
     def _who(self) -> str:
-        return f"{quote(self.user, safe='')}/{quote(self._token, safe='')}"
+        return f"{quote(self.user, safe='')}/{quote(self.token, safe='')}"
 
     @asynccontextmanager
     async def open_socket(self, path: str) -> AsyncIterator[WebSocketConnection]:
@@ -221,14 +223,15 @@ class Account:
 
     async def _ask(self, route: str, fields: Mapping[str, str]) -> _Answer:
         """Post with the token; when that is lost, once more with another."""
+        token = self.token
         try:
             return await self._post(route, fields, self._headers())
         except TokenLost:
-            await self.log_in_again()
+            await self.log_in_again(token)
         return await self._post(route, fields, self._headers())
 
     def _headers(self) -> dict[bytes, bytes]:
-        return {b"userId": self.user.encode(), b"token": self._token.encode()}
+        return {b"userId": self.user.encode(), b"token": self.token.encode()}
 
     async def _post(
         self, route: str, fields: Mapping[str, str], headers: Mapping[bytes, bytes]

@@ -111,11 +111,11 @@ class Conversation:
 
     async def _stay(self) -> None:
         """One connection, and the pause after it."""
-        began = trio.current_time()
+        began, token = trio.current_time(), self._account.token
         try:
             loss = await self._visit()
         except TokenLost:
-            await self._renew_token()
+            await self._renew_token(token)
             return
         except Unreachable as exc:
             if self._newest is None:
@@ -123,15 +123,15 @@ class Conversation:
             loss = _Loss(str(exc), exc.retry_after or None)
         if self._left.is_set():
             return
-        if trio.current_time() - began > STEADY_SECONDS:
+        if self.is_connected and trio.current_time() - began > STEADY_SECONDS:
             self._failures = 0
         await self._tell_lost(loss.reason)
         await trio.sleep(self._pause(loss))
 
-    async def _renew_token(self) -> None:
+    async def _renew_token(self, lost: str) -> None:
         await self._tell_lost("login required")
         try:
-            await self._account.log_in_again()
+            await self._account.log_in_again(lost)
         except Unreachable as exc:
             if self._newest is None:
                 raise
@@ -192,7 +192,7 @@ class Conversation:
         """The first greeting."""
         shown = messages
         if self._history is not None:
-            shown = messages[len(messages) - self._history :] if self._history else []
+            shown = messages[-self._history :] if self._history else []
             if self._history > len(messages) and len(messages) < total and messages:
                 older = await self.older(messages[0], self._history - len(messages))
                 shown = [*older, *messages]

@@ -5,6 +5,7 @@ ChatError
 ├── LoginRefused   the password is wrong, or the token goes to somebody else again and again (77)
 ├── TokenLost      the token is not valid (any more); a new login may help (77)
 ├── Refused        the server answers that it will not do that (1)
+├── LocalTrouble   standard input or output cannot be used (74)
 └── TurnedOut      the server closed the socket for good (3, 4, 5 or 77)
 """
 
@@ -21,6 +22,7 @@ EXIT_KICKED = 3
 EXIT_NO_MEMBER = 4
 EXIT_FLOOD = 5
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
+EXIT_LOCAL = 74  # EX_IOERR
 EXIT_LOGIN = 77  # EX_NOPERM
 EXIT_SIGNAL = 128
 """What the number of a signal is added to, as shells do."""
@@ -64,6 +66,12 @@ class Refused(ChatError):
     """The server will not do what it was asked."""
 
     status = EXIT_REFUSED
+
+
+class LocalTrouble(ChatError):
+    """The input cannot be read, or the output not written."""
+
+    status = EXIT_LOCAL
 
 
 class TurnedOut(ChatError):

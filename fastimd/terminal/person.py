@@ -103,6 +103,7 @@ class Chat:
         self._oldest: Message | None = None
         self._own: list[Message] = []
         self._status = 0
+        self._is_ending = False
         self._lines_send, self._lines_receive = trio.open_memory_channel[str](MOST_LINES)
 
     async def run(self, group: str) -> int:
@@ -174,13 +175,12 @@ class Chat:
     async def _read_keys(self) -> None:
         reader = KeyReader()
         try:
-            while data := await self._read(reader):
-                for stroke in reader.feed(data):
+            while not self._is_ending:  # what is typed after that is for the shell
+                for stroke in reader.feed(await self._read(reader)):
                     await self._press(stroke)
                 await self._screen.redraw()
         except tty.TerminalGone:
-            pass
-        await self._end(EXIT_SIGNAL + signal.SIGHUP)
+            await self._end(EXIT_SIGNAL + signal.SIGHUP)
 
     async def _read(self, reader: KeyReader) -> bytes:
         if reader.is_amid:
@@ -195,7 +195,8 @@ class Chat:
             case Key("enter"):
                 await self._lines_send.send(editor.take())
             case Key("ctrl-d") if not editor.text:
-                await self._end(0)
+                self._is_ending = True
+                await self._lines_send.send("/quit")  # after what was entered before
             case Key("ctrl-l"):
                 await self._screen.redraw(is_cleared=True)
             case Key("tab"):
@@ -301,6 +302,7 @@ class Chat:
 
     async def _end(self, status: int) -> None:
         self._status = status
+        self._is_ending = True
         if self._conversation is not None:
             await self._leave(self._conversation, None)
 

@@ -22,7 +22,7 @@ from ..codec import Message
 from .account import Account
 from .conversation import Conversation
 from .events import Back, Event, Heard, Joined, Lost, NotSent
-from .failures import EXIT_SIGNAL, EXIT_UNSENT
+from .failures import EXIT_SIGNAL, EXIT_UNSENT, LocalTrouble
 
 MOST_UNANSWERED = 64
 """Messages that may be on their way; the input is not read on meanwhile."""
@@ -110,6 +110,8 @@ class Script:
                     await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
                 except BrokenPipeError:
                     self._stop_telling()
+                except OSError as exc:
+                    raise LocalTrouble(f"standard output: {exc.strerror}") from exc
 
     async def _watch_reader(self) -> None:
         """Wait until nobody reads any more, as after ``| head``: the group may be silent."""
@@ -163,9 +165,9 @@ def _read_some() -> bytes:
     try:
         return os.read(0, READ_BYTES)
     except OSError as exc:
-        if exc.errno in (errno.EIO, errno.EBADF):  # the terminal has gone, or there never was one
+        if exc.errno == errno.EIO:  # the terminal has gone
             return b""
-        raise
+        raise LocalTrouble(f"standard input: {exc.strerror}") from exc
 
 
 def _write_all(data: bytes) -> None:

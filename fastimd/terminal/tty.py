@@ -78,7 +78,9 @@ class Terminal:
         """
         await trio.lowlevel.wait_readable(self._input)
         with _told():
-            return os.read(self._input, READ_BYTES)
+            if data := os.read(self._input, READ_BYTES):
+                return data
+        raise TerminalGone
 
     async def write(self, text: str) -> None:
         """Write all of it; nothing, when the terminal has gone: who reads keys is told."""
@@ -151,5 +153,5 @@ def _told() -> Iterator[None]:
         yield
     except (OSError, termios.error) as exc:
         if exc.args[0] in (errno.EIO, errno.ENOTTY, errno.ENXIO):
-            raise TerminalGone("the terminal has gone") from exc
+            raise TerminalGone from exc
         raise
