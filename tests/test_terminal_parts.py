@@ -429,7 +429,17 @@ def test_addresses_are_read(url: str, http: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:9000", "ftp://h/", "ws://", "ws://u:p@h/", "ws://h/?x", "ws://h:x/"]
+    "url",
+    [
+        "",
+        "127.0.0.1:9000",
+        "ftp://h/",
+        "ws://",
+        "ws://u:p@h/",
+        "ws://h/?x",
+        "ws://h:x/",
+        "ws://[::1/",
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     """Also one with a password: others could read it."""

@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 DEFAULT = "ws://127.0.0.1:9000/"
 
+_WANTED = "not an address like ws://HOST:PORT/"
 _SECURE = {"ws": False, "http": False, "wss": True, "https": True}
 
 
@@ -29,16 +30,19 @@ class Address:
         Raises:
             ValueError: it is none.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in _SECURE or not parts.hostname:
-            raise ValueError(f"not an address like ws://HOST:PORT/: {url}")
+        try:
+            parts = urlsplit(url)
+            host, port, path = parts.hostname, parts.port, quote(parts.path, safe="/%")
+        except ValueError as exc:
+            raise ValueError(f"{_WANTED}: {url} ({exc})") from exc
+        if parts.scheme not in _SECURE or not host:
+            raise ValueError(f"{_WANTED}: {url}")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an address has no user and no password; use --user")
         if parts.query or parts.fragment:
             raise ValueError(f"an address has nothing behind its path: {url}")
         is_secure = _SECURE[parts.scheme]
-        port = parts.port or (443 if is_secure else 80)
-        return cls(is_secure, parts.hostname, port, quote(parts.path.rstrip("/"), safe="/%"))
+        return cls(is_secure, host, port or (443 if is_secure else 80), path.rstrip("/"))
 
     @property
     def authority(self) -> str:
