@@ -132,6 +132,19 @@ def test_imports_only_point_down(module: str) -> None:
     assert check(module, path.read_text(), is_package=path.name == "__init__.py") == []
 
 
+def test_the_terminal_client_knows_the_wire_alone() -> None:
+    """Of the daemon it imports how messages look, and the root of the exceptions."""
+    modules = all_modules()
+    seen = {
+        target
+        for module, path in modules.items()
+        if room_of(module) == "fastimd.terminal"
+        for target in imports_of(module, path.read_text(), is_package=False, known=modules)
+    }
+    others = {target for target in seen if room_of(target) != "fastimd.terminal"}
+    assert others == {"fastimd.codec", "fastimd.errors"}
+
+
 def test_the_walk_sees_the_house() -> None:
     """The check above is not empty: it finds the arrows that are known to be there."""
     modules = all_modules()

@@ -200,7 +200,9 @@ HOSTILE = (
     "first\n12:00 * mara: I agree",
     "x" * 79 + "12:00 * mara: I agree, too",
     "e" + "\u0301" * 200,
+    "👨\u200d👩\u200d👧" * 30 + "12:00 * mara: I agree, of course",
 )
+"""The last one is wider than it counts, on terminals that draw each of a family."""
 
 
 def test_nothing_from_others_is_obeyed(daemon: Daemon, enter: Enter) -> None:
@@ -214,7 +216,7 @@ def test_nothing_from_others_is_obeyed(daemon: Daemon, enter: Enter) -> None:
     assert b"\x1b[2J" not in mara.raw
     assert not re.search("[\u0080-\u009f\u202a-\u202e]", mara.raw.decode())
     assert mara.text.count("12:00 * mara: I agree") == 2
-    assert not [row for row in mara.lines if row.startswith("12:00 * mara")]
+    assert all(re.match(r"\d\d:\d\d   eve: |-- | {10}|7>", row) for row in mara.lines)
     assert r"\x1b]0;owned\x07title" in mara.text
     assert r"over\rwritten\x08\x08" in mara.text
     assert "          12:00 * mara: I agree" in mara.lines
