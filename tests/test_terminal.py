@@ -200,9 +200,9 @@ HOSTILE = (
     "first\n12:00 * mara: I agree",
     "x" * 79 + "12:00 * mara: I agree, too",
     "e" + "\u0301" * 200,
-    "👨\u200d👩\u200d👧" * 30 + "12:00 * mara: I agree, of course",
+    "👍🏽" * 30 + "12:00 * mara: I agree, of course",
 )
-"""The last one is wider than it counts, on terminals that draw each of a family."""
+"""The last one is wider than it counts, on terminals that draw a colour of skin by itself."""
 
 
 def test_nothing_from_others_is_obeyed(daemon: Daemon, enter: Enter) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -345,6 +347,10 @@ async def test_settling_ends_when_nothing_comes_any_more(
 
 # A connection
 
+ANYBODY: Any = None
+ANYWHERE: Any = None
+CLOSING: Any = SimpleNamespace(closed=CloseReason(1001, "restart 5"))
+
 
 async def test_a_silent_server_is_left(autojump_clock: trio.testing.MockClock) -> None:
     """One that answers pings is stayed with; one that does not is left within its time."""
@@ -368,6 +374,18 @@ async def answer_for(stream: trio.abc.Stream, seconds: float) -> None:
             request = await wrap_server_stream(nursery, stream)
             await request.accept()
             await trio.sleep_forever()
+
+
+async def test_nothing_goes_out_on_a_socket_that_closes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What is said then waits for the next one, and its fate is not in doubt."""
+    talk = conversation.Conversation(ANYBODY, "7", ANYWHERE)
+    talk.say("hello")
+    with trio.fail_after(1):
+        await talk._speak(CLOSING)
+    assert talk.outgoing.unanswered == []
+    assert await talk.outgoing.wait_next() == "hello"
 
 
 @pytest.mark.parametrize(
