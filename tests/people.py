@@ -47,7 +47,7 @@ class Person:
         self._set_size(columns)
         self.mode_before: list[Any] = termios.tcgetattr(terminal)
         self.process = subprocess.Popen(
-            command,
+            ["setsid", "--ctty", *command],  # it becomes that command, with a terminal of its own
             stdin=terminal,
             stdout=terminal,
             stderr=terminal,
@@ -57,8 +57,6 @@ class Person:
                 "PYTHONWARNINGS": "error",
                 **(environment or {}),
             },
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self._terminal = terminal
         self._is_open = True
