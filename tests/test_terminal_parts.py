@@ -19,6 +19,7 @@ from fastimd.terminal.address import Address
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number
 from fastimd.terminal.editor import Editor
+from fastimd.terminal.events import Declined, Event, Heard
 from fastimd.terminal.failures import ChatError, TokenLost, TurnedOut
 from fastimd.terminal.harmless import MOST_MARKS, harmless
 from fastimd.terminal.keys import Key, KeyReader, Stroke, Typed
@@ -374,6 +375,22 @@ async def answer_for(stream: trio.abc.Stream, seconds: float) -> None:
             request = await wrap_server_stream(nursery, stream)
             await request.accept()
             await trio.sleep_forever()
+
+
+async def test_a_text_that_the_server_declines_is_told() -> None:
+    """It waits for no echo; what was said around it does, and unknown frames are left out."""
+    events_send, events = trio.open_memory_channel[Event](8)
+    talk = conversation.Conversation(SimpleNamespace(user="mara"), "7", events_send)  # type: ignore[arg-type]
+    for text in ("a", "b", "c"):
+        talk.say(text)
+    await send(talk.outgoing, 3)
+    echo = '{"groupId":"7","userId":"mara","info":"a","ts":5}'
+    for frame in ('{"code":403,"msg":"no","data":"b"}', "[]", '{"of":"later"}', "{", echo):
+        await talk._take(frame.encode())
+    assert events.receive_nowait() == Declined("b", "no")
+    assert events.receive_nowait() == Heard(Message("7", "mara", "a", 5))
+    assert events.statistics().current_buffer_used == 0
+    assert talk.outgoing.unanswered == ["c"]
 
 
 async def test_nothing_goes_out_on_a_socket_that_closes(

@@ -260,7 +260,7 @@ class Account:
                 raise TokenLost("login required")
             case 100:
                 raise _NotDone(message)
-            case 400:
+            case 400 | 403:
                 raise Refused(message)
             case 404 | 405:
                 raise self.no_fastimd(f"HTTP {response.status_code}")

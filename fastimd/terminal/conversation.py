@@ -9,6 +9,7 @@ not among it, was not sent: it is told, never repeated.
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -17,7 +18,7 @@ from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from ..codec import CorruptEntry, Message, decode_message
 from .account import CLOSE_SECONDS, Account
-from .events import Back, Event, Heard, Joined, Lost, NotSent
+from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import ChatError, TokenLost, TurnedOut, Unreachable
 from .outgoing import Outgoing
 
@@ -37,6 +38,14 @@ _RESTART = "restart "
 class _Greeting(msgspec.Struct):
     entries: list[msgspec.Raw] = msgspec.field(name="list")
     total: int
+
+
+class _Declined(msgspec.Struct):
+    """What the server says of a text that it does not take."""
+
+    code: int
+    msg: str
+    data: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,16 +226,21 @@ class Conversation:
         """Tell what the group says, until the socket is closed."""
         try:
             while True:
-                frame = await self._receive(socket)
-                try:
-                    message = decode_message(frame)
-                except CorruptEntry:
-                    continue  # a frame of a later version
-                await self._hear(message)
+                await self._take(await self._receive(socket))
         except ConnectionClosed as exc:
             return exc.reason
         except TokenLost:
             return CloseReason(1008, "login required")
+
+    async def _take(self, frame: bytes) -> None:
+        """A message, or an answer to this client; other frames are those of later versions."""
+        with suppress(CorruptEntry):
+            await self._hear(decode_message(frame))
+            return
+        with suppress(msgspec.MsgspecError):
+            answer = msgspec.json.decode(frame, type=_Declined)
+            await self._events.send(Declined(answer.data, answer.msg))
+            self.outgoing.decline(answer.data)
 
     async def _hear(self, message: Message) -> None:
         await self._events.send(Heard(message))

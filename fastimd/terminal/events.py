@@ -44,4 +44,12 @@ class NotSent:
     text: str
 
 
-Event: TypeAlias = Joined | Heard | Lost | Back | NotSent
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A text that the server did not take, and why."""
+
+    text: str
+    reason: str
+
+
+Event: TypeAlias = Joined | Heard | Lost | Back | NotSent | Declined

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import trio
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Sent:
     text: str
     is_answered: bool = False
@@ -59,6 +59,13 @@ class Outgoing:
                 if not each.is_answered:
                     each.is_answered = True
                     break
+        self._moved.unpark_all()
+
+    def decline(self, text: str) -> None:
+        """The server says that it did not take this one."""
+        declined = next((each for each in self._sent if each.text == text), None)
+        if declined is not None:
+            self._sent.remove(declined)
         self._moved.unpark_all()
 
     @property

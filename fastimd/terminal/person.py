@@ -21,7 +21,7 @@ from .columns import columns, cut
 from .commands import HELP, Command, Unknown, complete, parse, read_number
 from .conversation import Conversation
 from .editor import Editor
-from .events import Back, Event, Heard, Joined, Lost, NotSent
+from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, ChatError
 from .harmless import harmless
 from .keys import Key, KeyReader, Stroke
@@ -166,6 +166,8 @@ class Chat:
                 await self._screen.say(f"-- connected again, {missed} messages missed --")
             case NotSent(text):
                 await self._screen.say(f"not sent: {text}")
+            case Declined(text, reason):
+                await self._screen.say(f"not taken by the server, {reason}: {text}")
 
     def _written_by_user(self, messages: list[Message]) -> list[Message]:
         return [each for each in messages if each.userId == self._account.user]

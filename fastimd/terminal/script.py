@@ -21,7 +21,7 @@ import trio
 from ..codec import Message
 from .account import Account
 from .conversation import Conversation
-from .events import Back, Event, Heard, Joined, Lost, NotSent
+from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, EXIT_UNSENT, LocalTrouble
 
 MOST_UNANSWERED = 64
@@ -94,13 +94,15 @@ class Script:
                 await self._write({"type": "state", "state": "connected", "missed": missed})
             case NotSent(text):
                 await self._tell_unsent("not sent", text)
+            case Declined(text, reason):
+                await self._tell_unsent("declined", text, reason=reason)
 
     async def _tell_message(self, message: Message) -> None:
         await self._write({"type": "message", **msgspec.to_builtins(message)})
 
-    async def _tell_unsent(self, error: str, text: str) -> None:
+    async def _tell_unsent(self, error: str, text: str, **more: str) -> None:
         self._status = self._status or EXIT_UNSENT
-        await self._write({"type": "error", "error": error, "info": text})
+        await self._write({"type": "error", "error": error, "info": text, **more})
 
     async def _write(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
