@@ -16,6 +16,7 @@ from .daemon import serve
 from .errors import ConfigError, StartupError
 from .operate import arguments as operate
 from .supervise import TaskCrashed
+from .terminal import arguments as chat
 
 EXIT_CRASHED = 1
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
@@ -26,6 +27,8 @@ def main() -> None:
     arguments = _parser().parse_args()
     if arguments.command == "bench":
         sys.exit(bench.run_command(arguments))
+    if arguments.command == "chat":
+        sys.exit(chat.run_command(arguments))
     if arguments.command == "completion":
         print(_completion(arguments.shell))
         return
@@ -101,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_command("check", "validate the configuration", "fastimd check --config fastimd.toml")
     operate.add_arguments(add_command)
+    chat.add_arguments(
+        add_command(
+            "chat", "chat in a group from a terminal", "fastimd chat ws://127.0.0.1:9000/ 7", ()
+        )
+    )
     bench.add_arguments(
         add_command(
             "bench",

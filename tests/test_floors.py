@@ -38,6 +38,7 @@ FLOORS = {
     "fastimd.drain": 6,
     "fastimd.reload": 6,
     "fastimd.operate": 6,
+    "fastimd.terminal": 6,
     "fastimd.cli": 7,
     "fastimd.__main__": 7,
 }
@@ -57,6 +58,7 @@ PACKAGES = {
     "fastimd.http",
     "fastimd.operate",
     "fastimd.sockets",
+    "fastimd.terminal",
 }
 
 
@@ -128,6 +130,19 @@ def test_imports_only_point_down(module: str) -> None:
     """A module imports nothing that stands above it."""
     path = all_modules()[module]
     assert check(module, path.read_text(), is_package=path.name == "__init__.py") == []
+
+
+def test_the_terminal_client_knows_the_wire_alone() -> None:
+    """Of the daemon it imports how messages look, and the root of the exceptions."""
+    modules = all_modules()
+    seen = {
+        target
+        for module, path in modules.items()
+        if room_of(module) == "fastimd.terminal"
+        for target in imports_of(module, path.read_text(), is_package=False, known=modules)
+    }
+    others = {target for target in seen if room_of(target) != "fastimd.terminal"}
+    assert others == {"fastimd.codec", "fastimd.errors"}
 
 
 def test_the_walk_sees_the_house() -> None:

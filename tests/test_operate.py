@@ -37,6 +37,7 @@ COMMANDS = (
     "say",
     "kick",
     "purge",
+    "chat",
     "bench",
     "completion",
 )

@@ -1,0 +1,159 @@
+"""The command line of ``fastimd chat``."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from pathlib import Path
+
+import trio
+
+from ..codec import check_id
+from ..errors import BadParameter
+from .address import DEFAULT, Address
+from .failures import EXIT_SIGNAL, EXIT_USAGE, ChatError
+from .harmless import harmless
+
+EXIT_INTERRUPTED = EXIT_SIGNAL + 2
+
+PASSWORD_VARIABLE = "FASTIMD_CHAT_PASSWORD"  # noqa: S105 - its name
+MOST_HISTORY = 100_000
+
+
+class _Unusable(Exception):
+    """What was given cannot be worked with."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Say what ``fastimd chat`` takes."""
+    parser.add_argument(
+        "address",
+        nargs="?",
+        default=DEFAULT,
+        metavar="ADDRESS",
+        help=f"ws://HOST:PORT/, or wss://, http://, https:// ({DEFAULT})",
+    )
+    parser.add_argument("group", metavar="GROUP", help="the group's id")
+    parser.add_argument("--user", metavar="NAME", help="the user's id (the machine's user)")
+    parser.add_argument(
+        "--password-file",
+        type=Path,
+        metavar="FILE",
+        help=f"holds the password; else ${PASSWORD_VARIABLE} does, or it is asked for",
+    )
+    parser.add_argument(
+        "--history", type=int, metavar="N", help="begin with the last N messages (the server's 50)"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="lines in, JSON lines out, as in a pipe"
+    )
+    parser.add_argument(
+        "--follow", action="store_true", help="in a pipe: go on after the end of the input"
+    )
+    parser.add_argument(
+        "--color", choices=("auto", "always", "never"), default="auto", help="coloured names (auto)"
+    )
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Chat; returns the exit status."""
+    status = EXIT_INTERRUPTED
+    try:
+        status = _run(arguments)
+    except* (_Unusable, BadParameter) as group:
+        status = _fail(_first(group), EXIT_USAGE)
+    except* ChatError as group:
+        failure = _first(group)
+        status = _fail(failure, getattr(failure, "status", EXIT_USAGE))
+    except* KeyboardInterrupt:
+        pass
+    return status
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if sys.stdin is None or sys.stdout is None:
+        raise _Unusable("standard input and output must be open; /dev/null will do")
+    if "://" in arguments.group:
+        raise _Unusable("GROUP is missing")
+    try:
+        address = Address.read(arguments.address)
+    except ValueError as exc:
+        raise _Unusable(str(exc)) from exc
+    group = check_id("GROUP", arguments.group)
+    user = check_id("--user", arguments.user or _machine_user())
+    if arguments.history is not None and not 0 <= arguments.history <= MOST_HISTORY:
+        raise _Unusable(f"--history: from 0 to {MOST_HISTORY}")
+    password = _password(arguments, user)
+    from .run import Wishes, chat  # here, because the daemon has no use for it
+
+    wishes = Wishes(
+        is_person=_is_person(arguments),
+        has_colours=_has_colours(arguments.color),
+        history=arguments.history,
+        follows=arguments.follow,
+    )
+    return trio.run(chat, address, user, password, group, wishes)
+
+
+def _is_person(arguments: argparse.Namespace) -> bool:
+    """Somebody sits there: else it is a script, also where a terminal cannot be drawn on."""
+    is_terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    return is_terminal and os.environ.get("TERM") != "dumb" and not arguments.json
+
+
+def _has_colours(wanted: str) -> bool:
+    return wanted == "always" or (wanted == "auto" and not os.environ.get("NO_COLOR"))
+
+
+def _machine_user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as exc:
+        raise _Unusable("this machine has no name for you: give one with --user") from exc
+
+
+def _password(arguments: argparse.Namespace, user: str) -> str:
+    """Never from the command line: others may read that."""
+    if arguments.password_file is not None:
+        password = _read_password(arguments.password_file)
+    elif PASSWORD_VARIABLE in os.environ:
+        password = os.environ[PASSWORD_VARIABLE]
+    elif sys.stdin.isatty():
+        password = _ask_password(user)
+    else:
+        raise _Unusable(f"no password: give --password-file FILE, or set {PASSWORD_VARIABLE}")
+    if not password:
+        raise _Unusable("the password is empty")
+    try:
+        password.encode()
+    except UnicodeEncodeError as exc:
+        raise _Unusable("the password is not UTF-8") from exc
+    return password
+
+
+def _read_password(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").split("\n", 1)[0].removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
+        raise _Unusable(f"--password-file {path}: {reason}") from exc
+
+
+def _ask_password(user: str) -> str:
+    try:
+        return getpass.getpass(f"Password for {harmless(user)}: ", sys.stderr)
+    except EOFError:
+        return ""
+
+
+def _first(failure: BaseException) -> BaseException:
+    while isinstance(failure, BaseExceptionGroup):
+        failure = failure.exceptions[0]
+    return failure
+
+
+def _fail(failure: BaseException, status: int) -> int:
+    print(f"fastimd: {harmless(str(failure), sys.stderr.encoding)}", file=sys.stderr)
+    return status

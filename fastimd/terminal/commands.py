@@ -1,0 +1,92 @@
+"""What a person types: something to say, or a command with a ``/`` before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+COMMANDS = {
+    "/groups": "",
+    "/help": "",
+    "/history": "[N]",
+    "/join": "GROUP",
+    "/quit": "",
+    "/recall": "[N]",
+}
+"""The commands and what follows them."""
+
+HELP = (
+    "/history [N]  N older messages (20), again for still older ones",
+    "/groups       my groups, with their newest messages",
+    "/join GROUP   leave this group, open that one",
+    "/recall [N]   take back my last message, or the Nth last",
+    "/quit         end, as Ctrl-D and Ctrl-C do",
+    "//text        say /text",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """A text for the group."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One of ``COMMANDS``, with what follows it."""
+
+    name: str
+    argument: str
+
+
+class Unknown(Exception):
+    """It is not to be said, and no command; the message says what is wrong."""
+
+
+def parse(line: str) -> Say | Command | None:
+    """Read a line; None when there is nothing in it.
+
+    Raises:
+        Unknown: it begins with a ``/``, and is no command.
+    """
+    if not line.strip():
+        return None
+    if not line.startswith("/"):
+        return Say(line)
+    if line.startswith("//"):
+        return Say(line[1:])
+    name, _, argument = line.strip().partition(" ")
+    if name not in COMMANDS:
+        raise Unknown(f"no command {name} (/help shows them; /{name} says it)")
+    argument = argument.strip()
+    if argument and not COMMANDS[name]:
+        raise Unknown(f"{name} takes nothing behind it")
+    if name == "/join" and not argument:
+        raise Unknown("/join needs a GROUP")
+    return Command(name, argument)
+
+
+def read_number(command: Command, default: int, most: int) -> int:
+    """The number behind a command.
+
+    Raises:
+        Unknown: it is none from 1 to ``most``.
+    """
+    if not command.argument:
+        return default
+    if command.argument.isdecimal() and 1 <= int(command.argument[:10]) <= most:
+        return int(command.argument)
+    raise Unknown(f"{command.name} takes a number from 1 to {most}")
+
+
+def complete(line: str, groups: list[str]) -> tuple[str, list[str]]:
+    """The line as far as it is clear how it goes on, and the ways in which it may."""
+    head, words = "", [f"{name} " if takes else name for name, takes in COMMANDS.items()]
+    if line.startswith("/join "):
+        head, words = "/join ", groups
+    found = [word for word in words if word.startswith(line[len(head) :])]
+    if not line.startswith("/") or not found:
+        return line, []
+    first, last = min(found), max(found)
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return head + (first if same is None else first[:same]), found

@@ -1,0 +1,55 @@
+"""What happens in a conversation, as it is told to whoever shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ..codec import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The group is open: its last messages, oldest first, and how many it has."""
+
+    messages: list[Message]
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Somebody said something, now or while the connection was lost."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection is lost; it is tried again until it stands."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The connection stands again; so many messages were missed and follow."""
+
+    missed: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """A text that went out on a connection that broke, and is not in the group."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Declined:
+    """A text that the server did not take, and why."""
+
+    text: str
+    reason: str
+
+
+Event: TypeAlias = Joined | Heard | Lost | Back | NotSent | Declined

@@ -1,0 +1,328 @@
+"""The chat of a person at a terminal.
+
+Three tasks meet in ``Screen``: keys change the line that is typed, the conversation brings what is
+shown above it, and what was entered is done one after the other, so that nobody waits for the
+server while typing.
+"""
+
+from __future__ import annotations
+
+import signal
+
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed
+
+from ..codec import CorruptEntry, Message, check_id, decode_message
+from ..errors import BadParameter
+from . import tty
+from .account import Account
+from .columns import columns, cut
+from .commands import HELP, Command, Unknown, complete, parse, read_number
+from .conversation import Conversation
+from .editor import Editor
+from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
+from .failures import EXIT_SIGNAL, ChatError
+from .harmless import harmless
+from .keys import Key, KeyReader, Stroke
+from .painter import Painter, day_and_time
+
+ESCAPE_SECONDS = 0.1
+"""A sequence of one key comes in one piece; what stays alone for so long is the key Escape."""
+OLDER = 20
+MOST_OLDER = 10_000
+MOST_OWN = 1000
+SETTLE_SECONDS = 3.0
+"""How long is waited for what was said to come back, before it is left."""
+LIST_SECONDS = 10.0
+MOST_LINES = 64
+MOST_PROMPT_COLUMNS = 16
+MOST_SAID_COLUMNS = 50
+"""What is shown of a group's newest message."""
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_WINDOW = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
+
+
+class Screen:
+    """The terminal, with the line that is typed in its last row."""
+
+    def __init__(self, terminal: tty.Terminal, painter: Painter) -> None:
+        self.editor = Editor(terminal.encoding)
+        self.group = ""
+        self._terminal = terminal
+        self._painter = painter
+        self._lock = trio.Lock()
+
+    async def show(self, messages: list[Message], *notes: str) -> None:
+        """Show messages, and then what the client says, above the line."""
+        async with self._lock:
+            width = self._terminal.width
+            rows = [row for message in messages for row in self._painter.message(message, width)]
+            rows += [row for note in notes for row in self._painter.note(note, width)]
+            await self._terminal.write(tty.above(rows) + self._line())
+
+    async def show_older(self, messages: list[Message]) -> None:
+        """Show messages that are older than those before them on the screen."""
+        self._painter.forget_day()
+        await self.show(messages, "-- end of the older messages --")
+        self._painter.forget_day()
+
+    async def say(self, *notes: str) -> None:
+        """Show what the client says."""
+        await self.show([], *notes)
+
+    async def redraw(self, *, is_cleared: bool = False) -> None:
+        """Draw the line again."""
+        async with self._lock:
+            await self._terminal.write((tty.clear() if is_cleared else "") + self._line())
+
+    def _line(self) -> str:
+        prompt = cut(harmless(self.group, self._terminal.encoding), MOST_PROMPT_COLUMNS) + "> "
+        shown, at = self.editor.view(self._terminal.width - columns(prompt))
+        return tty.row(prompt + shown, columns(prompt) + at)
+
+
+class Chat:
+    """A person's chat, group after group.
+
+    Args:
+        history: how many messages to show at first; None for those of the greeting.
+    """
+
+    def __init__(
+        self, account: Account, terminal: tty.Terminal, painter: Painter, history: int | None
+    ) -> None:
+        self._account = account
+        self._terminal = terminal
+        self._screen = Screen(terminal, painter)
+        self._history = history
+        self._groups: list[str] = []
+        self._next_group: str | None = None
+        self._conversation: Conversation | None = None
+        self._oldest: Message | None = None
+        self._own: list[Message] = []
+        self._status = 0
+        self._is_ending = False
+        self._lines_send, self._lines_receive = trio.open_memory_channel[str](MOST_LINES)
+
+    async def run(self, group: str) -> int:
+        """Chat until the person ends it; returns the exit status.
+
+        Raises:
+            ChatError: why it ended by itself.
+        """
+        await self._account.join(group)
+        self._next_group = group
+        failure: ChatError | None = None
+        with self._terminal.opened():
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._obey_signals)
+                nursery.start_soon(self._read_keys)
+                nursery.start_soon(self._do_lines)
+                failure = await self._talk()
+                nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+        return self._status
+
+    async def _talk(self) -> ChatError | None:
+        """Be in one group after the other; returns why the last one ended by itself."""
+        while self._next_group is not None:
+            self._screen.group, self._next_group = self._next_group, None
+            self._oldest = None
+            self._own.clear()
+            events_send, events = trio.open_memory_channel[Event](0)
+            conversation = Conversation(
+                self._account, self._screen.group, events_send, self._history
+            )
+            self._conversation = conversation
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(conversation.run)
+                async for event in events:
+                    await self._show(event)
+            left = conversation.outgoing.give_up()
+            await self._screen.say(*(f"perhaps not sent: {text}" for text in left))
+            if conversation.ended is not None:
+                return conversation.ended
+        return None
+
+    # What the group says
+
+    async def _show(self, event: Event) -> None:
+        match event:
+            case Joined(messages, total):
+                self._own += self._written_by_user(messages)
+                self._oldest = messages[0] if messages else None
+                note = f"-- {self._account.user} in group {self._screen.group}, {total} messages"
+                await self._screen.show(messages, f"{note}; /help shows the commands --")
+            case Heard(message):
+                self._own += self._written_by_user([message])
+                self._oldest = self._oldest or message
+                await self._screen.show([message])
+            case Lost(reason):
+                await self._screen.say(f"-- connection lost: {reason}; trying again --")
+            case Back(missed):
+                await self._screen.say(f"-- connected again, {missed} messages missed --")
+            case NotSent(text):
+                await self._screen.say(f"not sent: {text}")
+            case Declined(text, reason):
+                await self._screen.say(f"not taken by the server, {reason}: {text}")
+
+    def _written_by_user(self, messages: list[Message]) -> list[Message]:
+        return [each for each in messages if each.userId == self._account.user]
+
+    # What the person types
+
+    async def _read_keys(self) -> None:
+        reader = KeyReader()
+        try:
+            while not self._is_ending:  # what is typed after that is for the shell
+                for stroke in reader.feed(await self._read(reader)):
+                    await self._press(stroke)
+                await self._screen.redraw()
+        except tty.TerminalGone:
+            await self._end(EXIT_SIGNAL + signal.SIGHUP)
+
+    async def _read(self, reader: KeyReader) -> bytes:
+        if reader.is_amid:
+            with trio.move_on_after(ESCAPE_SECONDS):
+                return await self._terminal.read()
+            reader.drop()
+        return await self._terminal.read()
+
+    async def _press(self, stroke: Stroke) -> None:
+        editor = self._screen.editor
+        match stroke:
+            case Key("enter"):
+                await self._lines_send.send(editor.take())
+            case Key("ctrl-d") if not editor.text:
+                self._is_ending = True
+                await self._lines_send.send("/quit")  # after what was entered before
+            case Key("ctrl-l"):
+                await self._screen.redraw(is_cleared=True)
+            case Key("tab"):
+                await self._complete()
+            case _:
+                editor.press(stroke)
+
+    async def _complete(self) -> None:
+        editor = self._screen.editor
+        if editor.after:
+            return
+        line, found = complete(editor.before, self._groups)
+        if len(found) > 1 and line == editor.before:
+            await self._screen.say("  ".join(found))
+        editor.replace(line)
+
+    async def _do_lines(self) -> None:
+        async for line in self._lines_receive:
+            try:
+                await self._do(line)
+            except (Unknown, ChatError, BadParameter) as exc:
+                await self._screen.say(str(exc))
+
+    async def _do(self, line: str) -> None:
+        entered = parse(line)
+        assert self._conversation is not None
+        if isinstance(entered, Command):
+            await self._obey(entered, self._conversation)
+        elif entered is not None:
+            self._conversation.say(entered.text)
+            if not self._conversation.is_connected:
+                await self._screen.say("-- it is sent when the connection stands --")
+
+    async def _obey(self, command: Command, conversation: Conversation) -> None:
+        match command.name:
+            case "/history":
+                await self._show_older(read_number(command, OLDER, MOST_OLDER), conversation)
+            case "/groups":
+                await self._show_groups()
+            case "/join":
+                await self._change(check_id("GROUP", command.argument), conversation)
+            case "/recall":
+                await self._recall(read_number(command, 1, MOST_OWN), conversation)
+            case "/help":
+                await self._screen.say(*HELP)
+            case "/quit":
+                await self._end(0)
+
+    async def _show_older(self, count: int, conversation: Conversation) -> None:
+        older = await conversation.older(self._oldest, count) if self._oldest else []
+        if not older:
+            await self._screen.say("no older messages")
+            return
+        self._own[:0] = self._written_by_user(older)
+        self._oldest = older[0]
+        await self._screen.show_older(older)
+
+    async def _recall(self, number: int, conversation: Conversation) -> None:
+        # What was said just now is the last message too.
+        await conversation.outgoing.wait_settled(SETTLE_SECONDS)
+        if number > len(self._own):
+            raise Unknown(f"you have no {number} messages here" if self._own else "no own message")
+        message = self._own[-number]
+        await self._account.recall(message)
+        self._own.remove(message)
+        await self._screen.say(f"recalled: {message.info}")
+
+    async def _change(self, group: str, conversation: Conversation) -> None:
+        await self._account.join(group)
+        await self._leave(conversation, group)
+
+    async def _show_groups(self) -> None:
+        self._groups = await self._account.groups()
+        lines = await self._read_list()
+        silent = [group for group in self._groups if group not in lines]
+        await self._screen.say(*lines.values(), *(f"{group}: no messages" for group in silent))
+
+    async def _read_list(self) -> dict[str, str]:
+        """A line for each group with messages, most recently active first."""
+        with trio.move_on_after(LIST_SECONDS):
+            try:
+                async with self._account.open_socket(self._account.list_path) as socket:
+                    states = msgspec.json.decode(await socket.get_message(), type=list[_State])
+                    return dict(_describe(each) for each in states if bytes(each.newest) != b"null")
+            except (ConnectionClosed, msgspec.MsgspecError, CorruptEntry) as exc:
+                raise self._account.no_fastimd(f"its group list: {exc}") from exc
+        return {}
+
+    # The end
+
+    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(*_ENDING, *_WINDOW) as signals:
+            task_status.started()
+            async for number in signals:
+                if number in _ENDING:
+                    await self._end(EXIT_SIGNAL + number)
+                    continue
+                if number == signal.SIGTSTP:
+                    self._terminal.stop()
+                elif number == signal.SIGCONT:
+                    self._terminal.resume()
+                await self._screen.redraw()
+
+    async def _end(self, status: int) -> None:
+        self._status = status
+        self._is_ending = True
+        if self._conversation is not None:
+            await self._leave(self._conversation, None)
+
+    async def _leave(self, conversation: Conversation, next_group: str | None) -> None:
+        """Leave a group when what was said there has come back, or will not soon."""
+        if conversation.is_connected:
+            await conversation.outgoing.wait_settled(SETTLE_SECONDS)
+        self._next_group = next_group
+        conversation.leave()
+
+
+class _State(msgspec.Struct):
+    newest: msgspec.Raw = msgspec.field(name="newMessage")
+    total: int
+
+
+def _describe(state: _State) -> tuple[str, str]:
+    newest = decode_message(bytes(state.newest))
+    said = cut(harmless(f"{newest.userId}: {newest.info}"), MOST_SAID_COLUMNS)
+    moment = " ".join(day_and_time(newest.ts))
+    return newest.groupId, f"{newest.groupId}: {state.total} messages, {moment} {said}"
