@@ -160,20 +160,21 @@ async def _serve_floors(
                     sessions,
                 )
                 http = HttpServer(create_app(config, store, access, hooks, metrics))
-                async with open_floor() as front_floor:
-                    front_floor.start_soon(supervise, "keepalive", keepalive.run)
-                    front_floor.start_soon(supervise, "readiness", readiness.run)
-                    front_floor.start_soon(supervise, "turnstile", turnstile.run)
-                    front_floor.start_soon(supervise, "presence", presence.run)
-                    await start(front_floor, "http", http.run_lifespan)
-                    await _serve_public(config, around, http, stop, admin, inherited["http"])
-                    with trio.move_on_after(LAST_SECONDS):
-                        await client.appender.wait_all_answered()
-                        await presence.wait_all_told()
-                    if presence.waiting:
-                        log.warning("daemon.presence_untold", connections=presence.waiting)
-                    if client.appender.unanswered:
-                        log.warning("daemon.unanswered", messages=client.appender.unanswered)
+                with readiness:
+                    async with open_floor() as front_floor:
+                        front_floor.start_soon(supervise, "keepalive", keepalive.run)
+                        front_floor.start_soon(supervise, "readiness", readiness.run)
+                        front_floor.start_soon(supervise, "turnstile", turnstile.run)
+                        front_floor.start_soon(supervise, "presence", presence.run)
+                        await start(front_floor, "http", http.run_lifespan)
+                        await _serve_public(config, around, http, stop, admin, inherited["http"])
+                        with trio.move_on_after(LAST_SECONDS):
+                            await client.appender.wait_all_answered()
+                            await presence.wait_all_told()
+                        if presence.waiting:
+                            log.warning("daemon.presence_untold", connections=presence.waiting)
+                        if client.appender.unanswered:
+                            log.warning("daemon.unanswered", messages=client.appender.unanswered)
     logs.tell_left_out()
     log.info("daemon.stopped")
 

@@ -242,7 +242,7 @@ class Faithful(threading.Thread):
     def _visit(self) -> None:
         with RawClient(self._address, f"/group/chat/1/{self._user}/t") as client:
             self.connects += 1
-            saying = self._take(client.next_frame())
+            saying = self._hear(client)
             while saying is not None and not self._leaves.is_set():
                 if self.said and self.said[-1] not in self.heard.values():
                     text = self.said[-1]
@@ -254,11 +254,15 @@ class Faithful(threading.Thread):
                 except OSError:
                     return
                 while saying is not None and text not in self.heard.values():
-                    saying = self._take(client.next_frame())
+                    saying = self._hear(client)
                 time.sleep(0.005)
 
-    def _take(self, frame: Frame | None) -> Frame | None:
+    def _hear(self, client: RawClient) -> Frame | None:
         """Note what a frame brings; None when the visit is over."""
+        try:
+            frame = client.next_frame()
+        except ConnectionResetError:
+            return None  # what a daemon has not closed within its drain it cuts
         if frame is None or frame.opcode == CLOSE:
             assert frame is None or frame.payload[:2] == b"\x03\xe9", frame.payload
             return None

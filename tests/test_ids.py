@@ -31,8 +31,9 @@ from redis import Redis
 
 from fastimd.redis.embedded import find_server
 
-BY_THEMSELVES = ("PING", "UNSUBSCRIBE")
-"""What daemons say unasked: they look whether Redis is there, and leave groups of a while ago.
+BY_THEMSELVES = ("PING", "TIME", "UNSUBSCRIBE")
+"""What daemons say unasked: they look whether Redis is there and what time it has, and leave groups
+of a while ago.
 
 The monitor loses a last argument that ends with a backslash, as the channel of such a group does.
 """

@@ -151,6 +151,16 @@ async def test_a_socket_that_is_closed_here_ends_the_wait(readiness: Readiness, 
     receiver.close()
 
 
+async def test_a_socket_that_is_closed_already_is_not_watched(
+    readiness: Readiness, ends: Ends
+) -> None:
+    """The door may cut one that waits for its turn to open: it knows this error."""
+    ours, _client = ends
+    ours.close()
+    with pytest.raises(trio.ClosedResourceError):
+        readiness.watch(ours)
+
+
 async def test_the_next_socket_of_a_number_is_heard(readiness: Readiness, ends: Ends) -> None:
     """A receiver that is closed late leaves alone who has its descriptor now."""
     ours, _client = ends

@@ -14,6 +14,7 @@ from __future__ import annotations
 import select
 import socket
 from contextlib import suppress
+from typing import Self
 
 import trio
 
@@ -26,16 +27,29 @@ _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
 class Readiness:
     """Wakes the receivers that have something to read.
 
-    Resource handling: ``run`` must run as long as somebody waits.
+    Resource handling: a context manager that outlives its receivers; ``run`` must run as long as
+    somebody waits.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._receivers: dict[int, Receiver] = {}
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._epoll.close()
+
     def watch(self, connection: socket.socket) -> Receiver:
-        """The receiver of a non-blocking socket, until it is closed."""
+        """The receiver of a non-blocking socket, until it is closed.
+
+        Raises:
+            trio.ClosedResourceError: it is closed already.
+        """
         descriptor = connection.fileno()
+        if descriptor < 0:
+            raise trio.ClosedResourceError("the door has cut it")
         receiver = self._receivers[descriptor] = Receiver(self, connection)
         self._epoll.register(descriptor, _EDGES)
         return receiver
@@ -47,11 +61,10 @@ class Readiness:
 
     async def run(self) -> None:
         """Wake whoever has something to read, until cancelled."""
-        with self._epoll:
-            while True:
-                await trio.lowlevel.wait_readable(self._epoll.fileno())
-                for descriptor, events in self._epoll.poll(0):
-                    self._receivers[descriptor].wake(events)
+        while True:
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            for descriptor, events in self._epoll.poll(0):
+                self._receivers[descriptor].wake(events)
 
     def forget(self, descriptor: int, receiver: Receiver) -> None:
         """Watch a socket no more."""
