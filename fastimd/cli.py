@@ -14,6 +14,7 @@ from . import __version__, config, log
 from .bench import arguments as bench
 from .daemon import serve
 from .errors import ConfigError, StartupError
+from .hooks.load import load_hooks
 from .operate import arguments as operate
 from .supervise import TaskCrashed
 from .terminal import arguments as chat
@@ -39,11 +40,21 @@ def main() -> None:
             log.print_mistake(mistake)
         sys.exit(EXIT_CONFIG)
     if arguments.command == "check":
-        print(f"fastimd: the configuration is valid ({settings.source})")
-        return
+        sys.exit(_check(settings))
     if arguments.command in operate.COMMANDS:
         sys.exit(operate.run_command(arguments, settings))
     sys.exit(_serve(settings))
+
+
+def _check(settings: config.Config) -> int:
+    try:
+        load_hooks(settings)
+    except ConfigError as exc:
+        for mistake in exc.mistakes:
+            log.print_mistake(mistake)
+        return EXIT_CONFIG
+    print(f"fastimd: the configuration is valid ({settings.source})")
+    return 0
 
 
 def _completion(shell: str) -> str:

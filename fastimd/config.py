@@ -14,6 +14,7 @@ import itertools
 import os
 import re
 import tomllib
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -32,6 +33,10 @@ FIXED = frozenset(
     (
         *("server.bind", "admin.bind", "redis.url", "redis.data_dir"),
         *("login.hook", "log.format"),
+        *("hooks.handler", "hooks.webhook_url", "hooks.webhook_secret", "hooks.webhook_events"),
+        *("hooks.webhook_retries", "hooks.webhook_connections"),
+        *("hooks.login_timeout", "hooks.authorize_timeout", "hooks.message_timeout"),
+        *("hooks.presence_timeout", "hooks.authorize_on_failure", "hooks.message_on_failure"),
     )
 )
 """Settings that hold from the start of the daemon to its end."""
@@ -39,9 +44,12 @@ FIXED = frozenset(
 BUILT_IN = "built-in defaults"
 """``Config.source`` when no file was found."""
 
+SECRET_PREFIX = "whsec_"  # noqa: S105 - of Standard Webhooks; what follows is the secret
+
 _PREFIX = "FASTIMD_"
 _SHOWN = 60  # characters of a refused value in a report
 _NOT_SHOWN = "a value that is not shown, as it may hold a password"
+_NEVER_SHOWN = frozenset(("redis.url", "hooks.webhook_url", "hooks.webhook_secret"))
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _MAY_HOLD_PASSWORD = re.compile(r"@|password|rediss?://", re.IGNORECASE)
 _BIND = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>\w[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
@@ -107,6 +115,26 @@ def _check_redis_url(value: str) -> None:
         raise ValueError("not a URL of Redis")
 
 
+def _check_webhook_url(value: str) -> None:
+    if not value:
+        return
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("not a URL of a receiver")
+    if parts.fragment or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("not a URL of a receiver")
+
+
+def _check_webhook_secret(value: str) -> None:
+    if not value:
+        return
+    if not value.startswith(SECRET_PREFIX):
+        raise ValueError("not of the form of Standard Webhooks")
+    key = b64decode(value.removeprefix(SECRET_PREFIX), validate=True)
+    if not 24 <= len(key) <= 64:
+        raise ValueError("not of a length that Standard Webhooks allows")
+
+
 def _pass(value: object) -> None:
     """Check nothing beyond the type."""
 
@@ -123,9 +151,21 @@ _Life = Annotated[
 _Period = Annotated[
     float, Meta(gt=0, le=86_400, description="seconds, more than 0, at most 86400 (a day)")
 ]
+_OnFailure = Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')]
 _Count = Annotated[
     int, Meta(ge=0, le=2**32 - 1, description="a whole number, from 0 (no limit) to 4294967295")
 ]
+
+
+def _show_section(section: str, struct: msgspec.Struct) -> str:
+    """``repr`` of a section without what may hold a password."""
+    shown = [
+        f"{name}=<not shown>"
+        if f"{section}.{name}" in _NEVER_SHOWN
+        else f"{name}={getattr(struct, name)!r}"
+        for name in struct.__struct_fields__
+    ]
+    return f"{type(struct).__name__}({', '.join(shown)})"
 
 
 class Server(msgspec.Struct, frozen=True):
@@ -188,10 +228,7 @@ class Redis(msgspec.Struct, frozen=True):
     ] = 10.0
 
     def __repr__(self) -> str:
-        shown = [
-            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name != "url"
-        ]
-        return f"Redis(url=<not shown>, {', '.join(shown)})"
+        return _show_section("redis", self)
 
 
 class Group(msgspec.Struct, frozen=True):
@@ -256,6 +293,50 @@ class Login(msgspec.Struct, frozen=True):
     token_ttl: _Life = 86_400
 
 
+class Hooks(msgspec.Struct, frozen=True):
+    """What the application decides. ``repr`` leaves out the receiver's URL and the secret."""
+
+    handler: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*(?::[^\W\d]\w*)?)?\Z",
+            description='"" (none), "package.module" or "package.module:attribute"',
+        ),
+    ] = ""
+    webhook_url: Annotated[
+        str, _checked(_check_webhook_url, '"" (none), or an http:// or https:// URL')
+    ] = ""
+    webhook_secret: Annotated[
+        str,
+        _checked(
+            _check_webhook_secret,
+            '"" (none), or "whsec_" with 24 to 64 bytes in base64 behind it, such as'
+            " `openssl rand -base64 32` prints",
+        ),
+    ] = ""
+    webhook_events: Annotated[
+        tuple[Literal["login", "authorize", "on_message", "on_join", "on_leave"], ...],
+        Meta(
+            description='a list of "login", "authorize", "on_message", "on_join" and "on_leave"',
+        ),
+    ] = ()
+    webhook_retries: Annotated[
+        int, Meta(ge=0, le=10, description="a whole number, from 0 to 10")
+    ] = 2
+    webhook_connections: Annotated[
+        int, Meta(ge=2, le=10_000, description="a whole number, from 2 to 10000")
+    ] = 32
+    login_timeout: _Period = 5.0
+    authorize_timeout: _Period = 5.0
+    message_timeout: _Period = 5.0
+    presence_timeout: _Period = 5.0
+    authorize_on_failure: _OnFailure = "refuse"
+    message_on_failure: _OnFailure = "refuse"
+
+    def __repr__(self) -> str:
+        return _show_section("hooks", self)
+
+
 class Admin(msgspec.Struct, frozen=True):
     """The address of the operator: metrics, health and commands."""
 
@@ -296,6 +377,7 @@ class Config(msgspec.Struct):
     group_list: GroupList = GroupList()
     socket: Socket = Socket()
     login: Login = Login()
+    hooks: Hooks = Hooks()
     admin: Admin = Admin()
     log: Log = Log()
     source: str = BUILT_IN
@@ -480,7 +562,7 @@ def _accept(given: _Given, mistakes: _Mistakes) -> Any:
             setting.check(refused)
     except (msgspec.ValidationError, ValueError):
         name = f"{setting.section}.{setting.key}"
-        shown = _NOT_SHOWN if name == "redis.url" else _show(refused)
+        shown = _NOT_SHOWN if name in _NEVER_SHOWN else _show(refused)
         line = f"{where}: {name}: got {shown}; accepted: {setting.description}"
         mistakes[setting.section].append(line)
         return setting.default
@@ -498,6 +580,32 @@ def _check_pings(socket: Socket, where: Iterable[str], mistakes: _Mistakes) -> N
         mistakes["socket"].append(
             f"{', '.join(where)}: socket.ping_timeout: got {socket.ping_timeout:g};"
             f" accepted: seconds, more than socket.ping_interval ({socket.ping_interval:g})"
+        )
+
+
+def _check_webhook(config: Config, mistakes: _Mistakes) -> None:
+    """A receiver needs a secret and events; events without a receiver would be asked of nobody.
+
+    Not asked while one of them may be missing because of another mistake.
+    """
+    if {"file", "hooks", "login"} & mistakes.keys():
+        return
+    hooks = config.hooks
+    if hooks.webhook_url and not hooks.webhook_secret:
+        mistakes["hooks"].append(
+            f"{config.source}: hooks.webhook_secret: not given; hooks.webhook_url needs it"
+        )
+    if bool(hooks.webhook_url) != bool(hooks.webhook_events):
+        given, missing = "webhook_url", "webhook_events"
+        if hooks.webhook_events:
+            given, missing = missing, given
+        mistakes["hooks"].append(
+            f"{config.source}: hooks.{missing}: not given; hooks.{given} needs it"
+        )
+    if config.login.hook and "login" in hooks.webhook_events:
+        mistakes["hooks"].append(
+            f'{config.source}: hooks.webhook_events: has "login", and login.hook'
+            f" ({config.login.hook!r}) is set too; take it out of one"
         )
 
 
@@ -549,6 +657,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
         source=source,
     )
     _check_pings(config.socket, dict.fromkeys(ping_places.values()), mistakes)
+    _check_webhook(config, mistakes)
     if lines := [line for section in mistakes.values() for line in section]:
         raise ConfigError(lines)
     return config

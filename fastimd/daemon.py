@@ -20,6 +20,7 @@ import trio
 
 from . import __version__, systemd
 from . import log as logs
+from .access import Access
 from .config import Config, default_data_dir, parse_bind, unix_path
 from .desk import Desk
 from .door import (
@@ -33,9 +34,10 @@ from .door import (
 )
 from .drain import drain
 from .errors import StartupError
+from .hooks.presence import Presence
+from .hooks.runner import HookRunner, open_hooks
 from .http.admin import create_admin_app
 from .http.app import create_app
-from .http.login import load_login_hook
 from .http.server import HttpServer
 from .hub import Hub
 from .metrics import Metrics
@@ -56,8 +58,8 @@ from .turnstile import Turnstile
 SOCKETS_A_TURN = 64
 """How many sockets open or end in one turn of the scheduler."""
 ADMIN_CONNECTIONS = 64
-APPENDS_SECONDS = 1.0
-"""How long Redis may still take to answer appends when everybody has gone."""
+LAST_SECONDS = 1.0
+"""How long Redis may still take to answer appends, and hooks to hear, when everybody has gone."""
 
 log = structlog.get_logger("fastimd.daemon")
 
@@ -97,9 +99,18 @@ async def serve(config: Config) -> None:
     """
     log.info("daemon.starting", version=__version__, config=config.source, pid=os.getpid())
     inherited = _by_known_names(systemd.take_listeners(os.environ))
-    log_in = load_login_hook(config.login.hook)
-    _warn_of_open_login(config)
     metrics = Metrics()
+    async with open_hooks(config, metrics) as hooks:
+        _warn_of_open_login(config, hooks)
+        await _serve_floors(config, inherited, hooks, metrics)
+
+
+async def _serve_floors(
+    config: Config,
+    inherited: dict[str, list[socket.socket]],
+    hooks: HookRunner,
+    metrics: Metrics,
+) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         # What the receiver falls back to: one more at the very end must not change the status.
         signal.signal(number, signal.SIG_IGN)
@@ -132,19 +143,36 @@ async def serve(config: Config) -> None:
                 keepalive = Keepalive(config)
                 readiness = Readiness()
                 turnstile = Turnstile(SOCKETS_A_TURN)
+                access = Access(config, store, hooks)
+                presence = Presence(hooks, config, metrics)
                 around = Surroundings(
-                    config, store, hub, poller, metrics, keepalive, readiness, turnstile, sessions
+                    config,
+                    store,
+                    access,
+                    hooks,
+                    presence,
+                    hub,
+                    poller,
+                    metrics,
+                    keepalive,
+                    readiness,
+                    turnstile,
+                    sessions,
                 )
-                http = HttpServer(create_app(config, store, log_in, metrics))
+                http = HttpServer(create_app(config, store, access, hooks, metrics))
                 with readiness:
                     async with open_floor() as front_floor:
                         front_floor.start_soon(supervise, "keepalive", keepalive.run)
                         front_floor.start_soon(supervise, "readiness", readiness.run)
                         front_floor.start_soon(supervise, "turnstile", turnstile.run)
+                        front_floor.start_soon(supervise, "presence", presence.run)
                         await start(front_floor, "http", http.run_lifespan)
                         await _serve_public(config, around, http, stop, admin, inherited["http"])
-                        with trio.move_on_after(APPENDS_SECONDS):
+                        with trio.move_on_after(LAST_SECONDS):
                             await client.appender.wait_all_answered()
+                            await presence.wait_all_told()
+                        if presence.waiting:
+                            log.warning("daemon.presence_untold", connections=presence.waiting)
                         if client.appender.unanswered:
                             log.warning("daemon.unanswered", messages=client.appender.unanswered)
     logs.tell_left_out()
@@ -179,6 +207,11 @@ async def _serve_public(
             partial(_connections_by_kind, door, around.sessions),
         )
         around.metrics.add_gauge("sockets", "Open sockets.", lambda: len(around.sessions))
+        around.metrics.add_gauge(
+            "presence_waiting",
+            "Connections with a join or leave that no hook was told yet.",
+            lambda: around.presence.waiting,
+        )
         around.metrics.add_gauge(
             "outbox_bytes", "Bytes that wait for clients.", lambda: around.sessions.queued
         )
@@ -335,15 +368,15 @@ def _living_tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
-def _warn_of_open_login(config: Config) -> None:
+def _warn_of_open_login(config: Config, hooks: HookRunner) -> None:
     host, _ = parse_bind(config.server.bind)
     try:
         loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback and not config.login.hook:
+    if not loopback and not hooks.has("login") and not hooks.has("authorize"):
         log.warning(
             "login.open",
             bind=config.server.bind,
-            hint="everybody may log in as anybody: set login.hook",
+            hint="everybody may log in as anybody: name a login hook",
         )

@@ -42,6 +42,7 @@ async def drain(
             with trio.move_on_after(DRAIN_LOOK_SECONDS):
                 await around.sessions.wait_empty()
         await http.wait_answered()
+        await around.presence.wait_all_told()
     door.close_all()
     around.readiness.wake_all()
 

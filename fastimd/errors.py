@@ -5,7 +5,9 @@ FastimdError
 │   └── ConfigError       settings that are wrong, all of them at once
 ├── StoreUnavailable      Redis is away or does not answer; the same request may work later
 ├── BadParameter          a client's parameter is missing or malformed
-└── NotLoggedIn           a client's token is missing, wrong or expired
+├── NotLoggedIn           a client's token is missing, wrong or expired
+├── Refused               a hook says no, and perhaps why
+└── HookFailed            a hook crashed, was late or answered what it may not
 
 Errors of a client carry what the client may be told. Errors of Redis are redis-py's own classes
 inside ``redis/`` and are translated into ``StoreUnavailable`` where they leave it.
@@ -54,3 +56,18 @@ class BadParameter(FastimdError):
 
 class NotLoggedIn(FastimdError):
     """The token of a client is missing, wrong or expired."""
+
+
+class Refused(FastimdError):
+    """A hook says no.
+
+    Args:
+        reason: what the client is told; "" leaves that to fastimd.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason.encode(errors="replace").decode())
+
+
+class HookFailed(FastimdError):
+    """A hook could not decide; the text is fit for a log."""

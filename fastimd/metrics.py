@@ -48,12 +48,18 @@ class Histogram:
 
     def family(self, name: str, help_text: str) -> HistogramMetricFamily:
         """What a scrape shows of it."""
+        family = HistogramMetricFamily(name, help_text)
+        self.add_to(family)
+        return family
+
+    def add_to(self, family: HistogramMetricFamily, *labels: str) -> None:
+        """Put into a family what a scrape shows of it."""
         total = 0
         buckets: list[tuple[str, float]] = []
         for label, count in zip(_LABELS, self._counts, strict=True):
             total += count
             buckets.append((label, total))
-        return HistogramMetricFamily(name, help_text, buckets=buckets, sum_value=self._sum)
+        family.add_metric(labels, buckets, self._sum)
 
 
 class Metrics(Collector):
@@ -76,12 +82,15 @@ class Metrics(Collector):
         self.messages_repaired = 0
         self.group_list_pushes = 0
         self.poller_batches = 0
+        self.presence_dropped = 0
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
         self.append_seconds = Histogram()
         self.relay_seconds = Histogram()
         self.delivery_seconds = Histogram()
         self.event_loop_lag_seconds = Histogram()
+        self.hook_calls: dict[tuple[str, str], int] = {}
+        self.hook_seconds: dict[str, Histogram] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
         self._divided: list[tuple[str, str, str, Callable[[], Mapping[str, float]]]] = []
 
@@ -104,6 +113,11 @@ class Metrics(Collector):
         """Count one HTTP answer."""
         self.http_requests[route, status] = self.http_requests.get((route, status), 0) + 1
 
+    def count_hook(self, hook: str, outcome: str, seconds: float) -> None:
+        """Count one call of a hook: ``ok``, ``refused`` or ``failed``."""
+        self.hook_calls[hook, outcome] = self.hook_calls.get((hook, outcome), 0) + 1
+        self.hook_seconds.setdefault(hook, Histogram()).observe(seconds)
+
     async def watch_event_loop(self) -> None:
         """See how late the event loop wakes a task, until cancelled."""
         while True:
@@ -124,6 +138,7 @@ class Metrics(Collector):
             histogram: Histogram = getattr(self, name)
             yield histogram.family(f"fastimd_{name}", help_text)
         yield from self._labelled_counters()
+        yield from self._hooks()
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
         for name, help_text, label, read_all in self._divided:
@@ -154,6 +169,20 @@ class Metrics(Collector):
             reconnects.add_metric([purpose], count)
         yield reconnects
 
+    def _hooks(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "fastimd_hook_calls", "Calls of hooks, by how they ended.", labels=["hook", "outcome"]
+        )
+        for (hook, outcome), count in self.hook_calls.items():
+            calls.add_metric([hook, outcome], count)
+        yield calls
+        seconds = HistogramMetricFamily(
+            "fastimd_hook_seconds", "How long calls of hooks took.", labels=["hook"]
+        )
+        for hook, histogram in self.hook_seconds.items():
+            histogram.add_to(seconds, hook)
+        yield seconds
+
 
 _COUNTERS = {
     "sockets_opened": "Sockets opened.",
@@ -166,6 +195,7 @@ _COUNTERS = {
     "deliveries": "Messages handed to members' outboxes.",
     "slow_closes": "Sockets closed because their reader was too slow.",
     "flood_closes": "Sockets closed because their client did not keep to its rate.",
+    "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",
     "corrupt_entries": "Values in Redis that are not messages and were left out.",
     "gap_repairs": "Groups whose list was read for what a broken relay connection had missed.",
     "messages_repaired": "Messages read from lists after a broken relay connection.",

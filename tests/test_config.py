@@ -43,6 +43,20 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "message_burst": 20,
     },
     "login": {"hook": "", "token_ttl": 86400},
+    "hooks": {
+        "handler": "",
+        "webhook_url": "",
+        "webhook_secret": "",
+        "webhook_events": [],
+        "webhook_retries": 2,
+        "webhook_connections": 32,
+        "login_timeout": 5,
+        "authorize_timeout": 5,
+        "message_timeout": 5,
+        "presence_timeout": 5,
+        "authorize_on_failure": "refuse",
+        "message_on_failure": "refuse",
+    },
     "admin": {"bind": "127.0.0.1:9001"},
     "log": {"format": "auto", "level": "info", "message_text": False},
 }
@@ -248,6 +262,10 @@ def test_an_empty_file_gives_the_defaults() -> None:
         ("socket.message_burst", "1", 1),
         ("login.hook", '"house.accounts:check"', "house.accounts:check"),
         ("login.hook", '"accounts:check"', "accounts:check"),
+        ("hooks.handler", '"house.game"', "house.game"),
+        ("hooks.handler", '"game:Hooks"', "game:Hooks"),
+        ("hooks.message_timeout", "0.5", 0.5),
+        ("hooks.message_on_failure", '"allow"', "allow"),
         ("admin.bind", '""', ""),
         ("admin.bind", '"[::]:9001"', "[::]:9001"),
         ("admin.bind", '"unix:/run/fastimd/admin.sock"', "unix:/run/fastimd/admin.sock"),
@@ -337,6 +355,22 @@ def test_a_good_value_is_taken(name: str, toml: str, expected: object) -> None:
         ("login.hook", '"accounts:"'),
         ("login.hook", '"2fa:check"'),
         ("login.hook", '"accounts:check\\n"'),
+        ("hooks.handler", '"2fa"'),
+        ("hooks.handler", '"game:"'),
+        ("hooks.handler", '"game:a.b"'),
+        ("hooks.handler", '"game\\n"'),
+        ("hooks.webhook_url", '"game.example/hooks"'),
+        ("hooks.webhook_secret", '"whsec_c2hvcnQ="'),
+        ("hooks.webhook_events", '["on_say"]'),
+        ("hooks.webhook_events", '"login"'),
+        ("hooks.webhook_retries", "11"),
+        ("hooks.webhook_connections", "1"),
+        ("hooks.login_timeout", "0"),
+        ("hooks.authorize_timeout", "0"),
+        ("hooks.message_timeout", "0"),
+        ("hooks.presence_timeout", "86401"),
+        ("hooks.authorize_on_failure", '"ask"'),
+        ("hooks.message_on_failure", "true"),
         ("login.token_ttl", "0"),
         ("admin.bind", '"9001"'),
         ("admin.bind", '"unix:admin.sock"'),
@@ -586,6 +620,9 @@ def test_a_bad_value_in_the_file_is_reported_even_if_overridden() -> None:
         ("redis = 'redis://:hunter2@host'\n", {}),
         ("url = 'redis://:hunter2@host'\n", {}),
         ("[admin]\nbind = 'redis://:hunter2@host:6379'\n", {}),
+        ("[hooks]\nwebhook_secret = 'whsec_hunter2'\n", {}),
+        ("[hooks]\nwebhook_url = 'ftp://host/hunter2'\n", {}),
+        ("", {"FASTIMD_HOOKS__WEBHOOK_SECRET": "hunter2"}),
         ("[admin]\nbind = 'unix:///run/redis.sock?password=hunter2'\n", {}),
         ("", {"FASTIMD_REDIS__URL": "http://:hunter2@host"}),
         ("", {"FASTIMD_REDIS__URI": "redis://:hunter2@host"}),
@@ -603,9 +640,16 @@ def test_a_password_is_never_repeated(text: str, environ: Mapping[str, str]) -> 
 
 
 def test_a_config_in_a_log_line_does_not_show_the_password() -> None:
-    """repr() of the settings leaves out the URL of Redis."""
+    """repr() of the settings leaves out the URLs and secrets."""
     loaded = load(None, {"FASTIMD_REDIS__URL": "redis://:hunter2@host"})
     assert loaded.redis.url == "redis://:hunter2@host"
+    assert "hunter2" not in repr(loaded)
+    secret = "whsec_" + "hunter2h" * 4
+    loaded = load_text(
+        f"[hooks]\nwebhook_url = 'http://host/hunter2'\nwebhook_secret = '{secret}'\n"
+        "webhook_events = ['login']\n"
+    )
+    assert loaded.hooks.webhook_secret == secret
     assert "hunter2" not in repr(loaded)
 
 

@@ -396,6 +396,8 @@ HEALTHY = {
     'fastimd_redis_reconnects_total{purpose="commands"}': "0x30 1x30",
     'fastimd_http_requests_total{status="200",route="/a"}': "0+100x60",
     'fastimd_http_requests_total{status="503",route="/a"}': "0+1x60",
+    'fastimd_hook_calls_total{hook="login",outcome="ok"}': "0+100x60",
+    'fastimd_hook_calls_total{hook="login",outcome="failed"}': "0+1x60",
     "process_start_time_seconds": "1000x60",
     "process_open_fds": "100x60",
     "process_max_fds": "1000x60",
@@ -421,6 +423,9 @@ FAULTS: dict[str, dict[str, str]] = {
     "FastimdOutboxesLarge": {"fastimd_outbox_bytes": "300000000x60"},
     "FastimdCrash": {"fastimd_connections_crashed_total": "0x57 1x3"},
     "FastimdHttpErrors": {'fastimd_http_requests_total{status="503",route="/a"}': "0+20x60"},
+    "FastimdHooksFailing": {
+        'fastimd_hook_calls_total{hook="login",outcome="failed"}': "0+20x60",
+    },
     "FastimdTurnedAway": {"fastimd_connections_refused_total": "0+1x60"},
     "FastimdFilesNearlyOut": {"process_open_fds": "950x60"},
     "FastimdCorruptEntries": {"fastimd_corrupt_entries_total": "0x30 1x30"},

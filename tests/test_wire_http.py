@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -112,15 +111,18 @@ def test_a_login_hook_decides(
     assert redis.get("login:ann") == answer["msg"].encode()
 
 
-def test_a_login_hook_that_raises_is_an_internal_error(
-    start_daemon: StartDaemon, hooks: str
+def test_a_login_hook_that_raises_lets_nobody_in(
+    start_daemon: StartDaemon, redis: Redis, hooks: str
 ) -> None:
-    """The client gets a plain 500, the log the reason, and the daemon serves on."""
+    """The client gets a plain 503, the log the reason, and the daemon serves on."""
     daemon = start_daemon(login__hook=f"{hooks}:broken_hook")
     answer = post(daemon, "/user/login", {"userId": "ann", "password": "secret-word"})
-    assert (answer.status, answer.json["code"], answer.json["data"]) == (500, 500, None)
+    assert (answer.status, answer.json["code"], answer.json["data"]) == (503, 503, None)
     assert b"database" not in answer.body
-    assert "no database" in json.dumps(daemon.events("http.crashed"))
+    (line,) = daemon.events("hook.failed")
+    assert (line["purpose"], line["error"]) == ("login", "RuntimeError: no database")
+    assert "in broken_hook" in line["exception"]
+    assert redis.get("login:ann") is None
     assert "secret-word" not in daemon.log_path.read_text()
     assert request(daemon, "GET", "/test/websocket").status == 200
 

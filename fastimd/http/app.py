@@ -22,14 +22,16 @@ from quart_trio.formparser import TrioFormDataParser
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
+from ..access import Access
 from ..codec import check_id
 from ..config import Config
-from ..errors import BadParameter, NotLoggedIn, StoreUnavailable
+from ..errors import BadParameter, HookFailed, NotLoggedIn, Refused, StoreUnavailable
+from ..hooks import Action
+from ..hooks.runner import HookRunner
 from ..metrics import Metrics
 from ..redis.client import CALL_SECONDS
 from ..store import History, Store
 from .document import add_document
-from .login import LoginHook
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30
@@ -64,7 +66,9 @@ class _Request(TrioRequest):
     form_data_parser_class = _FormParser
 
 
-def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics) -> QuartTrio:
+def create_app(
+    config: Config, store: Store, access: Access, hooks: HookRunner, metrics: Metrics
+) -> QuartTrio:
     """The app; it is served by hypercorn behind the door."""
     app = QuartTrio("fastimd.http", static_folder=None)
     app.url_map.merge_slashes = False  # another path is 404, not a redirect to what a Host says
@@ -73,7 +77,7 @@ def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     cors(app, expose_headers=[])
     _add_errors(app)
-    _add_routes(app, store, log_in)
+    _add_routes(app, store, access, hooks)
     _add_page(app)
     add_document(app)
 
@@ -98,48 +102,53 @@ def create_app(config: Config, store: Store, log_in: LoginHook, metrics: Metrics
     return app
 
 
-def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
-    def logged_in(handler: Callable[[str], Awaitable[Response]]) -> Handler:
-        @wraps(handler)
-        async def check() -> Response:
-            user, token = _header("userId"), _header("token")
-            if not user or not token:
-                raise NotLoggedIn
-            # Ids are judged before Redis is asked anything.
-            check_id("userId", user)
-            given = await request.values
-            for name in ("groupId", "userId"):
-                if name in given:
-                    check_id(name, given[name])
-            with _answer_in_time():
-                await store.check_token(user, token)
-                return await handler(user)
+def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner) -> None:
+    def allowed(action: Action) -> Callable[[Callable[[str], Awaitable[Response]]], Handler]:
+        def decorate(handler: Callable[[str], Awaitable[Response]]) -> Handler:
+            @wraps(handler)
+            async def check() -> Response:
+                user, token = _header("userId"), _header("token")
+                if not user or not token:
+                    raise NotLoggedIn
+                # Ids are judged before anybody is asked anything.
+                check_id("userId", user)
+                given = await request.values
+                for name in ("groupId", "userId"):
+                    if name in given:
+                        check_id(name, given[name])
+                if access.asks_hook:  # outside, as it has a deadline of its own
+                    await access.check(user, token, action, given.get("groupId", ""))
+                with _answer_in_time():
+                    if not access.asks_hook:
+                        await access.check(user, token, action)
+                    return await handler(user)
 
-        return check
+            return check
+
+        return decorate
 
     @app.post("/user/login")
     async def login() -> Response:
         user = check_id("userId", await _text("userId"))
-        user_info = await log_in(user, await _text("password"))
-        if user_info is None:
-            return _answer(100, "登录失败")
-        # Encoded first: a user info that cannot be must not cost the user the old token.
-        data = msgspec.Raw(msgspec.json.encode(user_info))
-        return _answer(200, await store.log_in(user), data)
+        try:
+            user_info = await hooks.login(user, await _text("password"))
+        except Refused as refused:
+            return _answer(100, str(refused) or "登录失败")
+        return _answer(200, await store.log_in(user), user_info)
 
     @app.post("/user/joinGroup")
-    @logged_in
+    @allowed("join")
     async def join_group(user: str) -> Response:
         joined = await store.join(await _group(), user)
         return _answer(200, _DONE) if joined else _answer(100, "操作失败")
 
     @app.post("/user/listGroup")
-    @logged_in
+    @allowed("groups")
     async def list_group(user: str) -> Response:
         return _answer(200, _DONE, await store.groups_of(user))
 
     @app.post("/group/listMessage")
-    @logged_in
+    @allowed("history")
     async def list_message(_user: str) -> Response:
         given = await request.values
         if "startPage" not in given and "ts" in given:
@@ -149,12 +158,12 @@ def _add_routes(app: QuartTrio, store: Store, log_in: LoginHook) -> None:
         return _history(await store.messages(group, start, stop))
 
     @app.post("/group/listOldMessage")
-    @logged_in
+    @allowed("history")
     async def list_old_message(_user: str) -> Response:
         return await _before(store)
 
     @app.post("/group/delMessage")
-    @logged_in
+    @allowed("recall")
     async def delete_message(user: str) -> Response:
         group, ts = await _group(), await _integer("ts", least=0)
         match await store.recall(group, user, ts):
@@ -193,6 +202,14 @@ def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(NotLoggedIn)
     async def not_logged_in(_error: NotLoggedIn) -> Response:
         return _answer(440, "请登录后访问")
+
+    @app.errorhandler(Refused)
+    async def refused(error: Refused) -> Response:
+        return _answer(403, str(error) or "没有权限")
+
+    @app.errorhandler(HookFailed)
+    async def hook_failed(_error: HookFailed) -> Response:  # the log has said why
+        return _answer(503, "暂时无法服务 (try again)", status=503)
 
     @app.errorhandler(BadParameter)
     async def bad_parameter(error: BadParameter) -> Response:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextvars import copy_context
 
+import msgspec
 import structlog
 import trio
 
 from .. import log as logs
-from ..errors import StoreUnavailable
+from ..errors import HookFailed, Refused, StoreUnavailable
+from ..hooks import Message
 from .handshake import Route
 from .session import Session, Surroundings
 
@@ -22,27 +24,33 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
     """Serve a member of a group until the socket closes.
 
     Raises:
-        NotLoggedIn: the token is wrong, and ``login_auth`` is on.
-        StoreUnavailable: Redis is away.
+        NotLoggedIn, Refused: the user may not come in.
+        StoreUnavailable, HookFailed: who has to be asked is away.
     """
     assert route.group is not None
-    if around.config.group.login_auth:
-        await around.store.check_token(route.user, route.token)
+    if around.access.asks_hook:
+        session.open()  # the hook may take its time
+    await around.access.check_opening(route.user, route.token, "chat", route.group)
     if not await _may_enter(around, route.group, route.user):
         session.close(1008, "not a member")
         return
     speaker = _Speaker(session, around, route)
     async with around.hub.member(route.group, session.outbox, session.take_opening):
-        while texts := await session.receive(first):
-            first = b""
-            if logs.is_debug:
-                speaker.tell_received(texts)
-            for text in texts:
-                if not (session.has_turn() or await session.wait_turn()):
-                    break
-                if not speaker.may_speak:
-                    await speaker.wait_ready()
-                speaker.say(text)
+        visit = around.presence.join(route.group, route.user)
+        try:
+            while texts := await session.receive(first):
+                first = b""
+                if logs.is_debug:
+                    speaker.tell_received(texts)
+                for text in texts:
+                    if not (session.has_turn() or await session.wait_turn()):
+                        break
+                    if speaker.may_speak:
+                        speaker.say(text)
+                    else:
+                        await speaker.say_when_ready(text)
+        finally:
+            around.presence.leave(visit)
 
 
 async def _may_enter(around: Surroundings, group: str, user: str) -> bool:
@@ -58,7 +66,15 @@ class _Speaker:
     Their fate is told from the task of Redis, so the log's context of the socket is kept for it.
     """
 
-    __slots__ = ("_answered", "_around", "_context", "_in_flight", "_route", "_session")
+    __slots__ = (
+        "_answered",
+        "_around",
+        "_context",
+        "_in_flight",
+        "_is_judged",
+        "_route",
+        "_session",
+    )
 
     def __init__(self, session: Session, around: Surroundings, route: Route) -> None:
         self._session = session
@@ -66,6 +82,7 @@ class _Speaker:
         self._route = route
         self._context = copy_context()
         self._in_flight = 0
+        self._is_judged = around.hooks.has("on_message")
         self._answered: trio.Event | None = None
 
     @property
@@ -75,9 +92,34 @@ class _Speaker:
             self._in_flight < MAX_IN_FLIGHT
             and self._around.store.has_room
             and not self._around.config.group.login_auth
+            and not self._is_judged
         )
 
-    async def wait_ready(self) -> None:
+    async def say_when_ready(self, text: str) -> None:
+        """Send a message when it may be sent, and as the application wants it, or not at all."""
+        await self._wait_ready()
+        info = await self._judge(text) if self._is_judged else text
+        self._session.heard_at = trio.current_time()  # what the client says meanwhile is not read
+        if info is not None:
+            self.say(info)
+
+    async def _judge(self, text: str) -> str | None:
+        """Ask the hook what is to be sent; what it refuses is told to the sender alone."""
+        route = self._route
+        assert route.group is not None
+        try:
+            return await self._around.hooks.judge_message(Message(route.group, route.user, text))
+        except Refused as exc:
+            self._tell_refused(403, str(exc) or "消息被拒绝", text)
+        except HookFailed:  # the log has said why
+            self._tell_refused(503, "暂时无法服务 (try again)", text)
+        return None
+
+    def _tell_refused(self, code: int, reason: str, text: str) -> None:
+        refusal = {"code": code, "msg": reason, "data": text}
+        self._session.push_text(msgspec.json.encode(refusal))
+
+    async def _wait_ready(self) -> None:
         """Check the token, if every message needs that, and wait for room."""
         if self._around.config.group.login_auth:
             await self._check_token()
@@ -110,7 +152,8 @@ class _Speaker:
         until = trio.current_time() + self._around.config.redis.hold_seconds
         while True:
             try:
-                await self._around.store.check_token(self._route.user, self._route.token)
+                route = self._route
+                await self._around.access.check(route.user, route.token, "say", route.group or "")
                 return
             except StoreUnavailable:
                 if trio.current_time() > until:

@@ -24,6 +24,7 @@ except ImportError:  # a platform without the library's wheel
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 
 MAX_CONTROL_BYTES = 125
+MAX_REASON_BYTES = MAX_CONTROL_BYTES - 2
 NO_CODE = 1005
 """The code of a close frame without one, RFC 6455 section 7.4.1."""
 
@@ -69,6 +70,11 @@ def control_frame(opcode: int, payload: bytes) -> bytes:
 def close_payload(code: int, reason: str) -> bytes:
     """The payload of a close frame."""
     return struct.pack("!H", code) + reason.encode()
+
+
+def cut_reason(reason: str) -> str:
+    """As much of a text as a close frame has room for, in whole characters."""
+    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 class _Fault(Exception):

@@ -12,12 +12,11 @@ async def serve_group_list(
     """Serve a user's group list until the socket closes.
 
     Raises:
-        NotLoggedIn: the token is wrong, and ``login_auth`` is on.
-        StoreUnavailable: Redis is away.
+        NotLoggedIn, Refused: the user may not have it.
+        StoreUnavailable, HookFailed: who has to be asked is away.
     """
     session.open()
-    if around.config.group.login_auth:
-        await around.store.check_token(route.user, route.token)
+    await around.access.check_opening(route.user, route.token, "list")
     async with around.poller.watcher(route.user, session.outbox):
         while texts := await session.receive(first):
             first = b""
@@ -25,4 +24,4 @@ async def serve_group_list(
                 if not await session.wait_turn():
                     return
             if around.config.group.login_auth:
-                await around.store.check_token(route.user, route.token)
+                await around.access.check(route.user, route.token, "list")

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 import structlog
 import trio
 
+from ..access import Access
 from ..codec import text_frame
 from ..config import Config
-from ..errors import NotLoggedIn, StoreUnavailable
+from ..errors import HookFailed, NotLoggedIn, Refused, StoreUnavailable
+from ..hooks.presence import Presence
+from ..hooks.runner import HookRunner
 from ..hub import Hub
 from ..metrics import Metrics
 from ..outbox import Outbox
@@ -35,6 +38,7 @@ from .frames import (
     Ping,
     close_payload,
     control_frame,
+    cut_reason,
 )
 from .handshake import Route
 from .keepalive import Keepalive
@@ -59,6 +63,9 @@ class Surroundings:
 
     config: Config
     store: Store
+    access: Access
+    hooks: HookRunner
+    presence: Presence
     hub: Hub
     poller: Poller
     metrics: Metrics
@@ -332,6 +339,10 @@ async def run_session(
         except NotLoggedIn:
             session.push_text(LOGIN_REQUIRED)
             session.close(1008, "login required")
+        except Refused as exc:
+            session.close(1008, cut_reason(str(exc) or "not allowed"))
+        except HookFailed:  # the log has said why
+            session.close(1013, "try again later")
         except StoreUnavailable as exc:
             session.close(1013, "try again later")
             log.warning("socket.store_unavailable", error=str(exc))

@@ -1,0 +1,64 @@
+"""The hooks: what an application may decide, in its own code.
+
+Name an object in the setting ``hooks.handler``: a module, an instance, or a class, of which one is
+made without arguments. It has any of the methods of ``Handler``, and is asked for those alone. Each
+may be ``async def``, and runs on Trio, or ``def``, and runs in a thread.
+
+Each has a deadline. One that raises anything but ``Refused``, is late, or returns what it may not,
+has failed: that is logged and counted, and the settings say what happens then. docs/HOOKS.md has
+it all, with examples and with the same hooks over HTTP.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..errors import Refused as Refused
+
+__all__ = ["Action", "Handler", "Message", "Refused"]
+
+Action: TypeAlias = Literal["chat", "list", "say", "join", "groups", "history", "recall"]
+"""What a user wants to do.
+
+``chat`` and ``list`` open a socket, ``say`` is a message (asked with ``group.login_auth`` on), the
+others are the routes of HTTP: join a group, list one's groups, read messages, recall one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message before it is stored; ``info`` is its text.
+
+    ``dataclasses.replace(message, info=...)`` makes one with another text.
+    """
+
+    group_id: str
+    user_id: str
+    info: str
+
+
+class Handler(Protocol):
+    """Every hook there is. An application's object has those that it wants, and inherits nothing.
+
+    Raises:
+        Refused: from ``login``, ``authorize`` and ``on_message``: no, and why.
+    """
+
+    def login(self, user_id: str, password: str) -> Any:
+        """Who logs in: what the answer's ``data`` shows, anything JSON can say; None refuses."""
+
+    def authorize(self, user_id: str, token: str, action: Action, group_id: str) -> bool:
+        """Whether the token is good, asked instead of Redis; ``group_id`` is "" where none is.
+
+        False says that the user is not logged in; ``Refused`` that this user may not do this.
+        """
+
+    def on_message(self, message: Message) -> Message | None:
+        """What is stored: the message, or one with another ``info``; None refuses it."""
+
+    def on_join(self, group_id: str, user_id: str, connection_id: str) -> None:
+        """A chat socket has opened. The id is unique, whatever daemon it is on."""
+
+    def on_leave(self, group_id: str, user_id: str, connection_id: str) -> None:
+        """That socket has closed; told after its ``on_join``."""

@@ -1,0 +1,193 @@
+"""Calls the hooks, and keeps what is promised of them.
+
+Each has a deadline. One that crashes, is late or returns what it may not has failed: it is logged
+with its cause, counted, and its policy decides what that means for the client. Everything else sees
+only this, whether a hook is a function or a backend behind HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+import trio
+
+from ..config import Config
+from ..errors import HookFailed, NotLoggedIn, Refused
+from ..metrics import Metrics
+from . import Action, Message
+from .cause import describe, trace
+from .load import Hook, load_hooks
+
+SEED_USER_INFO = "user_info"
+
+_Judged = TypeVar("_Judged")
+
+log = structlog.get_logger("fastimd.hooks")
+
+
+class HookRunner:
+    """The hooks of this daemon, by their names."""
+
+    def __init__(self, hooks: Mapping[str, Hook], config: Config, metrics: Metrics) -> None:
+        self._hooks = hooks
+        self._config = config
+        self._metrics = metrics
+        settings = config.hooks
+        self._seconds = {
+            "login": settings.login_timeout,
+            "authorize": settings.authorize_timeout,
+            "on_message": settings.message_timeout,
+            "on_join": settings.presence_timeout,
+            "on_leave": settings.presence_timeout,
+        }
+
+    def has(self, name: str) -> bool:
+        """Whether there is a hook of that name."""
+        return name in self._hooks
+
+    async def login(self, user: str, password: str) -> msgspec.Raw:
+        """What the answer to a login shows, as JSON; without a hook everybody may log in.
+
+        Raises:
+            Refused: the hook refuses.
+            HookFailed: it failed. There is no other policy: it would let anybody be anybody.
+        """
+        if "login" not in self._hooks:
+            return msgspec.Raw(msgspec.json.encode(SEED_USER_INFO))
+        return await self._call("login", _judge_login, (password,), user, password)
+
+    async def authorize(self, user: str, token: str, action: Action, group: str) -> None:
+        """Ask whether a user may do something.
+
+        Raises:
+            NotLoggedIn: the token is not good.
+            Refused: it is, and the hook refuses.
+            HookFailed: the hook failed, and its policy is to refuse.
+        """
+        try:
+            await self._call("authorize", _judge_permission, (token,), user, token, action, group)
+        except HookFailed:
+            if self._config.hooks.authorize_on_failure == "refuse":
+                raise
+
+    async def judge_message(self, message: Message) -> str:
+        """What is stored of a message.
+
+        Raises:
+            Refused: the hook refuses it.
+            HookFailed: the hook failed, and its policy is to refuse.
+        """
+
+        def judge(answer: Any) -> str:
+            return _judge_message(message, answer, self._config.group_message.max_bytes)
+
+        try:
+            return await self._call("on_message", judge, (message.info,), message)
+        except HookFailed:
+            if self._config.hooks.message_on_failure == "refuse":
+                raise
+            return message.info
+
+    async def tell(self, name: str, group: str, user: str, connection_id: str) -> None:
+        """Tell ``on_join`` or ``on_leave``; a failure is logged and counted, and that is all."""
+        with suppress(HookFailed, Refused):  # nobody waits for it, and the log says what is wrong
+            await self._call(name, _ignore, (), group, user, connection_id)
+
+    async def _call(
+        self,
+        name: str,
+        judge: Callable[[Any], _Judged],
+        private: Sequence[str],
+        *arguments: Any,
+    ) -> _Judged:
+        """Call a hook within its deadline, and judge its answer.
+
+        Args:
+            judge: returns what the answer means, or raises.
+            private: what must not get into the log.
+        """
+        began = trio.current_time()
+        outcome = "failed"
+        try:
+            with trio.move_on_after(self._seconds[name]) as deadline:
+                judged = judge(await self._hooks[name](*arguments))
+                outcome = "ok"
+                return judged
+            assert deadline.cancelled_caught
+            raise HookFailed(f"no answer within {self._seconds[name]:g} s")
+        except (Refused, NotLoggedIn):
+            outcome = "refused"
+            raise
+        except HookFailed as exc:
+            log.error("hook.failed", purpose=name, error=str(exc))
+            raise
+        except (Exception, SystemExit) as exc:
+            error = describe(exc, private)
+            log.error("hook.failed", purpose=name, error=error, exception=trace(exc, private))
+            raise HookFailed(error) from exc
+        except BaseException:
+            outcome = ""  # who waited for it has gone
+            raise
+        finally:
+            if outcome:
+                self._metrics.count_hook(name, outcome, trio.current_time() - began)
+
+
+@asynccontextmanager
+async def open_hooks(config: Config, metrics: Metrics) -> AsyncIterator[HookRunner]:
+    """The hooks that the settings name, until the block ends.
+
+    Raises:
+        ConfigError: they cannot be loaded; the message says which and why.
+    """
+    hooks = load_hooks(config)
+    if not config.hooks.webhook_url:
+        yield HookRunner(hooks, config, metrics)
+        return
+    from .webhook import open_webhook  # here, because without webhooks nobody needs an HTTP client
+
+    async with open_webhook(config) as webhook:
+        asked = {name: getattr(webhook, name) for name in config.hooks.webhook_events}
+        yield HookRunner(hooks | asked, config, metrics)
+
+
+def _judge_login(answer: Any) -> msgspec.Raw:
+    if answer is None:
+        raise Refused
+    try:
+        return msgspec.Raw(msgspec.json.encode(answer))
+    except Exception as exc:  # whatever an object of the application's does
+        raise HookFailed(f"returned a {type(answer).__name__} that JSON cannot say") from exc
+
+
+def _judge_permission(answer: Any) -> None:
+    if answer is False:
+        raise NotLoggedIn
+    if answer is not True:
+        raise HookFailed(f"returned a {type(answer).__name__}, not True or False")
+
+
+def _judge_message(asked: Message, answer: Any, max_bytes: int) -> str:
+    if answer is None:
+        raise Refused
+    if not isinstance(answer, Message) or not isinstance(answer.info, str):
+        raise HookFailed(f"returned a {type(answer).__name__}, not a Message of text or None")
+    if (answer.group_id, answer.user_id) != (asked.group_id, asked.user_id):
+        raise HookFailed("changed the group or the user of a message")
+    if answer.info == asked.info:
+        return asked.info
+    try:
+        size = len(answer.info.encode())
+    except UnicodeEncodeError as exc:
+        raise HookFailed("returned a text that UTF-8 cannot say") from exc
+    if size > max_bytes:
+        raise HookFailed(f"returned a text of {size} bytes, more than group_message.max_bytes")
+    return answer.info
+
+
+def _ignore(_answer: Any) -> None:
+    """Presence is told, not asked."""
