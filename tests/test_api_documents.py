@@ -39,9 +39,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from redis import Redis
 
 from fastimd import __version__
+from fastimd.access import Access
 from fastimd.config import Config
+from fastimd.hooks.runner import HookRunner
 from fastimd.http.app import create_app
-from fastimd.http.login import load_login_hook
 from fastimd.metrics import Metrics
 from fastimd.sockets.handshake import find_route
 from fastimd.store import Store
@@ -186,7 +187,9 @@ def test_nothing_in_the_document_is_unused() -> None:
 
 def test_the_document_has_the_routes_of_the_app() -> None:
     """Each rule with each of its methods, but for those that every route has."""
-    app = create_app(Config(), cast(Store, None), load_login_hook(""), Metrics())
+    config, store, metrics = Config(), cast(Store, None), Metrics()
+    hooks = HookRunner({}, config, metrics)
+    app = create_app(config, store, Access(config, store, hooks), hooks, metrics)
     routes = {
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()
