@@ -1,18 +1,16 @@
-// The test page: one WebSocket to a chat or a group list, and a log of everything on it.
-//
-// What comes off the wire may be hostile, so it enters the page as text nodes only. Every visible
-// word goes through `say`, which remembers its key: a change of language rewrites the whole page,
-// the log included.
+// The tab "Raw": one WebSocket to a chat or a group list, and a log of everything on it.
+
+import {
+  byId, make, nameOf, onSubmit, recall, remember, sendOnEnter, verbatim,
+} from "./dom.js";
+import { addTexts, hasText, hint, onTranslate, say } from "./language.js";
 
 const LOG_ENTRIES = 1000;
 const FLUSH_MS = 30;
 const LOGIN_TIMEOUT_MS = 15_000;
-const HUES = 6;
 
-const TEXTS = {
+addTexts({
   en: {
-    title: "fastimd test page",
-    otherLanguage: "中文",
     settings: "Connection",
     kind: "Socket",
     kindChat: "Group chat",
@@ -77,8 +75,6 @@ const TEXTS = {
       "not accept, or an origin it does not allow.",
   },
   zh: {
-    title: "fastimd 测试页面",
-    otherLanguage: "English",
     settings: "连接",
     kind: "连接类型",
     kindChat: "群组聊天室",
@@ -138,11 +134,8 @@ const TEXTS = {
     close1013: "服务端繁忙，请稍后再试。",
     neverOpened: "该地址没有应答，或被服务端拒绝：路径有误、ID 不被接受，或来源（Origin）不被允许。",
   },
-};
+});
 
-const LANGUAGE_TAGS = { en: "en", zh: "zh-CN" };
-
-const byId = (id) => document.getElementById(id);
 const address = byId("address");
 const fields = { group: byId("group"), user: byId("user"), token: byId("token") };
 const kind = byId("kind");
@@ -151,70 +144,6 @@ const message = byId("message");
 const password = byId("password");
 const status = byId("status");
 const buttons = { connect: byId("connect"), disconnect: byId("disconnect"), send: byId("send") };
-
-// --- Remembered choices ---
-
-// Storage throws where the browser blocks it; the page then forgets, and works.
-function recall(name) {
-  try {
-    return localStorage.getItem(`fastimd.${name}`);
-  } catch {
-    return null;
-  }
-}
-
-function remember(name, value) {
-  try {
-    localStorage.setItem(`fastimd.${name}`, value);
-  } catch {
-    return;
-  }
-}
-
-// --- Languages ---
-
-let language = recall("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
-if (!Object.hasOwn(TEXTS, language)) language = "en";
-
-const saidValues = new WeakMap();
-
-function phrase(key, values = {}) {
-  return TEXTS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-}
-
-function say(element, key, values) {
-  element.dataset.text = key;
-  saidValues.set(element, values);
-  element.textContent = phrase(key, values);
-  return element;
-}
-
-function hint(element, key) {
-  element.dataset.placeholder = key;
-  element.placeholder = phrase(key);
-}
-
-function translatePage() {
-  document.documentElement.lang = LANGUAGE_TAGS[language];
-  for (const element of document.querySelectorAll("[data-text]")) {
-    say(element, element.dataset.text, saidValues.get(element));
-  }
-  for (const element of document.querySelectorAll("[data-placeholder]")) {
-    hint(element, element.dataset.placeholder);
-  }
-  const other = language === "en" ? "zh" : "en";
-  const switcher = byId("language");
-  switcher.textContent = TEXTS[language].otherLanguage;
-  switcher.lang = LANGUAGE_TAGS[other];
-  keepFollowing();
-}
-
-function switchLanguage() {
-  language = language === "en" ? "zh" : "en";
-  remember("language", language);
-  flushLog();
-  translatePage();
-}
 
 // --- The address and the fields it is made of ---
 
@@ -265,13 +194,6 @@ const calendar = new Intl.DateTimeFormat("sv-SE", { dateStyle: "short", timeStyl
 let waiting = [];
 let flushTimer = null;
 
-function make(tag, className, ...children) {
-  const element = document.createElement(tag);
-  if (className) element.className = className;
-  element.append(...children); // strings become text nodes
-  return element;
-}
-
 function timeElement(date, format) {
   const element = make("time", "", format.format(date));
   element.dateTime = date.toISOString();
@@ -318,13 +240,6 @@ function note(key, values, ...more) {
   writeLog("Note", say(make("p"), key, values), ...more);
 }
 
-// Text in whatever direction its own letters run.
-function verbatim(className, text, tag = "pre") {
-  const element = make(tag, className, text);
-  element.dir = "auto";
-  return element;
-}
-
 // --- Frames, made readable ---
 
 const isObject = (value) => typeof value === "object" && value !== null;
@@ -338,17 +253,9 @@ function parse(text) {
   }
 }
 
-function hueOf(user) {
-  let sum = 0;
-  for (const character of user) sum += character.codePointAt(0);
-  return sum % HUES;
-}
-
 function messageLine(chat, ownUser) {
   const user = String(chat.userId);
-  const name = verbatim("user", user, "b");
-  name.dataset.hue = hueOf(user);
-  const line = make("div", "said", name, verbatim("text", chat.info, "span"));
+  const line = make("div", "said", nameOf(user), verbatim("text", chat.info, "span"));
   line.classList.toggle("own", user === ownUser);
   const when = new Date(chat.ts);
   if (!Number.isNaN(when.getTime())) line.append(timeElement(when, calendar));
@@ -457,7 +364,7 @@ function explainClose(code, reason, visit) {
   if (code === 1006 && !visit.opened) return "neverOpened";
   if (code === 1008 && reason === "not a member") return "notMember";
   const key = `close${code}`;
-  return Object.hasOwn(TEXTS.en, key) ? key : null;
+  return hasText(key) ? key : null;
 }
 
 function disconnect() {
@@ -508,47 +415,33 @@ function takeLogin({ code, msg }, user) {
 
 // --- The page ---
 
-function onSubmit(id, action) {
-  byId(id).addEventListener("submit", (event) => {
-    event.preventDefault();
-    action();
-  });
-}
-
-// Enter also picks a candidate in an input method; some browsers tell so only by key code 229.
-function onMessageKey(event) {
-  const composing = event.isComposing || event.keyCode === 229;
-  if (event.key !== "Enter" || event.shiftKey || composing) return;
-  event.preventDefault();
-  send();
-}
-
 function showRaw() {
   log.classList.toggle("tidy", !byId("raw").checked);
   remember("raw", byId("raw").checked ? "shown" : "hidden");
   keepFollowing();
 }
 
-function start() {
+/** Begin; the page is translated afterwards. */
+export function startRaw() {
   fields.user.value = String(1 + Math.floor(Math.random() * 999));
   byId("raw").checked = recall("raw") !== "hidden";
   showState("idle");
   composeAddress();
-  translatePage();
   showRaw();
   for (const field of Object.values(fields)) field.addEventListener("input", composeAddress);
   kind.addEventListener("change", composeAddress);
   address.addEventListener("input", readAddress);
-  message.addEventListener("keydown", onMessageKey);
+  sendOnEnter(message, send);
   onSubmit("connection", connect);
   onSubmit("composer", send);
   onSubmit("account", logIn);
   buttons.disconnect.addEventListener("click", disconnect);
   byId("clear").addEventListener("click", clearLog);
-  byId("language").addEventListener("click", switchLanguage);
   byId("raw").addEventListener("change", showRaw);
   log.addEventListener("scroll", noticeScroll);
   new ResizeObserver(keepFollowing).observe(log);
+  onTranslate(() => {
+    flushLog(); // what waits is translated with the page
+    queueMicrotask(keepFollowing);
+  });
 }
-
-start();
