@@ -27,13 +27,13 @@ from typing import NoReturn, Protocol
 from urllib.parse import urlencode
 
 import pytest
+from browser import BROWSERS, running_browser
 from clients import message
 from conftest import Daemon, StartDaemon, wait_for
 from redis import Redis
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from test_page import BROWSERS, running_browser
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "clients"

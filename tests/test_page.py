@@ -1,18 +1,12 @@
-"""The test page, in a real browser on a real daemon.
-
-Chromium and chromedriver are taken from the machine and never downloaded. Without them the module
-is skipped, unless ``FASTIMD_TEST_BROWSER=required`` says that they must be there.
-"""
+"""The test page's tab "Raw", in a real browser on a real daemon."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,38 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import PATIENCE, complaints, find_programs, running_browser, wait_until
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-PATIENCE = 20.0  # seconds until something awaited counts as missing
-LOG_ENTRIES = 1000  # as in websocket.js
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER_FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1200,900",
-)
+LOG_ENTRIES = 1000  # as in raw.js
 MARKUP = """<img src=x onerror="document.title='pwned'">"""
 SCRIPT = "<script>document.title = 'pwned'</script>"
-
-
-def wait_until(condition: Callable[[], bool], missing: Callable[[], str]) -> None:
-    """Poll ``condition``; after ``PATIENCE`` seconds fail with what ``missing`` says."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, missing()
-        time.sleep(0.05)
 
 
 # The daemon
@@ -126,34 +98,8 @@ def strict_page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def programs() -> tuple[str, str]:
-    """The paths of a Chromium and of its driver; without them not even a daemon is started."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    driver = shutil.which("chromedriver")
-    if browser and driver:
-        return browser, driver
-    missing = "no chromedriver" if browser else "no Chromium or Chrome"
-    if os.environ.get("FASTIMD_TEST_BROWSER") == "required":
-        pytest.fail(f"{missing} on this machine, and FASTIMD_TEST_BROWSER=required")
-    pytest.skip(f"{missing} on this machine")
-
-
-@contextmanager
-def running_browser(
-    programs: tuple[str, str], profile: Path, language: str
-) -> Iterator[webdriver.Chrome]:
-    options = Options()
-    options.binary_location, driver_path = programs
-    for flag in BROWSER_FLAGS:
-        options.add_argument(flag)
-    options.add_argument(f"--user-data-dir={profile}")
-    options.add_argument(f"--lang={language}")
-    options.add_argument(f"--accept-lang={language}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(driver_path))
-    try:
-        yield driver
-    finally:
-        driver.quit()
+    """Without a browser not even a daemon is started."""
+    return find_programs()
 
 
 @pytest.fixture(scope="module")
@@ -164,20 +110,14 @@ def browser(
         yield driver
 
 
-def complaints(browser: webdriver.Chrome) -> list[str]:
-    """What the console has complained of, in any tab, since this was last asked."""
-    entries = browser.execute("getLog", {"type": "browser"})["value"]
-    return [entry["message"] for entry in entries if entry["level"] in ("SEVERE", "WARNING")]
-
-
 class Window:
-    """The test page in a tab of its own; whatever is done with it happens in that tab."""
+    """The raw page in a browser's tab of its own; whatever is done with it happens there."""
 
     def __init__(self, browser: webdriver.Chrome, page: str) -> None:
         self._browser = browser
         browser.switch_to.new_window("tab")
         self._handle = browser.current_window_handle
-        browser.get(page)
+        browser.get(f"{page}#raw")
 
     def close(self) -> None:
         self._enter()
@@ -499,7 +439,7 @@ def test_nothing_comes_from_another_host(
     window.click("language")
     loaded = window.run("return performance.getEntriesByType('resource').map((e) => e.name)")
     origin = page.removesuffix("/test/websocket")
-    assert {f"{origin}/test/static/websocket.{kind}" for kind in ("css", "js")} <= set(loaded)
+    assert {f"{origin}/test/static/raw.{kind}" for kind in ("css", "js")} <= set(loaded)
     assert all(address.startswith(f"{origin}/test/static/") for address in loaded)
     assert complaints(browser) == []
     with urllib.request.urlopen(page) as response:

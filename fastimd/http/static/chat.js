@@ -149,7 +149,8 @@ function end() {
   im = null;
   groups?.clear();
   conversations = new Map();
-  leave();
+  shown = null;
+  scroller.replaceChildren();
 }
 
 function askLogin() {
@@ -160,6 +161,7 @@ function askLogin() {
 
 function signOut() {
   end();
+  history.replaceState(null, "", location.pathname);
   say(byId("sign-in-note"), "chatLoginHelp");
   show("login");
   showState();
@@ -205,13 +207,6 @@ function openGroup(groupId) {
   showTotal();
   showNewer();
   words.focus();
-}
-
-function leave() {
-  shown = null;
-  scroller.replaceChildren();
-  groups?.open(null);
-  if (location.hash.startsWith("#group=")) history.replaceState(null, "", location.pathname);
 }
 
 function openFromAddress() {

@@ -158,13 +158,15 @@ export class Conversation {
     const button = say(make("button", "recall quiet"), "recall");
     button.type = "button";
     label(button, "recallOf", { text: row.message.info });
+    let isAsked = false; // a disabled button would lose the focus
     button.addEventListener("click", async () => {
-      button.disabled = true;
+      if (isAsked) return;
+      isAsked = true;
       try {
         await this.group.recall(row.message);
         this.#remove(row);
       } catch (error) {
-        button.disabled = false;
+        isAsked = false;
         if (error.msg === "消息不存在") this.#remove(row);
         this.onFailure(error);
       }
@@ -236,7 +238,7 @@ export class Conversation {
     const first = this.#list.firstElementChild;
     if (this.#isLoading || this.#hasAll || !first || !this.#isLive) return false;
     this.#isLoading = true;
-    this.#showTop();
+    this.#holdPlace(() => this.#showTop());
     let older = [];
     let failure = null;
     try {
@@ -248,8 +250,10 @@ export class Conversation {
     this.#isLoading = false;
     if (failure && !(failure instanceof FastIMError)) throw failure;
     // What was the first may have gone while the answer was on its way.
-    if (!failure && this.#list.firstElementChild === first) this.#prepend(older, first);
-    this.#showTop(failure !== null);
+    this.#holdPlace(() => {
+      if (!failure && this.#list.firstElementChild === first) this.#prepend(older, first);
+      this.#showTop(failure !== null);
+    });
     return failure === null;
   }
 
@@ -257,10 +261,8 @@ export class Conversation {
     const rows = older.map((message) => this.#makeRow(message));
     const entries = rows.map((row) => [row.message.ts, row]);
     this.#rows = new Map([...entries, ...this.#rows]);
-    const below = this.#isShown ? this.#scroller.scrollHeight - this.#scroller.scrollTop : 0;
     this.#list.prepend(...rows);
     for (const row of [...rows, first]) this.#arrange(row);
-    if (this.#isShown) this.#scroller.scrollTop = this.#scroller.scrollHeight - below;
   }
 
   #showTop(hasFailed = false) {
@@ -280,6 +282,13 @@ export class Conversation {
 
   #keepPlace() {
     if (this.#isFollowing && this.#isShown) this.#scroller.scrollTop = this.#scroller.scrollHeight;
+  }
+
+  // What changes above what is in sight does not move it.
+  #holdPlace(change) {
+    const below = this.#isShown ? this.#scroller.scrollHeight - this.#scroller.scrollTop : 0;
+    change();
+    if (this.#isShown) this.#scroller.scrollTop = this.#scroller.scrollHeight - below;
   }
 
   #noticeScroll() {
