@@ -24,6 +24,7 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.timeout(120)
 
+ROOT = Path(__file__).parent.parent
 KEPT = 300  # as in conversation.js
 HOSTILE = """<img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>"""
 BEGIN = "The beginning of what is kept"
@@ -601,3 +602,32 @@ def test_fastim_in_a_page_of_another_origin(
         "code": 100,
         "state": "closed",
     }
+
+
+def test_the_example_of_the_document(
+    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], tmp_path: Path
+) -> None:
+    """docs/FASTIM_JS.md begins with a page that chats, as it stands there."""
+    daemon = start_daemon()
+    document = (ROOT / "docs" / "FASTIM_JS.md").read_text()
+    example = document.partition("```html\n")[2].partition("```")[0]
+    library = ROOT / "fastimd" / "http" / "static" / "fastim.js"
+    with another_origin(tmp_path) as page:
+        (tmp_path / "fastim.js").write_bytes(library.read_bytes())
+        text = example.replace("http://127.0.0.1:9000", f"http://{daemon.address}")
+        (tmp_path / "index.html").write_text(text)
+        browsers[0].get(page)
+        tell(daemon, "1", ["from another client"])
+        field = browsers[0].find_element(By.ID, "text")
+        shown = "return document.getElementById('messages').innerText.split('\\n')"
+        expected = ["crier: from another client"]
+        wait_until(
+            lambda: browsers[0].execute_script(shown) == expected,
+            lambda: str(browsers[0].execute_script(shown)),
+        )
+        field.send_keys("hello", Keys.ENTER)
+        expected.append("ada: hello")
+        wait_until(
+            lambda: browsers[0].execute_script(shown) == expected,
+            lambda: str(browsers[0].execute_script(shown)),
+        )

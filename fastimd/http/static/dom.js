@@ -22,9 +22,9 @@ export function verbatim(className, text, tag = "pre") {
 /** A user's name in the user's colour. */
 export function nameOf(user) {
   const name = verbatim("user", user, "b");
-  let sum = 0;
-  for (const character of user) sum += character.codePointAt(0);
-  name.dataset.hue = sum % HUES;
+  let hash = 0;
+  for (const character of user) hash = (hash * 31 + character.codePointAt(0)) % 9973;
+  name.dataset.hue = hash % HUES;
   return name;
 }
 
