@@ -561,9 +561,12 @@ async def test_a_request_under_way_is_answered_in_the_drain(
     start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SIGTERM lets an HTTP request that is being served come to its answer."""
+    begun, may_end = tmp_path / "begun", tmp_path / "may_end"
     (tmp_path / "slow_hook.py").write_text(
-        "import trio\n\n\nasync def log_in(user, password):\n"
-        "    await trio.sleep(1)\n    return {'slow': True}\n"
+        "import pathlib\nimport trio\n\n\nasync def log_in(user, password):\n"
+        f"    pathlib.Path({str(begun)!r}).touch()\n"
+        f"    while not pathlib.Path({str(may_end)!r}).exists():\n"
+        "        await trio.sleep(0.01)\n    return {'slow': True}\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     daemon = start_daemon(login__hook="slow_hook:log_in")
@@ -580,5 +583,8 @@ async def test_a_request_under_way_is_answered_in_the_drain(
             assert b'"data":{"slow":true}' in await trio.to_thread.run_sync(log_in)
 
         nursery.start_soon(check)
-        await trio.sleep(0.4)
-        assert (await stop(daemon))[0] == 0
+        await trio.to_thread.run_sync(wait_for, begun.exists, daemon)
+        daemon.process.send_signal(signal.SIGTERM)
+        await trio.to_thread.run_sync(wait_for, lambda: daemon.events("daemon.draining"), daemon)
+        may_end.touch()
+        assert await trio.to_thread.run_sync(daemon.process.wait) == 0
