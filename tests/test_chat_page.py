@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from browser import complaints, find_programs, running_browser, wait_until
 from clients import RawClient
-from conftest import Daemon, StartDaemon, redis_servers, run_daemon
+from conftest import Daemon, StartDaemon, redis_servers, run_daemon, run_fastimd
 from faults import MortalRedis
 from redis import Redis
 from selenium import webdriver
@@ -313,6 +313,56 @@ def test_a_text_that_is_lost_is_told(
     ada.click(".drafts button")
     ada.wait_messages(["stored", "lost"])
     assert ada.find(".drafts li") == []
+
+
+def test_a_kick_leaves_nothing_under_way(
+    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
+) -> None:
+    """A text whose fate is open is told as not sent; the way back is the person's to choose."""
+    daemon = start_daemon()
+    ada = Person(browsers[0], daemon, "ada")
+    ada.enter("guild")
+    ada.run(
+        "const send = WebSocket.prototype.send;"
+        "WebSocket.prototype.send = function () { WebSocket.prototype.send = send; }"
+    )
+    ada.say("lost")
+    ada.wait(".drafts li", "Sending")
+    kick = run_fastimd("kick", "ada", admin__bind=daemon.admin.removeprefix("http://"))
+    assert kick.returncode == 0, kick.stderr
+    ada.wait("#chat-status", "An operator closed the connection")
+    ada.wait(".drafts li", "Not sent")
+    ada.click("#reconnect")
+    ada.wait("#chat-status", "Connected")
+    ada.click(".drafts button")
+    ada.wait_messages(["lost"])
+
+
+def test_a_socket_that_stays_silent_is_left(
+    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
+) -> None:
+    """One that opens, but brings no greeting, is tried again."""
+    daemon = start_daemon()
+    ada = Person(browsers[0], daemon, "ada")
+    ada.log_in()
+    ada.wait("#me", "ada")
+    # The deadline of the first one comes at once, and its frames never.
+    ada.run(
+        """
+        const Real = WebSocket, later = setTimeout;
+        let isFirst = true;
+        window.setTimeout = (act, ms) => later(act, ms === 15000 ? 500 : ms);
+        window.WebSocket = class extends Real {
+          addEventListener(type, act) {
+            if (isFirst && type === "message") isFirst = false;
+            else super.addEventListener(type, act);
+          }
+        };
+        """
+    )
+    ada.join("guild")
+    ada.say("here")
+    ada.wait_messages(["here"])
 
 
 def test_text_stays_text(

@@ -109,8 +109,8 @@ def daemon(installed: Path, tmp_path: Path) -> Iterator[Daemon]:
 
 def test_an_installed_wheel_serves(daemon: Daemon) -> None:
     """It has its page, its scripts and its own Redis, in an environment that was empty."""
-    page = [f"test/{name}" for name in ("websocket", "static/websocket.css", "static/websocket.js")]
-    for path in (*page, "openapi.json"):
+    parts = [f"test/static/{part.name}" for part in (ROOT / "fastimd/http/static").iterdir()]
+    for path in ("test/websocket", *parts, "openapi.json"):
         with urllib.request.urlopen(f"{daemon.http}/{path}", timeout=10) as answer:
             assert answer.status == 200
     login = urllib.request.Request(f"{daemon.http}/user/login", b"userId=1&password=x")

@@ -296,6 +296,8 @@ class Link extends EventTarget {
   _onText(_text) {}
   /** @protected The connection is gone; `reason` may be "". */
   _onBreak(_code, _reason) {}
+  /** @protected It will not be tried again by itself. */
+  _onEnd(_reason) {}
   /** @protected Look after what needs looking after, once a second. */
   _tick() {}
 
@@ -316,7 +318,7 @@ class Link extends EventTarget {
 
   /** @protected The connection does what it is for. */
   _becomeReady() {
-    this.#attempts = Date.now() - this.#openedAt > SOUND_MS ? 0 : this.#attempts;
+    clearTimeout(this.#deadline);
     this.#show("connected");
   }
 
@@ -348,7 +350,7 @@ class Link extends EventTarget {
     const address = this.#im.url.replace(/^http/, "ws");
     const socket = new WebSocket(`${address}/group/${this.#path}/${user}/${token}`);
     this.#socket = socket;
-    this.#openedAt = Date.now();
+    this.#openedAt = 0;
     this.#deadline = setTimeout(() => this._renewAfterPause(), ANSWER_MS);
     const ifCurrent = (act) => (event) => this.#socket === socket && act(event);
     socket.addEventListener("open", ifCurrent(() => this.#onOpen()));
@@ -360,7 +362,6 @@ class Link extends EventTarget {
   }
 
   #onOpen() {
-    clearTimeout(this.#deadline);
     this.#openedAt = this._heardAt = Date.now();
     this._onOpen();
   }
@@ -369,6 +370,7 @@ class Link extends EventTarget {
   _onOpen() {}
 
   #onFrame(text) {
+    clearTimeout(this.#deadline);
     this._heardAt = Date.now();
     if (text === "440") this._endFor("login required");
     else this._onText(text);
@@ -413,6 +415,7 @@ class Link extends EventTarget {
     clearInterval(this.#tick);
     this.#tick = null;
     this.#attempts = 0;
+    this._onEnd(reason);
     this.#show("closed", reason);
   }
 
@@ -578,9 +581,15 @@ export class Group extends Link {
 
   _onBreak(code, _reason) {
     this.#held = null;
+    // Their fate is told when the messages since are known.
+    for (const draft of this.drafts.filter(isUnderWay)) {
+      draft.reason = code === 1009 ? "too large" : "connection lost";
+    }
+  }
+
+  _onEnd(reason) {
     for (const draft of this.drafts) {
-      // Its fate is told when the messages since are known.
-      if (draft.state === "sending") draft.reason = code === 1009 ? "too large" : "connection lost";
+      if (draft.state !== "unsent") this.#change(draft, "unsent", draft.reason || reason);
     }
   }
 
@@ -594,7 +603,7 @@ export class Group extends Link {
     for (const message of [...missed, ...list]) this.#deliver(message);
     const held = this.#held;
     this.#held = null;
-    this.#giveUpLost();
+    this.#giveUpLost(connection);
     for (const message of held) this.#receive(message);
     this.#emit("greeting", list);
     this._becomeReady();
@@ -657,17 +666,18 @@ export class Group extends Link {
   // server has changed. If that draft's own text does not come soon after, it was changed.
   #noticeChanged(message) {
     const connection = this._connection;
-    const draft = this.drafts.find(({ state }) => state === "sending");
-    if (!draft) return;
+    const heardAt = Date.now();
     setTimeout(() => {
-      const isOpen = this._connection === connection && draft.state === "sending";
-      if (isOpen) this.#end(draft, "sent", "", message);
+      if (this._connection !== connection) return;
+      const isIt = (draft) => isUnderWay(draft) && draft.since <= heardAt;
+      const draft = this.drafts.find(isIt);
+      if (draft) this.#end(draft, "sent", "", message);
     }, CHANGED_MS);
   }
 
   #refuse({ code, msg, data }) {
     const refusal = { code: Number(code), msg: String(msg), text: String(data) };
-    const draft = this.drafts.find(({ text, state }) => state === "sending" && text === refusal.text);
+    const draft = this.drafts.find((each) => isUnderWay(each) && each.text === refusal.text);
     if (draft && refusal.code === 503) this.#change(draft, "unsent", refusal.msg);
     else if (draft) this.#end(draft, "refused", refusal.msg, null);
     this.#emit("refused", refusal);
@@ -679,12 +689,15 @@ export class Group extends Link {
     this.#change(draft, "sending");
   }
 
-  // All messages since are known, and these are not among them. (One may still come, when a server
-  // holds it for a Redis that is away: then it is found, and is "sent".)
-  #giveUpLost() {
-    for (const draft of this.drafts) {
-      if (draft.state === "sending") this.#change(draft, "unsent", draft.reason);
-    }
+  // All messages since are known, and these are not among them; what was still on its way gets a
+  // moment. (One may come even later, when a server held it for a Redis that was away: then it is
+  // found, and is "sent".)
+  #giveUpLost(connection) {
+    const lost = this.drafts.filter(isLost);
+    setTimeout(() => {
+      if (this._connection !== connection) return;
+      for (const draft of lost) if (isLost(draft)) this.#change(draft, "unsent", draft.reason);
+    }, LATE_MS);
   }
 
   #change(draft, state, reason = "") {
@@ -714,7 +727,7 @@ export class Group extends Link {
       if (isOld) this.#change(draft, "unsent", "no connection");
     }
     if (this.state !== "connected") return;
-    const waits = this.drafts.some(({ state, since }) => state === "sending" && now - since > ECHO_MS);
+    const waits = this.drafts.some((draft) => isUnderWay(draft) && now - draft.since > ECHO_MS);
     if (waits && now - this._heardAt > ECHO_MS) this._im._renewAll();
     else if (now - Math.max(this._heardAt, this.#checkedAt) > SILENCE_MS && isSeen()) {
       void this.#check();
@@ -762,6 +775,16 @@ function unwatchBrowser(im) {
 
 function isSeen() {
   return globalThis.document?.visibilityState !== "hidden";
+}
+
+// --- Drafts ---
+
+function isUnderWay({ state, reason }) {
+  return state === "sending" && !reason;
+}
+
+function isLost({ state, reason }) {
+  return state === "sending" && reason !== "";
 }
 
 // --- Values ---
