@@ -51,6 +51,11 @@ static class Program
             Console.WriteLine($"{message.userId}: {message.info}");
             Console.Out.Flush();
         };
+        chat.NotSent += (text, why) =>
+        {
+            Console.WriteLine($"not sent: {text} ({why})");
+            Console.Out.Flush();
+        };
         chat.Ended += why => { Console.Error.WriteLine(why); main.End(); };
         new Thread(() =>
         {
