@@ -196,7 +196,7 @@ def compiled(folder: Path) -> Path:
         missing("Mono", "FASTIMD_TEST_MONO")
     program = folder / "chat.exe"
     sources = [EXAMPLES / "FastIM.cs", ROOT / "tests" / "unity.cs"]
-    libraries = ["System.Net.Http.dll", "System.Runtime.Serialization.dll"]
+    libraries = ["System.Net.Http.dll", "System.Runtime.Serialization.dll", "System.Xml.dll"]
     subprocess.run(
         # Its warnings are of fields that only JsonUtility sets.
         ["mcs", "-langversion:7", "-nowarn:649", "-warnaserror", f"-out:{program}"]
