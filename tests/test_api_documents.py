@@ -51,19 +51,50 @@ ROOT = Path(__file__).parent.parent
 OPENAPI_TEXT = (ROOT / "fastimd" / "http" / "openapi.json").read_bytes()
 OPENAPI: dict[str, Any] = json.loads(OPENAPI_TEXT)
 
-REFUSING = """
-def refuse(user, password):
-    return None
+JUDGING = """
+from dataclasses import replace
+
+from fastimd.hooks import Refused
+
+VERDICTS = {verdicts}
+
+
+def judge(code, reason):
+    if code == 403:
+        raise Refused(reason)
+    if code == 503:
+        raise RuntimeError("a fault of the tests")
+
+
+def login(user_id, password):
+    judge(*VERDICTS.get(password, (200, "")))
+    return "user_info"
+
+
+async def authorize(user_id, token, action, group_id):
+    judge(*VERDICTS.get(token, (200, "")))
+    return token != "wrong"
+
+
+async def on_message(message):
+    judge(*VERDICTS.get(message.info, (200, "")))
+    return replace(message, info=message.info.replace("darn", "****"))
 """
+VERDICTS = {"refuse": (403, ""), "explain": (403, "wrong password"), "fail": (503, "")}
+"""What the hooks make of a password, a token or a text: code and reason."""
 BREAKING = """
 from fastimd.store import Store
+
+
+def login(user_id, password):
+    return "user_info"
 
 
 def fail(*arguments):
     raise RuntimeError("a fault of the tests")
 
 
-for name in ("join", "groups_of", "messages", "before", "recall"):
+for name in ("log_in", "join", "groups_of", "messages", "before", "recall"):
     setattr(Store, name, fail)
 """
 
@@ -268,7 +299,7 @@ def test_each_example_gets_the_answer_that_stands_beside_it(
     """Every example of a request, in both forms, to a real daemon."""
     usual = start_daemon()
     patient = start_daemon(group_message__recall_time_limit=str(100 * 365 * 86400))
-    strict = start_daemon(login__hook="refusing:refuse")
+    strict = start_daemon(hooks__handler="judging")
     sent: set[tuple[str, str]] = set()
     for multipart in (True, False):
         redis.flushall()
@@ -293,16 +324,23 @@ def test_each_example_gets_the_answer_that_stands_beside_it(
     answer.json["data"].sort()
     assert sorted(answer.json["data"]) == lists.example_answer("groups")["data"]
     login = next(operation for operation in POSTS if operation.name == "login")
-    answer = post(strict, login.path, {"userId": "1", "password": "x"})
-    assert answer.json == login.example_answer("refused")
+    for name, password in (("refused", "refuse"), ("refusedWithReason", "explain")):
+        answer = post(strict, login.path, {"userId": "1", "password": password})
+        assert answer.json == login.example_answer(name)
+    protected = [operation for operation in POSTS if operation.is_protected]
+    for operation in protected:
+        barred = {"userId": "1", "token": "refuse"}
+        answer = post(strict, operation.path, whole_form(operation), barred)
+        assert answer.json == operation.example_answer("notAllowed")
     # The answers without a request beside them are those of this test and the one above.
     documented = {
         (operation.name, name)
         for operation in POSTS
         for name in operation.parts["responses"]["200"]["content"]["application/json"]["examples"]
     }
-    others = {("listGroup", "groups"), ("login", "refused")}
-    others |= {(operation.name, "notLoggedIn") for operation in POSTS if operation.is_protected}
+    others = {("listGroup", "groups"), ("login", "refused"), ("login", "refusedWithReason")}
+    for name in ("notLoggedIn", "notAllowed"):
+        others |= {(operation.name, name) for operation in protected}
     assert documented == sent | others
 
 
@@ -321,11 +359,19 @@ def test_messages_in_answers_are_messages(daemon: Daemon, redis: Redis) -> None:
 
 @pytest.fixture
 def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules that a daemon can name as its login hook: one refuses, one makes faults."""
-    (tmp_path / "refusing.py").write_text(REFUSING)
+    """Modules that a daemon can name as its hooks: one judges, one makes faults."""
+    declined = ASYNCAPI["components"]["messages"]["declined"]["examples"]
+    said = [example["payload"] for example in declined]
+    verdicts = VERDICTS | {each["data"]: (each["code"], reason_of(each["msg"])) for each in said}
+    (tmp_path / "judging.py").write_text(JUDGING.format(verdicts=verdicts))
     (tmp_path / "breaking.py").write_text(BREAKING)
     path = os.environ.get("PYTHONPATH", "")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{path}")
+
+
+def reason_of(msg: str) -> str:
+    """What a hook says for a ``msg``; the default is for hooks that say nothing."""
+    return "" if msg == "消息被拒绝" else msg
 
 
 def ask(
@@ -403,7 +449,7 @@ def test_every_documented_error_is_one_of_a_real_daemon(
         full = start_daemon(**{f"server__{limit}": "1"})
         with one_connection(full):
             seen |= check_errors(full, status, ask)
-    faulty = start_daemon(login__hook="breaking:fail")
+    faulty = start_daemon(hooks__handler="breaking")
     headers = log_in(daemon)
     seen |= check_errors(
         faulty,
@@ -443,6 +489,24 @@ def test_without_redis_the_routes_answer_as_documented(
     for operation in POSTS:
         answer = post(daemon, operation.path, whole_form(operation), headers)
         assert answer.status == 503
+        operation.check_answer(answer)
+
+
+def test_with_failing_hooks_the_routes_answer_as_documented(
+    start_daemon: StartDaemon, hooks: None
+) -> None:
+    """503, and what it says is the example; nothing is said of why. Reasons reach the client."""
+    daemon = start_daemon(hooks__handler="judging")
+    unavailable = OPENAPI["components"]["responses"]["Unavailable"]
+    example = unavailable["content"]["application/json"]["examples"]["hook"]["value"]
+    for operation in POSTS:
+        form = whole_form(operation) | ({} if operation.is_protected else {"password": "fail"})
+        answer = post(daemon, operation.path, form, {"userId": "1", "token": "fail"})
+        assert (answer.status, answer.json) == (503, example)
+        operation.check_answer(answer)
+        form = whole_form(operation) | ({} if operation.is_protected else {"password": "explain"})
+        answer = post(daemon, operation.path, form, {"userId": "1", "token": "explain"})
+        assert (answer.status, answer.json["msg"]) == (200, "wrong password")
         operation.check_answer(answer)
 
 
@@ -533,6 +597,36 @@ async def test_the_frames_of_a_daemon_are_those_of_the_document(
             assert await closing(refused) == (1008, "login required")
 
 
+async def test_the_frames_of_a_daemon_with_hooks_are_those_of_the_document(
+    start_daemon: StartDaemon, hooks: None
+) -> None:
+    """What is refused, what a failing hook leaves undone, and what is changed."""
+    daemon = start_daemon(hooks__handler="judging")
+    async with connect(daemon.chat_url(token="good")) as member:
+        check_frame("groupChat", "greeting", await frame(member))
+        for example in ASYNCAPI["components"]["messages"]["declined"]["examples"]:
+            await member.send_message(example["payload"]["data"])
+            assert check_frame("groupChat", "declined", await frame(member)) == example["payload"]
+        await member.send_message("darn it")
+        assert check_frame("groupChat", "message", await frame(member))["info"] == "**** it"
+    ends = {
+        "refuse": (1008, "not allowed"),
+        "explain": (1008, "wrong password"),
+        "fail": (1013, "try again later"),
+    }
+    for token, end in ends.items():
+        for url in (daemon.chat_url(token=token), daemon.list_url(token=token)):
+            async with connect(url) as refused:
+                assert await closing(refused) == end
+    for channel, url in (
+        ("groupChat", daemon.chat_url(token="wrong")),
+        ("groupList", daemon.list_url(token="wrong")),
+    ):
+        async with connect(url) as refused:
+            check_frame(channel, "loginRequired", await frame(refused))
+            assert await closing(refused) == (1008, "login required")
+
+
 # The document for people
 
 
@@ -554,6 +648,10 @@ def literal(node: ast.expr) -> str:
             return "".join(literal(value) for value in values)
         case ast.FormattedValue():
             return "N"
+        case ast.Call(func=ast.Name(id="cut_reason"), args=[reason]):
+            return literal(reason)
+        case ast.BoolOp(op=ast.Or(), values=[_, default]):
+            return literal(default)
     return ""
 
 
@@ -638,7 +736,27 @@ def test_answers_are_the_same_everywhere() -> None:
     texts = {
         (schema["code"]["const"], text)
         for schema in schemas
-        for text in schema["msg"].get("enum", [schema["msg"].get("const")])
+        for text in schema["msg"].get(
+            "enum", [schema["msg"].get(key) for key in ("const", "default")]
+        )
         if text is not None
     }
-    assert texts == {answer for answer in answers if answer[0] in (100, 200, 440)}
+    assert texts == {answer for answer in answers if answer[0] in (100, 200, 403, 440)}
+    # Of a 503, one of the daemon's own and one of its hooks.
+    unavailable = OPENAPI["components"]["responses"]["Unavailable"]
+    examples = unavailable["content"]["application/json"]["examples"].values()
+    assert {(503, example["value"]["msg"]) for example in examples} == {
+        answer for answer in answers if answer[0] == 503
+    }
+    # The frames of a chat socket.
+    rows = protocol_table("from | frame")
+    declined = ASYNCAPI["components"]["messages"]["declined"]["examples"]
+    told = {
+        (int(code), text)
+        for _, frame_shown, meaning in rows
+        for code in re.findall(r'"code":(\d+)', frame_shown)
+        for text in re.findall(r"`([^`]+)`", meaning)
+        if text not in ("data", "msg")
+    }
+    assert told <= {(each["payload"]["code"], each["payload"]["msg"]) for each in declined}
+    assert {code for code, _ in told} == {403, 503}

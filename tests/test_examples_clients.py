@@ -46,13 +46,29 @@ import { createInterface } from "node:readline";
 
 const [module, url, group, user, password] = process.argv.slice(1);
 const { Chat } = await import(module);
-const chat = new Chat(url, group, user, password, (m) => console.log(`${m.userId}: ${m.info}`));
+const show = (m) => console.log(`${m.userId}: ${m.info}`);
+const notSent = (text, why) => console.log(`not sent: ${text} (${why})`);
+const chat = new Chat(url, group, user, password, show, notSent);
 chat.run().catch((reason) => {
   console.error(reason.message);
   process.exit(1);
 });
 const lines = createInterface({ input: process.stdin });
 lines.on("line", (line) => chat.say(line)).on("close", () => process.exit());
+"""
+
+HOOK = """
+from dataclasses import replace
+
+from fastimd.hooks import Refused
+
+
+async def on_message(message):
+    if message.info == "buy gold":
+        raise Refused("no advertisements")
+    if message.info == "fail":
+        raise RuntimeError("a fault of the tests")
+    return replace(message, info=message.info.replace("darn", "****"))
 """
 
 pytestmark = pytest.mark.timeout(480)
@@ -180,7 +196,7 @@ def compiled(folder: Path) -> Path:
         missing("Mono", "FASTIMD_TEST_MONO")
     program = folder / "chat.exe"
     sources = [EXAMPLES / "FastIM.cs", ROOT / "tests" / "unity.cs"]
-    libraries = ["System.Net.Http.dll", "System.Runtime.Serialization.dll"]
+    libraries = ["System.Net.Http.dll", "System.Runtime.Serialization.dll", "System.Xml.dll"]
     subprocess.run(
         # Its warnings are of fields that only JsonUtility sets.
         ["mcs", "-langversion:7", "-nowarn:649", "-warnaserror", f"-out:{program}"]
@@ -330,6 +346,43 @@ def test_a_client_stops_when_there_is_no_use(open_client: Open, daemon: Daemon) 
     client = open_client(daemon.http, "\u202egroup", "ann")
     wait_for(lambda: "groupId" in client.errors() + "".join(client.lines()), seconds=SECONDS)
     assert len(daemon.events("http.request")) <= 4
+
+
+def test_a_client_lives_with_a_hook(
+    open_client: Open,
+    start_daemon: StartDaemon,
+    redis: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is refused is told with its reason; that and what is changed is not said again."""
+    (tmp_path / "clients_hook.py").write_text(HOOK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    settings = {
+        "server__bind": f"127.0.0.1:{free_port()}",
+        "server__drain_seconds": "1",
+        "hooks__handler": "clients_hook",
+    }
+    daemon = start_daemon(**settings)
+    client = open_client(daemon.http, "1", "ann")
+    said = ["darn it", "buy gold", "darn it", "plain", "fail", "last"]
+    for text in said:
+        client.say(text)
+    expected = [
+        *("ann: **** it", "ann: **** it", "ann: last", "ann: plain"),
+        *("not sent: buy gold (no advertisements)", "not sent: fail (暂时无法服务 (try again))"),
+    ]
+    wait_for(lambda: sorted(client.lines()) == expected, seconds=SECONDS)
+    daemon.stop()
+    daemon = start_daemon(**settings)
+    client.say("back")
+    wait_for(lambda: "ann: back" in client.lines(), seconds=SECONDS)
+    client.say("buy gold")
+    wait_for(lambda: len(client.lines()) == len(expected) + 2, seconds=SECONDS)
+    assert client.lines()[-1].startswith("not sent: buy gold")
+    assert stored(redis, "1") == [
+        f"ann: {each}" for each in ("**** it", "**** it", "plain", "last", "back")
+    ]
 
 
 # The document

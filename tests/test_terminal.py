@@ -12,6 +12,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -35,6 +36,7 @@ from fastimd.terminal.failures import (
     EXIT_UNSENT,
     EXIT_USAGE,
 )
+from fastimd.terminal.script import ANSWER_SECONDS
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -875,6 +877,63 @@ def test_a_wrong_password_is_told(
     )
     arguments = ("chat", f"ws://{daemon.address}/", "7", "--user", "mara")
     assert run_fastimd(*arguments, chat_password="right").returncode == 0
+
+
+JUDGING = """
+from dataclasses import replace
+
+from fastimd.hooks import Refused
+
+
+async def on_message(message):
+    if message.info == "buy gold":
+        raise Refused("no advertisements")
+    if message.info == "fail":
+        raise RuntimeError("a fault of the tests")
+    return replace(message, info=message.info.replace("darn", "****"))
+"""
+
+
+@pytest.fixture
+def judging(start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+    """A daemon whose hook refuses texts, fails at some and changes others."""
+    (tmp_path / "terminal_judging.py").write_text(JUDGING)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
+    return start_daemon(hooks__handler="terminal_judging")
+
+
+def test_what_a_hook_declines_is_told_in_a_pipe(judging: Daemon) -> None:
+    """With the reason and status 1, without waiting; what it changes counts as said."""
+    began = time.monotonic()
+    status, told, said = run_script(judging, typed="darn it\nbuy gold\nplain\nfail\n")
+    assert time.monotonic() - began < ANSWER_SECONDS
+    assert (status, said) == (EXIT_UNSENT, "")
+    assert infos(told) == ["**** it", "plain"]
+    assert [line for line in told if line["type"] == "error"] == [
+        {"type": "error", "error": "declined", "info": text, "reason": reason}
+        for text, reason in (
+            ("buy gold", "no advertisements"),
+            ("fail", "暂时无法服务 (try again)"),
+        )
+    ]
+    status, told, said = run_script(judging, typed="darn it\ndarn it\n")
+    assert (status, infos(told)[-2:], said) == (0, ["**** it", "**** it"], "")
+
+
+def test_what_a_hook_declines_is_told_on_a_terminal(judging: Daemon, enter: Enter) -> None:
+    """With the reason; the others see what is left, as it was changed."""
+    mara, lin = enter(judging, "mara"), enter(judging, "lin")
+    mara.enter("buy gold")
+    mara.sees("not sent: buy gold (no advertisements)")
+    mara.enter("fail")
+    mara.sees("not sent: fail (暂时无法服务 (try again))")
+    mara.enter("darn it")
+    lin.sees("  mara: **** it")
+    mara.sees("* mara: **** it")
+    mara.enter("/quit")
+    assert mara.wait() == 0
+    assert "perhaps not sent" not in mara.text
+    assert "gold" not in lin.text
 
 
 def test_a_full_server_is_told(start_daemon: StartDaemon) -> None:

@@ -393,6 +393,17 @@ async def test_a_text_that_the_server_declines_is_told() -> None:
     assert talk.outgoing.unanswered == ["c"]
 
 
+async def test_of_two_same_texts_the_one_without_an_answer_is_declined() -> None:
+    """The first came back changed; when the second is refused, none is waited for."""
+    outgoing = Outgoing()
+    for _ in range(2):
+        outgoing.say("x")
+    await send(outgoing, 2)
+    outgoing.hear("changed")
+    outgoing.decline("x")
+    assert outgoing.count == 0
+
+
 async def test_nothing_goes_out_on_a_socket_that_closes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -1,11 +1,11 @@
 // What FastIM.cs uses of Unity, for a console: a main thread that takes up methods after each await.
 using System;
 using System.Collections.Concurrent;
-using System.IO;
 using System.Reflection;
 using System.Runtime.Serialization.Json;
 using System.Text;
 using System.Threading;
+using System.Xml;
 
 namespace UnityEngine
 {
@@ -13,10 +13,32 @@ namespace UnityEngine
 
     public static class JsonUtility
     {
+        // Fields that the text does not have stay as they are, and what has no field is left out.
         public static T FromJson<T>(string text)
         {
-            using (var stream = new MemoryStream(Encoding.UTF8.GetBytes(text)))
-                return (T)new DataContractJsonSerializer(typeof(T)).ReadObject(stream);
+            byte[] bytes = Encoding.UTF8.GetBytes(text);
+            var document = new XmlDocument();
+            using (var reader = JsonReaderWriterFactory.CreateJsonReader(bytes, XmlDictionaryReaderQuotas.Max))
+                document.Load(reader);
+            return (T)Read(document.DocumentElement, typeof(T));
+        }
+
+        static object Read(XmlElement from, Type type)
+        {
+            if (from.GetAttribute("type") == "null") return null;
+            if (type == typeof(string)) return from.InnerText;
+            if (type.IsPrimitive) return Convert.ChangeType(from.InnerText, type);
+            if (type.IsArray)
+            {
+                Array items = Array.CreateInstance(type.GetElementType(), from.ChildNodes.Count);
+                for (int at = 0; at < items.Length; at++)
+                    items.SetValue(Read((XmlElement)from.ChildNodes[at], type.GetElementType()), at);
+                return items;
+            }
+            object made = Activator.CreateInstance(type, true);
+            foreach (FieldInfo field in type.GetFields())
+                if (from[field.Name] != null) field.SetValue(made, Read(from[field.Name], field.FieldType));
+            return made;
         }
     }
 }
@@ -49,6 +71,11 @@ static class Program
         {
             if (Thread.CurrentThread.ManagedThreadId != thread) throw new Exception("another thread");
             Console.WriteLine($"{message.userId}: {message.info}");
+            Console.Out.Flush();
+        };
+        chat.NotSent += (text, why) =>
+        {
+            Console.WriteLine($"not sent: {text} ({why})");
             Console.Out.Flush();
         };
         chat.Ended += why => { Console.Error.WriteLine(why); main.End(); };

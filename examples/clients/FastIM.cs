@@ -31,9 +31,11 @@ public class FastIM : MonoBehaviour
     public string password = "secret";
 
     public event Action<Message> Said = delegate { }; // each message once, in order
+    public event Action<string, string> NotSent = delegate { }; // a text that is not taken, and why
     public event Action<string> Ended = delegate { }; // there is no use in trying again
 
     [Serializable] class Answer { public int code; public string msg; }
+    [Serializable] class Declined { public int code; public string msg; public string data; }
     [Serializable] class History { public string[] data; }
     [Serializable] class Greeting { public Message[] list; }
 
@@ -103,7 +105,7 @@ public class FastIM : MonoBehaviour
     {
         string answer = await Post("/user/login", "userId", user, "password", password);
         Answer login = JsonUtility.FromJson<Answer>(answer);
-        if (login.code != 200) throw new EndedException("the login is refused");
+        if (login.code != 200) throw new EndedException("the login is refused: " + login.msg);
         token = login.msg;
         await Post("/user/joinGroup", "groupId", group);
     }
@@ -127,7 +129,11 @@ public class FastIM : MonoBehaviour
                     SendUnheard();
                 }
                 while (frame != null && (frame = await Receive(opened)) != null)
-                    Take(JsonUtility.FromJson<Message>(frame));
+                {
+                    Declined declined = JsonUtility.FromJson<Declined>(frame);
+                    if (declined.code != 0) Decline(declined);
+                    else Take(JsonUtility.FromJson<Message>(frame));
+                }
             }
             finally
             {
@@ -198,7 +204,7 @@ public class FastIM : MonoBehaviour
             string answer = await Post("/group/listOldMessage", "groupId", first.groupId,
                 "userId", first.userId, "ts", first.ts.ToString(), "count", "100");
             string[] before = JsonUtility.FromJson<History>(answer).data;
-            if (before.Length == 0) break;
+            if (before == null || before.Length == 0) break; // or a hook keeps them to itself
             missed.InsertRange(0, Array.ConvertAll(before, JsonUtility.FromJson<Message>));
         }
         missed.ForEach(Take);
@@ -209,13 +215,28 @@ public class FastIM : MonoBehaviour
     {
         if (message.ts <= lastTs) return; // it is known
         lastTs = message.ts;
-        int at = message.userId == user ? unheard.IndexOf(message.info) : -1;
-        if (at >= 0)
+        if (message.userId == user)
         {
-            unheard.RemoveAt(at);
-            if (at < sent) sent--;
+            // Texts come back in order, so one that is not known is the first, changed by a hook;
+            // before anything was sent on this connection it is another device's.
+            int at = unheard.IndexOf(message.info);
+            Forget(at < 0 && sent > 0 ? 0 : at);
         }
         Said(message);
+    }
+
+    // A hook refuses a text, or has failed.
+    void Decline(Declined declined)
+    {
+        Forget(unheard.IndexOf(declined.data));
+        NotSent(declined.data, declined.msg);
+    }
+
+    void Forget(int at)
+    {
+        if (at < 0) return;
+        unheard.RemoveAt(at);
+        if (at < sent) sent--;
     }
 
     async Task<string> Post(string path, params string[] namesAndValues)

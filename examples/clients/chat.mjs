@@ -1,6 +1,7 @@
 // A chat in one group of fastimd, for browsers and for Node 22 or later. Needs no package.
 //
-//   const chat = new Chat("http://127.0.0.1:9000", "1", "mara", "password", (m) => console.log(m));
+//   const notSent = (text, why) => console.log(`not sent: ${text} (${why})`);
+//   const chat = new Chat("http://127.0.0.1:9000", "1", "mara", "password", console.log, notSent);
 //   chat.run().catch((reason) => console.error(reason));
 //   chat.say("hello");
 
@@ -16,9 +17,10 @@ export class Chat {
   #token = null;
   #failures = 0;
 
-  constructor(url, group, user, password, show) {
+  constructor(url, group, user, password, show, notSent) {
     Object.assign(this, { url, group, user, password });
     this.show = show; // called with each message once, in order
+    this.notSent = notSent; // called with each text that the daemon does not take, and why
   }
 
   // Stays connected. Rejects when there is no use in trying again.
@@ -47,7 +49,7 @@ export class Chat {
 
   async #logIn() {
     const answer = await this.#post("/user/login", { userId: this.user, password: this.password });
-    if (answer.code !== 200) throw new Ended("the login is refused");
+    if (answer.code !== 200) throw new Ended(`the login is refused: ${answer.msg}`);
     this.#token = answer.msg;
     await this.#post("/user/joinGroup", { groupId: this.group });
   }
@@ -77,6 +79,7 @@ export class Chat {
   async #take(socket, data) {
     if (data === "440") throw new NotLoggedIn();
     const value = JSON.parse(data);
+    if ("code" in value) return this.#decline(value);
     if (!("list" in value)) return this.#show(value);
     await this.#catchUp(value.list);
     this.#failures = 0;
@@ -91,7 +94,7 @@ export class Chat {
       const { groupId, userId, ts } = missed[0];
       const fields = { groupId, userId, ts, count: 100 };
       const { data } = await this.#post("/group/listOldMessage", fields);
-      if (!data.length) break;
+      if (!data?.length) break; // no more, or a hook keeps them to itself
       missed = [...data.map((text) => JSON.parse(text)), ...missed];
     }
     missed.forEach((message) => this.#show(message));
@@ -101,9 +104,22 @@ export class Chat {
   #show(message) {
     if (message.ts <= (this.#lastTs ?? 0)) return; // it is known
     this.#lastTs = message.ts;
-    const at = message.userId === this.user ? this.#unheard.indexOf(message.info) : -1;
-    if (at >= 0) this.#unheard.splice(at, 1);
+    if (message.userId === this.user) this.#hear(message.info);
     this.show(message);
+  }
+
+  // The user said this. Texts come back in order, so one that is not known is the first, changed by
+  // a hook; before anything was sent on this connection it is another device's.
+  #hear(info) {
+    const at = this.#unheard.indexOf(info);
+    if (at >= 0 || this.#socket !== null) this.#unheard.splice(Math.max(at, 0), 1);
+  }
+
+  // A hook refuses a text, or has failed.
+  #decline({ msg, data }) {
+    const at = this.#unheard.indexOf(data);
+    if (at >= 0) this.#unheard.splice(at, 1);
+    this.notSent(data, msg);
   }
 
   async #post(path, fields) {

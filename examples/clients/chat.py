@@ -26,9 +26,10 @@ class NotLoggedIn(Exception):
 
 
 class Chat:
-    def __init__(self, url, group, user, password, show):
+    def __init__(self, url, group, user, password, show, not_sent):
         self.url, self.group, self.user, self.password = url, group, user, password
         self.show = show  # called with each message once, in order
+        self.not_sent = not_sent  # called with each text that the daemon does not take, and why
         self.token = None
         self.socket = None
         self.last_ts = None  # of the newest message shown
@@ -68,7 +69,7 @@ class Chat:
     async def log_in(self):
         answer = await self.post("/user/login", userId=self.user, password=self.password)
         if answer["code"] != 200:
-            raise Ended("the login is refused")
+            raise Ended(f"the login is refused: {answer['msg']}")
         self.token = answer["msg"]
         await self.post("/user/joinGroup", groupId=self.group)
 
@@ -100,19 +101,36 @@ class Chat:
             named = {name: missed[0][name] for name in ("groupId", "userId", "ts")}
             answer = await self.post("/group/listOldMessage", **named, count=100)
             if not answer["data"]:
-                break
+                break  # no more, or a hook keeps them to itself
             missed = [json.loads(text) for text in answer["data"]] + missed
         for message in missed:
             self.take(message)
         self.last_ts = self.last_ts or 0
 
     def take(self, message):
+        if "code" in message:
+            self.decline(message["data"], message["msg"])
+            return
         if message["ts"] <= (self.last_ts or 0):
             return  # it is known
         self.last_ts = message["ts"]
-        if message["userId"] == self.user and message["info"] in self.unheard:
-            self.unheard.remove(message["info"])
+        if message["userId"] == self.user:
+            self.hear(message["info"])
         self.show(message)
+
+    def hear(self, info):
+        # The user said this. Texts come back in order, so one that is not known is the first,
+        # changed by a hook; before anything was sent on this connection it is another device's.
+        if info in self.unheard:
+            self.unheard.remove(info)
+        elif self.socket is not None and self.unheard:
+            del self.unheard[0]
+
+    def decline(self, text, why):
+        # A hook refuses a text, or has failed.
+        if text in self.unheard:
+            self.unheard.remove(text)
+        self.not_sent(text, why)
 
     async def post(self, path, **fields):
         headers = {"userId": self.user.encode(), "token": (self.token or "").encode()}
@@ -137,7 +155,13 @@ def check_status(status, text):
 
 
 async def main(url, group, user, password):
-    chat = Chat(url, group, user, password, lambda m: print(f"{m['userId']}: {m['info']}"))
+    def show(message):
+        print(f"{message['userId']}: {message['info']}")
+
+    def not_sent(text, why):
+        print(f"not sent: {text} ({why})")
+
+    chat = Chat(url, group, user, password, show, not_sent)
     running = asyncio.create_task(chat.run())
     loop = asyncio.get_running_loop()
 

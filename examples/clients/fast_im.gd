@@ -2,6 +2,7 @@
 extends Node
 
 signal said(message: Dictionary) # each message once, in order
+signal not_sent(text: String, why: String) # the daemon does not take this text
 signal ended(why: String) # there is no use in trying again
 
 const FINAL_CODES: Array[int] = [1002, 1003, 1007, 1008, 1009] # it would end in the same way
@@ -46,7 +47,7 @@ func _log_in() -> bool:
 	if answer.is_empty():
 		return false
 	if answer["code"] != 200:
-		_why_ended = "the login is refused"
+		_why_ended = "the login is refused: %s" % answer["msg"]
 		return false
 	_token = answer["msg"]
 	var joined: Dictionary = await _post("/user/joinGroup", {"groupId": group})
@@ -81,6 +82,10 @@ func _take_frame(socket: WebSocketPeer, frame: String) -> bool:
 		_token = ""
 		return false
 	var value: Dictionary = JSON.parse_string(frame)
+	if value.has("code"): # a hook refuses a text, or has failed
+		_unheard.erase(value["data"])
+		not_sent.emit(value["data"], value["msg"])
+		return true
 	if not value.has("list"):
 		_take(value)
 		return true
@@ -106,6 +111,8 @@ func _catch_up(missed: Array) -> bool:
 		})
 		if answer.is_empty():
 			return false
+		if answer["data"] == null:
+			break # a hook keeps them to itself
 		var before: Array = answer["data"].map(func(text): return JSON.parse_string(text))
 		if before.is_empty():
 			break
@@ -122,7 +129,12 @@ func _take(message: Dictionary) -> void:
 		return # it is known
 	_last_ts = message["ts"]
 	if message["userId"] == user:
-		_unheard.erase(message["info"]) # the first of that text, if any
+		# Texts come back in order, so one that is not known is the first, changed by a hook;
+		# before anything was sent on this connection it is another device's.
+		if message["info"] in _unheard:
+			_unheard.erase(message["info"])
+		elif _socket != null and not _unheard.is_empty():
+			_unheard.remove_at(0)
 	said.emit(message)
 
 

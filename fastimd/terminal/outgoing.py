@@ -63,9 +63,9 @@ class Outgoing:
 
     def decline(self, text: str) -> None:
         """The server says that it did not take this one."""
-        declined = next((each for each in self._sent if each.text == text), None)
-        if declined is not None:
-            self._sent.remove(declined)
+        same = [each for each in self._sent if each.text == text]
+        if same:  # an earlier one may have been changed, and is answered
+            self._sent.remove(min(same, key=lambda each: each.is_answered))
         self._moved.unpark_all()
 
     @property

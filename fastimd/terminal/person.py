@@ -167,7 +167,7 @@ class Chat:
             case NotSent(text):
                 await self._screen.say(f"not sent: {text}")
             case Declined(text, reason):
-                await self._screen.say(f"not taken by the server, {reason}: {text}")
+                await self._screen.say(f"not sent: {text} ({reason})")
 
     def _written_by_user(self, messages: list[Message]) -> list[Message]:
         return [each for each in messages if each.userId == self._account.user]
