@@ -213,8 +213,9 @@ async def test_at_most_one_push_per_update_rate(start_daemon: StartDaemon) -> No
         nursery.cancel_scope.cancel()
     assert pushes[-1] == [{"newMessage": said, "total": total}]
     assert 4 <= len(pushes) <= 8, times
-    totals = [each[0]["total"] for each in pushes]
-    assert totals == sorted(set(totals))
+    # A message may be counted before it is heard: then the next push has it, and the same total.
+    states = [(each[0]["total"], each[0]["newMessage"]["ts"]) for each in pushes]
+    assert states == sorted(set(states))
 
 
 async def test_all_devices_of_a_user_are_told(start_daemon: StartDaemon) -> None:

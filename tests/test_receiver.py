@@ -161,6 +161,28 @@ async def test_a_socket_that_is_closed_already_is_not_watched(
         readiness.watch(ours)
 
 
+async def test_a_cut_socket_that_lives_on_elsewhere_wakes_nobody(
+    readiness: Readiness, ends: Ends
+) -> None:
+    """A child process has it until its program begins; the epoll goes on telling of it."""
+    ours, client = ends
+    receiver = readiness.watch(ours)
+    copy = os.dup(ours.fileno())
+    one, other = socket.socketpair()  # before the number of the first is free
+    try:
+        ours.close()
+        receiver.close()
+        with one, other:
+            one.setblocking(False)
+            next_one = readiness.watch(one)
+            client.sendall(b"for nobody")
+            other.sendall(b"heard")
+            assert await receive(next_one) == b"heard"
+            next_one.close()
+    finally:
+        os.close(copy)
+
+
 async def test_the_next_socket_of_a_number_is_heard(readiness: Readiness, ends: Ends) -> None:
     """A receiver that is closed late leaves alone who has its descriptor now."""
     ours, _client = ends

@@ -64,7 +64,9 @@ class Readiness:
         while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
             for descriptor, events in self._epoll.poll(0):
-                self._receivers[descriptor].wake(events)
+                # None: it was cut, and lives on in a child process until that begins its program.
+                if (receiver := self._receivers.get(descriptor)) is not None:
+                    receiver.wake(events)
 
     def forget(self, descriptor: int, receiver: Receiver) -> None:
         """Watch a socket no more."""
