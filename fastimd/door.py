@@ -135,6 +135,8 @@ class Door:
         self._proxies = Proxies(config.server.trusted_proxies)
         self._crowd = Crowd(max_connections_per_ip)
         self._open: set[socket.socket] = set()
+        self._unheard = 0
+        self._all_heard = trio.Event()
 
     def adopt_limits(
         self, config: Config, *, max_connections: int, max_connections_per_ip: int
@@ -170,6 +172,12 @@ class Door:
                     pass
                 except OSError as exc:
                     await self._rest(exc)
+
+    async def wait_heard(self) -> None:
+        """Wait until every connection has asked for something or gone."""
+        if self._unheard:
+            self._all_heard = trio.Event()
+            await self._all_heard.wait()
 
     def close_all(self) -> None:
         """Cut every connection that is still open."""
@@ -237,7 +245,7 @@ class Door:
     async def _serve_requests(self, connection: socket.socket, peer: str) -> None:
         is_proxy = self._proxies.is_trusted(peer)
         reader = HeadReader(connection, peer_names_requests=is_proxy)
-        head = await reader.read_first_head()
+        head = await self._hear(reader)
         while head is not None and not head.wants_websocket:
             self._find_client(peer, head)
             head = await self._handle(connection, reader, head)
@@ -249,6 +257,15 @@ class Door:
             serving = self._handle(connection, reader, head)
             del reader, head  # a socket lives long, and needs them no more
             await serving
+
+    async def _hear(self, reader: HeadReader) -> Head | None:
+        self._unheard += 1
+        try:
+            return await reader.read_first_head()
+        finally:
+            self._unheard -= 1
+            if not self._unheard:
+                self._all_heard.set()
 
     def _find_client(self, peer: str, head: Head) -> str:
         client = self._proxies.client_of(peer, head.fields)

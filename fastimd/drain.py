@@ -19,6 +19,8 @@ RETURN_SECONDS = 1.0
 """The least time over which they are asked to."""
 DRAIN_LOOK_SECONDS = 0.2
 """How often the drain looks for sockets that opened meanwhile."""
+HEAR_SECONDS = 1.0
+"""How long, from the beginning, a new connection may still come to ask for something."""
 
 log = structlog.get_logger("fastimd.daemon")
 
@@ -30,21 +32,30 @@ async def drain(
     sockets = len(around.sessions)
     log.info("daemon.draining", sockets=sockets, seconds=seconds)
     pace = 0 if at_once else seconds * DRAIN_SHARE / max(sockets, 1)
+    hear_until = trio.current_time() + (0 if at_once else HEAR_SECONDS)
     with trio.move_on_after(seconds):
-        while around.sessions:  # a handshake that was under way adds one
-            began = trio.current_time()
-            for number, session in enumerate(list(around.sessions)):
-                if session.is_open:  # who went by themselves is not waited for
-                    # By the clock, not by sleeps: late sleeps would add up to more than there is.
-                    await trio.sleep_until(began + number * pace)
-                    session.close(1001, "going away" if at_once else _restart_hint(sockets))
-            pace = 0
-            with trio.move_on_after(DRAIN_LOOK_SECONDS):
-                await around.sessions.wait_empty()
+        await _end_sockets(around, pace, at_once=at_once)
+        with trio.move_on_at(hear_until):
+            await door.wait_heard()
+        await _end_sockets(around, 0, at_once=at_once)
         await http.wait_answered()
         await around.presence.wait_all_told()
     door.close_all()
     around.readiness.wake_all()
+
+
+async def _end_sockets(around: Surroundings, pace: float, *, at_once: bool) -> None:
+    sockets = len(around.sessions)
+    while around.sessions:  # a handshake that was under way adds one
+        began = trio.current_time()
+        for number, session in enumerate(list(around.sessions)):
+            if session.is_open:  # who went by themselves is not waited for
+                # By the clock, not by sleeps: late sleeps would add up to more than there is.
+                await trio.sleep_until(began + number * pace)
+                session.close(1001, "going away" if at_once else _restart_hint(sockets))
+        pace = 0
+        with trio.move_on_after(DRAIN_LOOK_SECONDS):
+            await around.sessions.wait_empty()
 
 
 def _restart_hint(sockets: int) -> str:

@@ -10,6 +10,7 @@ gets the head: clients and proxies send it on whatever connection they have.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
 
@@ -72,12 +73,12 @@ class HttpServer:
         self._config.keep_alive_timeout = int(IDLE_SECONDS)
         self._context = WorkerContext(None)
         self._state: dict[str, Any] = {}
-        self._in_progress = 0
+        self._asking: set[_GuardedStream] = set()
         self._all_answered = trio.Event()
 
     async def wait_answered(self) -> None:
-        """Wait until every request that is being served has its answer."""
-        if self._in_progress:
+        """Wait until every request that came has its answer."""
+        if self._asking:
             self._all_answered = trio.Event()
             await self._all_answered.wait()
 
@@ -107,21 +108,26 @@ class HttpServer:
         Raises:
             Refused: the first head is a handshake.
         """
-        guarded = _GuardedStream(stream, reader, head)
+        guarded = _GuardedStream(stream, reader, head, self._asking.add)
 
         async def app(*call: Any) -> None:
-            self._in_progress += 1
             try:
                 await self._app(*call)
             finally:
                 guarded.request_answered()
-                self._in_progress -= 1
-                if not self._in_progress:
-                    self._all_answered.set()
+                self._stop_asking(guarded)
 
         state = ConnectionState(self._state.copy())
-        await _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+        try:
+            await _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+        finally:
+            self._stop_asking(guarded)
         return guarded.handshake
+
+    def _stop_asking(self, stream: _GuardedStream) -> None:
+        self._asking.discard(stream)
+        if not self._asking:
+            self._all_answered.set()
 
 
 class _Server(TCPServer):
@@ -180,11 +186,21 @@ class _GuardedStream:
 
     hypercorn may be cancelled at any point of its closing. So whatever it does first ends the
     reading, and the door closes the connection when ``serve`` returns.
+
+    Args:
+        asks: told that a request begins.
     """
 
-    def __init__(self, stream: trio.SocketStream, reader: HeadReader, head: Head) -> None:
+    def __init__(
+        self,
+        stream: trio.SocketStream,
+        reader: HeadReader,
+        head: Head,
+        asks: Callable[[_GuardedStream], None],
+    ) -> None:
         self._stream = stream
         self._reader = reader
+        self._asks = asks
         self._body_left: int | None = 0
         self._body_deadline = 0.0
         self._chunks: _Chunks | None = None
@@ -254,6 +270,7 @@ class _GuardedStream:
         self._reading.cancel()
 
     def _open_request(self, head: Head) -> bytes:
+        self._asks(self)
         self._answered = trio.Event()
         self._has_head = False
         self._body_left = head.body_bytes
