@@ -314,7 +314,7 @@ ALLOWANCE = 16 * 2**20
 up. Measured are 6 MiB in all."""
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("length", [100, 1000])
 def test_a_thousand_stuck_readers_cost_their_bound(start_daemon: StartDaemon, length: int) -> None:
     """No more than outbox_bytes each, be the messages short or long; and every one is closed."""
