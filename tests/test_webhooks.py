@@ -245,6 +245,9 @@ def cases() -> list[tuple[str, dict[str, str], str, bool]]:
         (SECRET, good, body + " ", False),
         (SECRET, {**good, "webhook-id": "msg_2"}, body, False),
         (SECRET, {**good, "webhook-signature": "v1,"}, body, False),
+        (SECRET, {**good, "webhook-signature": "é"}, body, False),
+        (SECRET, {**good, "webhook-timestamp": "now"}, body, False),
+        *((SECRET, {n: good[n] for n in good if n != name}, body, False) for name in good),
         (SECRET, signed_headers(bytes(32), "msg_1", now, body.encode()), body, False),
         (SECRET, signed_headers(key, "msg_1", now - 400, body.encode()), body, False),
         (SECRET, signed_headers(key, "msg_1", now + 400, body.encode()), body, False),
@@ -480,6 +483,8 @@ def test_retries_end_with_the_deadline(ask: Ask, receiver: Receiver) -> None:
         (Answer(302, b"", (("Location", "/elsewhere"),)), "it answered 302"),
         (Answer(307, b"", (("Location", "/elsewhere"),)), "it answered 307"),
         (Answer(401, b'{"allow":true}'), "it answered 401"),
+        (Answer(400, b" " * 65537), "it answered 400"),
+        (Answer(500, b" " * 65537), "it answered 500 (attempts: 1)"),
         (Answer(404, b'{"allow":true}'), "it answered 404"),
     ],
 )
@@ -488,7 +493,7 @@ async def test_a_bad_answer_is_never_a_yes(
 ) -> None:
     """It is asked once, the message is refused, and the log has the cause."""
     receiver.answer = lambda _asked: answer
-    daemon = ask("on_message")
+    daemon = ask("on_message", hooks__webhook_retries="0")
     async with connect(daemon.chat_url()) as member:
         await receive(member)
         await member.send_message("said")
@@ -497,6 +502,18 @@ async def test_a_bad_answer_is_never_a_yes(
     assert stored(redis) == []
     (told,) = causes(daemon)
     assert cause in told
+
+
+def test_cookies_are_not_kept(ask: Ask, receiver: Receiver) -> None:
+    """One user's session with the receiver is not another's."""
+    receiver.answer = lambda _asked: Answer(
+        200, b'{"allow":true}', (("Set-Cookie", "session=1; Path=/"),)
+    )
+    daemon = ask("login")
+    for _ in range(2):
+        assert log_in(daemon)[0] == 200
+    assert len(receiver.asked) == 2
+    assert not any("cookie" in each.headers for each in receiver.asked)
 
 
 async def test_a_huge_answer_is_not_read_to_its_end(ask: Ask, receiver: Receiver) -> None:
@@ -705,6 +722,8 @@ def test_a_login_is_named_once() -> None:
         ("webhook_url", "http://game.example:0/"),
         ("webhook_url", "http://game.example/#part"),
         ("webhook_url", "http://game.example/a b"),
+        ("webhook_url", "http://300.1.1.1/"),
+        ("webhook_url", "http://xn--/"),
         ("webhook_secret", "hunter2"),
         ("webhook_secret", "whsec_hunter2"),
         ("webhook_secret", "whsec_" + b64encode(bytes(23)).decode()),

@@ -17,6 +17,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -149,6 +150,8 @@ class Webhook:
             raise _NotNowError(f"it answered {response.status_code}")
         if not response.is_success:
             raise HookFailed(f"it answered {response.status_code}")
+        if content is None:
+            raise HookFailed(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
         return content
 
 
@@ -156,13 +159,13 @@ class _NotNowError(Exception):
     """Another attempt may do."""
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """The body, as it came: what is compressed is not asked for, and not understood."""
+async def _read(response: httpx.Response) -> bytes | None:
+    """The body, as it came: what is compressed is not asked for. None if it is too long."""
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise HookFailed(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
+            return None
     return bytes(body)
 
 
@@ -205,6 +208,7 @@ async def open_webhook(config: Config) -> AsyncIterator[Webhook]:
         limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         follow_redirects=False,  # what is signed for one receiver is not for another
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one user's are not another's
     ) as client:
         key = b64decode(settings.webhook_secret.removeprefix(SECRET_PREFIX))
         yield Webhook(client, settings.webhook_url, key, settings.webhook_retries)
