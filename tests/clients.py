@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import trio
@@ -112,6 +112,17 @@ async def post_async(
 ) -> Answer:
     """``post`` from a Trio task."""
     return await trio.to_thread.run_sync(partial(post, daemon, path, fields, headers))
+
+
+async def kick(daemon: Daemon, user: str = "1") -> None:
+    """Kick a user, with the request that ``fastimd kick`` makes, and without its start."""
+    asking = Request(
+        f"{daemon.admin}/operate/kick",
+        json.dumps({"user": user}).encode(),
+        {"Fastimd-Command": "1", "Content-Type": "application/json"},
+    )
+    with await trio.to_thread.run_sync(partial(urlopen, asking, timeout=10)) as answer:
+        assert json.load(answer)["count"] == 1
 
 
 async def log_in_async(daemon: Daemon, user: str = "1") -> dict[str, str]:

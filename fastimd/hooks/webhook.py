@@ -142,7 +142,7 @@ class Webhook:
             async with request as response:
                 content = await _read(response)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise _NotNowError(f"cannot connect: {exc}") from None
+            raise _NotNowError(f"cannot connect: {_first_cause(exc)}") from None
         except httpx.TransportError as exc:
             # Its text may repeat what came back, and that what was asked.
             raise _NotNowError(f"the connection broke: {type(exc).__name__}") from None
@@ -179,6 +179,15 @@ def _what_is_wrong(failure: Exception) -> str:
     """What msgspec finds wrong, without the names and values that the receiver chose."""
     text = str(failure)
     return "a field that has no meaning here" if "unknown field" in text else text
+
+
+def _first_cause(failure: BaseException) -> BaseException:
+    """What the system or TLS says: what is made of it says less, or nothing."""
+    before: BaseException | None = failure
+    while before is not None:
+        failure = before.exceptions[0] if isinstance(before, BaseExceptionGroup) else before
+        before = failure.__cause__ or failure.__context__  # httpcore hides what it comes from
+    return failure
 
 
 def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
