@@ -19,10 +19,14 @@ from urllib.request import Request, urlopen
 import pytest
 import trio
 from conftest import Daemon, receive
+from redis import Redis
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 ECHO_SECONDS = 5.0
 """In this time a member that talks hears what it said, whatever others do."""
+
+AGAIN = {"code": 503, "msg": "暂时无法服务 (try again)", "data": None}
+"""What HTTP, and with the text as ``data`` a socket, says when a hook has failed."""
 
 BOUNDARY = "a-boundary-of-the-tests"
 
@@ -112,6 +116,12 @@ async def post_async(
 ) -> Answer:
     """``post`` from a Trio task."""
     return await trio.to_thread.run_sync(partial(post, daemon, path, fields, headers))
+
+
+def stored(redis: Redis, group: str = "1") -> list[str]:
+    """The texts of a group's messages."""
+    entries: Any = redis.lrange(f"gml:{group}", 0, -1)
+    return [json.loads(entry)["info"] for entry in entries]
 
 
 async def kick(daemon: Daemon, user: str = "1") -> None:

@@ -14,7 +14,18 @@ from typing import Any
 
 import pytest
 import trio
-from clients import closing, frame, kick, metrics, post, post_async
+from clients import (
+    AGAIN,
+    TEXT,
+    client_frame,
+    closing,
+    frame,
+    kick,
+    metrics,
+    post,
+    post_async,
+    stored,
+)
 from conftest import (
     Daemon,
     StartDaemon,
@@ -49,7 +60,6 @@ def note(*what):
 
 """
 LOGIN_REQUIRED = {"code": 440, "msg": "请登录后访问", "data": None}
-AGAIN = {"code": 503, "msg": "暂时无法服务 (try again)", "data": None}
 
 
 class Written:
@@ -76,12 +86,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     return Written(tmp_path)
-
-
-def stored(redis: Redis, group: str = "1") -> list[str]:
-    """The texts of a group's messages."""
-    entries: Any = redis.lrange(f"gml:{group}", 0, -1)
-    return [json.loads(entry)["info"] for entry in entries]
 
 
 def failures(daemon: Daemon) -> list[tuple[str, str]]:
@@ -555,6 +559,45 @@ async def test_a_slow_hook_holds_up_its_own_socket_alone(
         assert (await receive(slow))["info"] == "slow"
 
 
+async def test_the_threads_of_a_hook_are_bounded_and_its_own(
+    start_daemon: StartDaemon, write: Written
+) -> None:
+    """Forty calls of one hook run at once, and the others wait; another hook does not."""
+    daemon = start_daemon(
+        hooks__handler=write("""
+            lock = threading.Lock()
+            now = most = 0
+
+            def on_message(message):
+                global now, most
+                with lock:
+                    now += 1
+                    most = max(most, now)
+                    note(now)
+                while not Path(os.environ["NOTES"]).with_name("go").exists():
+                    time.sleep(0.02)
+                with lock:
+                    now -= 1
+                return replace(message, info=str(most))
+
+            def login(user_id, password):
+                return "meanwhile"
+        """),
+        **PATIENT,
+    )
+    async with AsyncExitStack() as sockets:
+        urls = [daemon.chat_url(f"{number}") for number in range(45)]
+        members = [await sockets.enter_async_context(connect(url)) for url in urls]
+        for member in members:
+            await receive(member)
+            await member.send_message("x")
+        wait_for(lambda: len(write.notes) >= 40, daemon)
+        answer = await post_async(daemon, "/user/login", {"userId": "1", "password": "x"})
+        assert answer.json["data"] == "meanwhile"
+        Path(os.environ["NOTES"]).with_name("go").touch()
+        assert max([int((await receive(member))["info"]) for member in members]) == 40
+
+
 async def test_who_waits_for_a_hook_is_not_taken_for_silent(
     start_daemon: StartDaemon, write: Written
 ) -> None:
@@ -668,8 +711,8 @@ async def test_who_was_told_to_go_says_nothing_more(
     daemon = start_daemon(hooks__handler=write(KICKS), **PATIENT)
     async with connect(daemon.chat_url()) as member:
         await receive(member)
-        for text in ("said", "wait", "more", "still more"):
-            await member.send_message(text)
+        at_once = [client_frame(TEXT, text) for text in (b"said", b"wait", b"more")]
+        await member._stream.send_all(b"".join(at_once))
         assert (await receive(member))["info"] == "said"
         wait_for(lambda: ["wait"] in write.notes, daemon)
         await kick(daemon)

@@ -21,14 +21,13 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from clients import closing, frame, memory_of, metrics, post, post_async
+from clients import AGAIN, closing, frame, memory_of, metrics, post, post_async, stored
 from conftest import Daemon, StartDaemon, connect, receive, run_fastimd, wait_for
 from redis import Redis
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "HOOKS.md"
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
 ALL = "login,authorize,on_message,on_join,on_leave"
-AGAIN = {"code": 503, "msg": "暂时无法服务 (try again)", "data": None}
 
 
 class Asked(NamedTuple):
@@ -148,12 +147,6 @@ def ask(start_daemon: StartDaemon, receiver_and_url: tuple[Receiver, str]) -> As
         return start_daemon(**given)
 
     return start
-
-
-def stored(redis: Redis, group: str = "1") -> list[str]:
-    """The texts of a group's messages."""
-    entries: Any = redis.lrange(f"gml:{group}", 0, -1)
-    return [json.loads(entry)["info"] for entry in entries]
 
 
 def causes(daemon: Daemon) -> list[str]:
