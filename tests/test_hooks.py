@@ -723,19 +723,21 @@ async def test_who_was_told_to_go_says_nothing_more(
     assert ["more"] not in write.notes
 
 
+@pytest.mark.parametrize("kind", ["chat", "list"])
 async def test_who_was_told_to_go_does_not_come_in(
-    start_daemon: StartDaemon, write: Written, redis: Redis
+    start_daemon: StartDaemon, write: Written, redis: Redis, kind: str
 ) -> None:
-    """Though the hook that was asked says yes in the end."""
+    """Though the hook, for which the handshake does not wait, says yes in the end."""
     daemon = start_daemon(hooks__handler=write(KICKS), **PATIENT)
-    async with connect(daemon.chat_url(token="wait")) as member:
+    url = daemon.chat_url if kind == "chat" else daemon.list_url
+    async with connect(url(token="wait")) as member:
         wait_for(lambda: write.notes, daemon)
         await kick(daemon)
         assert await closing(member) == (1008, "kicked")
         Path(os.environ["NOTES"]).with_name("go").touch()
     wait_for(lambda: daemon.events("socket.closed"), daemon)
     assert daemon.stop() == 0
-    assert write.notes == [["chat"]]
+    assert write.notes == [[kind]]
     assert redis.keys("ugs:*") == []
 
 
