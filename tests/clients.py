@@ -132,7 +132,7 @@ async def kick(daemon: Daemon, user: str = "1") -> None:
         {"Fastimd-Command": "1", "Content-Type": "application/json"},
     )
     with await trio.to_thread.run_sync(partial(urlopen, asking, timeout=10)) as answer:
-        assert json.load(answer)["count"] == 1
+        assert json.load(answer)["count"] >= 1
 
 
 async def log_in_async(daemon: Daemon, user: str = "1") -> dict[str, str]:

@@ -63,10 +63,15 @@ class Webhook:
     Args:
         key: what requests are signed with.
         retries: how many further attempts there may be.
+        connections: how many attempts may be under way; the others wait. They wait here, for the
+            client's own queue loses a connection for good when who waits in it is cancelled.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: str, key: bytes, retries: int) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, key: bytes, retries: int, connections: int
+    ) -> None:
         self._client = client
+        self._places = trio.CapacityLimiter(connections)
         self._url = url
         self._key = key
         self._retries = retries
@@ -139,7 +144,7 @@ class Webhook:
         }
         try:
             request = self._client.stream("POST", self._url, content=body, headers=headers)
-            async with request as response:
+            async with self._places, request as response:
                 content = await _read(response)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise _NotNowError(f"cannot connect: {_first_cause(exc)}") from None
@@ -214,10 +219,10 @@ async def open_webhook(config: Config) -> AsyncIterator[Webhook]:
         },
         verify=ssl.create_default_context(),  # by the authorities that the machine trusts
         timeout=None,  # noqa: S113 - each hook has a deadline
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
         follow_redirects=False,  # what is signed for one receiver is not for another
         trust_env=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one user's are not another's
     ) as client:
         key = b64decode(settings.webhook_secret.removeprefix(SECRET_PREFIX))
-        yield Webhook(client, settings.webhook_url, key, settings.webhook_retries)
+        yield Webhook(client, settings.webhook_url, key, settings.webhook_retries, connections)
