@@ -123,6 +123,12 @@ def _check_webhook_url(value: str) -> None:
         raise ValueError("not a URL of a receiver")
     if parts.fragment or not value.isascii() or not value.isprintable() or " " in value:
         raise ValueError("not a URL of a receiver")
+    import httpx  # here, because without webhooks nobody needs an HTTP client
+
+    try:
+        _ = httpx.URL(value).host  # it is read more strictly than by urlsplit
+    except httpx.InvalidURL as exc:
+        raise ValueError("not a URL of a receiver") from exc
 
 
 def _check_webhook_secret(value: str) -> None:

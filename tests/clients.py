@@ -14,15 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlencode
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import pytest
 import trio
 from conftest import Daemon, receive
+from redis import Redis
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 ECHO_SECONDS = 5.0
 """In this time a member that talks hears what it said, whatever others do."""
+
+AGAIN = {"code": 503, "msg": "暂时无法服务 (try again)", "data": None}
+"""What HTTP, and with the text as ``data`` a socket, says when a hook has failed."""
 
 BOUNDARY = "a-boundary-of-the-tests"
 
@@ -112,6 +116,23 @@ async def post_async(
 ) -> Answer:
     """``post`` from a Trio task."""
     return await trio.to_thread.run_sync(partial(post, daemon, path, fields, headers))
+
+
+def stored(redis: Redis, group: str = "1") -> list[str]:
+    """The texts of a group's messages."""
+    entries: Any = redis.lrange(f"gml:{group}", 0, -1)
+    return [json.loads(entry)["info"] for entry in entries]
+
+
+async def kick(daemon: Daemon, user: str = "1") -> None:
+    """Kick a user, with the request that ``fastimd kick`` makes, and without its start."""
+    asking = Request(
+        f"{daemon.admin}/operate/kick",
+        json.dumps({"user": user}).encode(),
+        {"Fastimd-Command": "1", "Content-Type": "application/json"},
+    )
+    with await trio.to_thread.run_sync(partial(urlopen, asking, timeout=10)) as answer:
+        assert json.load(answer)["count"] >= 1
 
 
 async def log_in_async(daemon: Daemon, user: str = "1") -> dict[str, str]:

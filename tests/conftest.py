@@ -287,6 +287,23 @@ def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         yield receiver
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of nobody for 127.0.0.1, with its key."""
+    path = tmp_path / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
+            *("-keyout", str(path), "-out", str(tmp_path / "out.pem")),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    path.write_text(path.read_text() + (tmp_path / "out.pem").read_text())
+    return path
+
+
 @pytest.fixture(autouse=True)
 def default_logs() -> Iterator[None]:
     """Forget what a test made of the logs: its stream may be closed by the next one."""

@@ -237,12 +237,22 @@ def test_the_receiver_takes_only_what_is_signed(receiver: Receiver) -> None:
         (JOIN, {**good, "webhook-id": "msg_2"}),
         (JOIN, {**good, "webhook-timestamp": str(now + 1)}),
         (JOIN, {**good, "webhook-timestamp": "now"}),
+        (JOIN, {**good, "webhook-timestamp": "9" * 5000}),
+        (JOIN, {**good, "webhook-signature": "\xe9"}),
         (JOIN, {**good, "webhook-signature": good["webhook-signature"].swapcase()}),
     ):
         assert receiver.post(body, headers)[0] == 401
     assert len(receiver.said) == 1
     several = {**good, "webhook-signature": f"v1,old {good['webhook-signature']}"}
     assert receiver.post(JOIN, several) == (200, b"{}")
+
+
+@pytest.mark.parametrize(("length", "status"), [("-1", 411), ("x", 411), ("99999999999", 413)])
+def test_the_receiver_reads_no_more_than_it_wants(
+    receiver: Receiver, length: str, status: int
+) -> None:
+    """A length that is none, or too much, is answered at once, and nothing is waited for."""
+    assert receiver.post(b"", {"Content-Length": length})[0] == status
 
 
 @pytest.mark.parametrize("seconds", [-400, 400])

@@ -6,13 +6,26 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 import trio
-from clients import closing, frame, metrics, post, post_async
+from clients import (
+    AGAIN,
+    TEXT,
+    client_frame,
+    closing,
+    frame,
+    kick,
+    metrics,
+    post,
+    post_async,
+    stored,
+)
 from conftest import (
     Daemon,
     StartDaemon,
@@ -25,8 +38,8 @@ from conftest import (
 from redis import Redis
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.config import Config
-from fastimd.hooks import presence
+from fastimd.config import Config, Hooks
+from fastimd.hooks import Message, presence
 from fastimd.hooks.cause import describe, trace
 from fastimd.hooks.presence import Presence
 from fastimd.hooks.runner import HookRunner
@@ -47,7 +60,6 @@ def note(*what):
 
 """
 LOGIN_REQUIRED = {"code": 440, "msg": "请登录后访问", "data": None}
-AGAIN = {"code": 503, "msg": "暂时无法服务 (try again)", "data": None}
 
 
 class Written:
@@ -74,12 +86,6 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Written:
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
     return Written(tmp_path)
-
-
-def stored(redis: Redis, group: str = "1") -> list[str]:
-    """The texts of a group's messages."""
-    entries: Any = redis.lrange(f"gml:{group}", 0, -1)
-    return [json.loads(entry)["info"] for entry in entries]
 
 
 def failures(daemon: Daemon) -> list[tuple[str, str]]:
@@ -130,6 +136,10 @@ def test_login_lets_in_and_refuses(
         ("raise KeyError('column')", "KeyError: 'column'"),
         ("raise SystemExit(1)", "SystemExit: 1"),
         ("await trio.sleep(60)", "no answer within 0.2 s"),
+        (
+            "with trio.CancelScope(shield=True):\n        await trio.sleep(0.5)\n    return 'late'",
+            "no answer within 0.2 s",
+        ),
         ("return {1, 2, object()}", "returned a set that JSON cannot say"),
         ("return '\\ud800'", "returned a str that JSON cannot say"),
     ],
@@ -288,7 +298,7 @@ async def test_every_action_is_asked_by_its_name(start_daemon: StartDaemon, writ
     named = {"groupId": "7", "userId": "1", "ts": 1, "count": 1}
     for path, fields in (
         ("/user/joinGroup", {"groupId": "8"}),
-        ("/user/listGroup", {}),
+        ("/user/listGroup", {"groupId": "9"}),  # which it does not ask for
         ("/group/listMessage", {"groupId": "7", "startPage": 0, "endPage": -1}),
         ("/group/listOldMessage", named),
         ("/group/delMessage", {"groupId": "7", "ts": 1}),
@@ -323,6 +333,9 @@ def test_a_request_that_is_not_allowed_is_told_why(
     assert ask("nowhere") == {"code": 403, "msg": "没有权限", "data": None}
     asked = len(write.notes)
     assert ask("good", " ")["code"] == 400
+    for path in ("/user/joinGroup", "/group/listMessage", "/group/delMessage"):
+        missing = post(daemon, path, {}, {"userId": "1", "token": "good"})
+        assert (missing.status, "groupId" in missing.json["msg"]) == (400, True)
     assert len(write.notes) == asked
     assert ask("good")["code"] == 200
 
@@ -546,6 +559,45 @@ async def test_a_slow_hook_holds_up_its_own_socket_alone(
         assert (await receive(slow))["info"] == "slow"
 
 
+async def test_the_threads_of_a_hook_are_bounded_and_its_own(
+    start_daemon: StartDaemon, write: Written
+) -> None:
+    """Forty calls of one hook run at once, and the others wait; another hook does not."""
+    daemon = start_daemon(
+        hooks__handler=write("""
+            lock = threading.Lock()
+            now = most = 0
+
+            def on_message(message):
+                global now, most
+                with lock:
+                    now += 1
+                    most = max(most, now)
+                    note(now)
+                while not Path(os.environ["NOTES"]).with_name("go").exists():
+                    time.sleep(0.02)
+                with lock:
+                    now -= 1
+                return replace(message, info=str(most))
+
+            def login(user_id, password):
+                return "meanwhile"
+        """),
+        **PATIENT,
+    )
+    async with AsyncExitStack() as sockets:
+        urls = [daemon.chat_url(f"{number}") for number in range(45)]
+        members = [await sockets.enter_async_context(connect(url)) for url in urls]
+        for member in members:
+            await receive(member)
+            await member.send_message("x")
+        wait_for(lambda: len(write.notes) >= 40, daemon)
+        answer = await post_async(daemon, "/user/login", {"userId": "1", "password": "x"})
+        assert answer.json["data"] == "meanwhile"
+        Path(os.environ["NOTES"]).with_name("go").touch()
+        assert max([int((await receive(member))["info"]) for member in members]) == 40
+
+
 async def test_who_waits_for_a_hook_is_not_taken_for_silent(
     start_daemon: StartDaemon, write: Written
 ) -> None:
@@ -567,28 +619,157 @@ async def test_who_waits_for_a_hook_is_not_taken_for_silent(
             assert (await receive(member))["info"] == str(number)
 
 
+@pytest.mark.parametrize("kind", ["def", "async def"])
 async def test_a_crashing_hook_crashes_nothing_else(
-    start_daemon: StartDaemon, write: Written
+    start_daemon: StartDaemon, write: Written, kind: str
 ) -> None:
-    """Nothing of it reaches the connection: the fixture finds no ``connection.crashed``."""
+    """Whatever it raises is its failure: the fixture finds no ``connection.crashed``."""
     daemon = start_daemon(
-        hooks__handler=write("""
-            async def on_message(message):
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(trio.sleep, 60)
-                    raise RuntimeError("in a nursery")
+        hooks__handler=write(f"""
+            import asyncio
+            CRASHES = {{
+                "exit": SystemExit(1),
+                "asyncio": asyncio.CancelledError(),
+                "interrupt": KeyboardInterrupt(),
+                "group": BaseExceptionGroup("two", [ValueError(), KeyboardInterrupt()]),
+            }}
 
-            def on_join(group_id, user_id, connection_id):
+            {kind} on_message(message):
+                raise CRASHES[message.info]
+
+            {kind} on_join(group_id, user_id, connection_id):
+                raise asyncio.CancelledError
+
+            def on_leave(group_id, user_id, connection_id):
                 raise Refused("what would that mean")
         """)
     )
     async with connect(daemon.chat_url()) as member:
         await receive(member)
-        for _ in range(3):
-            await member.send_message("x")
-            assert (await receive(member))["code"] == 503
-    line = daemon.events("hook.failed")[0]
+        for crash in ("exit", "asyncio", "interrupt", "group", "unknown"):
+            await member.send_message(crash)
+            assert await receive(member) == {**AGAIN, "data": crash}
+    wait_for(lambda: calls(daemon, "on_leave", "refused"), daemon)
+    assert calls(daemon, "on_message", "failed") == 5
+    assert calls(daemon, "on_join", "failed") == 1
+
+
+async def test_what_is_raised_in_a_nursery_is_understood(
+    start_daemon: StartDaemon, write: Written
+) -> None:
+    """A nursery makes a group of it: of refusals a refusal, whatever the policy; else a failure."""
+    daemon = start_daemon(
+        hooks__handler=write("""
+            async def on_message(message):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(trio.sleep, 60)
+                    async with trio.open_nursery():
+                        if message.info == "bad":
+                            raise Refused("in a nursery")
+                        raise RuntimeError("in a nursery") from OSError("no route")
+        """),
+        hooks__message_on_failure="allow",
+    )
+    async with connect(daemon.chat_url()) as member:
+        await receive(member)
+        await member.send_message("bad")
+        assert await receive(member) == {"code": 403, "msg": "in a nursery", "data": "bad"}
+        await member.send_message("good")
+        assert (await receive(member))["info"] == "good"
+    (line,) = daemon.events("hook.failed")
+    assert "OSError: no route" in line["exception"]
     assert "RuntimeError: in a nursery" in line["exception"]
+
+
+PATIENT = {"hooks__message_timeout": "60", "hooks__authorize_timeout": "60"}
+KICKS = """
+    async def authorize(user_id, token, action, group_id):
+        note(action)
+        await wait_go(token)
+        return True
+
+    async def on_message(message):
+        note(message.info)
+        await wait_go(message.info)
+        return message
+
+    async def on_join(group_id, user_id, connection_id):
+        note("joined")
+
+    async def wait_go(what):
+        if what.startswith("wait"):
+            while not Path(os.environ["NOTES"]).with_name("go").exists():
+                await trio.sleep(0.01)
+"""
+
+
+async def test_who_was_told_to_go_says_nothing_more(
+    start_daemon: StartDaemon, write: Written, redis: Redis
+) -> None:
+    """What waits for a hook when the socket is closed is not stored: a member who was kicked must
+    not say it, and after a drain the client says it again elsewhere."""
+    daemon = start_daemon(hooks__handler=write(KICKS), **PATIENT)
+    async with connect(daemon.chat_url()) as member:
+        await receive(member)
+        at_once = [client_frame(TEXT, text) for text in (b"said", b"wait", b"more")]
+        await member._stream.send_all(b"".join(at_once))
+        assert (await receive(member))["info"] == "said"
+        wait_for(lambda: ["wait"] in write.notes, daemon)
+        await kick(daemon)
+        assert await closing(member) == (1008, "kicked")
+        Path(os.environ["NOTES"]).with_name("go").touch()
+    wait_for(lambda: daemon.events("socket.closed"), daemon)
+    assert stored(redis) == ["said"]
+    assert ["more"] not in write.notes
+
+
+@pytest.mark.parametrize("kind", ["chat", "list"])
+async def test_who_was_told_to_go_does_not_come_in(
+    start_daemon: StartDaemon, write: Written, redis: Redis, kind: str
+) -> None:
+    """Though the hook, for which the handshake does not wait, says yes in the end."""
+    daemon = start_daemon(hooks__handler=write(KICKS), **PATIENT)
+    url = daemon.chat_url if kind == "chat" else daemon.list_url
+    async with connect(url(token="wait")) as member:
+        wait_for(lambda: write.notes, daemon)
+        await kick(daemon)
+        assert await closing(member) == (1008, "kicked")
+        Path(os.environ["NOTES"]).with_name("go").touch()
+    wait_for(lambda: daemon.events("socket.closed"), daemon)
+    assert daemon.stop() == 0
+    assert write.notes == [[kind]]
+    assert redis.keys("ugs:*") == []
+
+
+@contextmanager
+def writes_paused(redis: Redis) -> Iterator[None]:
+    """Redis takes nothing that writes, and answers everything else."""
+    redis.client_pause(20_000, all=False)
+    try:
+        yield
+    finally:
+        redis.client_unpause()
+
+
+async def test_what_hooks_let_through_at_once_waits_for_room(
+    start_daemon: StartDaemon, write: Written, redis: Redis
+) -> None:
+    """Redis has what ``redis.hold_bytes`` allows, though all the answers come in one moment."""
+    daemon = start_daemon(hooks__handler=write(KICKS), redis__hold_bytes="1000", **PATIENT)
+    async with AsyncExitStack() as sockets:
+        urls = [daemon.chat_url(user=f"u{number}") for number in range(10)]
+        members = [await sockets.enter_async_context(connect(url)) for url in urls]
+        for member in members:
+            await receive(member)
+        with writes_paused(redis):
+            for member in members:
+                await member.send_message("wait" * 100)
+            wait_for(lambda: write.notes.count(["wait" * 100]) == 10, daemon)
+            Path(os.environ["NOTES"]).with_name("go").touch()
+            wait_for(lambda: calls(daemon, "on_message", "ok") == 10, daemon)
+            assert metrics(daemon)["fastimd_held_messages"] == 3  # the third is over the bound
+        for member in members:
+            assert [(await receive(member))["info"] for _ in range(10)] == ["wait" * 100] * 10
 
 
 # --- presence
@@ -723,6 +904,55 @@ async def test_a_drain_does_not_wait_for_a_hook_that_hangs(
     assert line["connections"] == 1
 
 
+async def test_a_hook_that_fails_as_it_is_stopped_fails_alone(
+    start_daemon: StartDaemon, write: Written
+) -> None:
+    """The end of the drain stops it; what it raises then is its failure, and not the daemon's."""
+    daemon = start_daemon(
+        hooks__handler=write("""
+            async def fail():
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    raise ValueError("as it is stopped")
+
+            async def on_leave(group_id, user_id, connection_id):
+                note("leave")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(fail)
+                    nursery.start_soon(trio.sleep_forever)
+        """),
+        hooks__presence_timeout="60",
+        server__drain_seconds="0",
+    )
+    async with connect(daemon.chat_url()) as member:
+        await receive(member)
+    wait_for(lambda: write.notes, daemon)
+    assert await trio.to_thread.run_sync(daemon.stop) == 0
+    (line,) = daemon.events("hook.failed")
+    assert "ValueError: as it is stopped" in line["exception"]
+
+
+async def test_who_waits_for_a_hook_stays_cancelled() -> None:
+    """Though the hook fails as it is stopped, and its failure would let the message through."""
+
+    async def on_message(_message: Message) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError
+
+    config = Config(hooks=Hooks(message_on_failure="allow"))
+    hooks = HookRunner({"on_message": on_message}, config, Metrics())
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await hooks.judge_message(Message("1", "1", "x"))
+        pytest.fail("it went on")
+    assert scope.cancelled_caught
+
+
 class Backend:
     """Presence hooks whose answers the test gives."""
 
@@ -809,40 +1039,66 @@ async def test_too_many_joins_are_dropped_with_their_leaves(
                 "'handler' has no hook; known are login, authorize, on_message, on_join, on_leave",
             ],
         ),
-        ("import no_such_thing", ["cannot load 'handler': No module named 'no_such_thing'"]),
-        ("1 / 0", ["cannot load 'handler': ZeroDivisionError: division by zero"]),
+        (
+            "async def on_message(message):\n    yield message",
+            ["'handler': on_message yields; a hook returns its answer"],
+        ),
+        ("import no_such_thing", ["cannot load 'handler': No module named 'no_such_thing' (AT)"]),
+        (
+            "int('x')",
+            ["cannot load 'handler': ValueError: invalid literal for int() with base 10: 'x' (AT)"],
+        ),
+        ("raise SystemExit(0)", ["cannot load 'handler': SystemExit: 0 (AT)"]),
+        ("os.x", ["cannot load 'handler': AttributeError: module 'os' has no attribute 'x' (AT)"]),
     ],
 )
-def test_a_handler_that_is_wrong_is_told(write: Written, source: str, mistakes: list[str]) -> None:
-    """``fastimd check`` finds every mistake and names it; status 78."""
+def test_a_handler_that_is_wrong_is_told(
+    write: Written, tmp_path: Path, source: str, mistakes: list[str]
+) -> None:
+    """``fastimd check`` finds every mistake, names it, and where it can the line; status 78."""
     checked = run_fastimd("check", hooks__handler=write(source))
     assert checked.returncode == 78
     assert checked.stdout == ""
-    assert checked.stderr.splitlines() == [f"fastimd: hooks.handler: {each}" for each in mistakes]
+    place = f"{tmp_path / 'handler.py'}, line {len(HEAD.splitlines()) + 1}"
+    assert checked.stderr.splitlines() == [
+        f"fastimd: hooks.handler: {each.replace('AT', place)}" for each in mistakes
+    ]
 
 
 @pytest.mark.parametrize(
     ("name", "mistake"),
     [
-        ("no_such_module", "cannot load 'no_such_module': No module named 'no_such_module'"),
+        (
+            "game.hooks",
+            "cannot load 'game.hooks': No module named 'game'; is its directory in PYTHONPATH?",
+        ),
         (
             "handler:nothing",
             "cannot load 'handler:nothing': module 'handler' has no attribute 'nothing'",
         ),
         (
             "handler:Sessions",
-            "cannot make a 'handler:Sessions': ValueError: JWT_SECRET is missing",
+            "cannot make a 'handler:Sessions': ValueError: JWT_SECRET is missing (LINE 17)",
         ),
+        ("handler:sessions", "cannot load 'handler:sessions': OSError: no disk (LINE 21)"),
     ],
 )
-def test_an_object_that_is_not_there_is_told(write: Written, name: str, mistake: str) -> None:
-    """By its name and why; a class that cannot be made counts as well."""
+def test_an_object_that_is_not_there_is_told(
+    write: Written, tmp_path: Path, name: str, mistake: str
+) -> None:
+    """By its name and why; one that cannot be made or looked at counts as well."""
     write("""
         class Sessions:
             def __init__(self):
                 raise ValueError("JWT_SECRET is missing")
+        class Lazy:
+            @property
+            def on_message(self):
+                raise OSError("no disk")
+        sessions = Lazy()
     """)
     checked = run_fastimd("check", hooks__handler=name)
+    mistake = mistake.replace("LINE", f"{tmp_path / 'handler.py'}, line")
     assert (checked.returncode, checked.stderr) == (78, f"fastimd: hooks.handler: {mistake}\n")
 
 

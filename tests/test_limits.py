@@ -26,12 +26,14 @@ from clients import (
     Frame,
     RawClient,
     client_frame,
+    closing,
     dial,
+    kick,
     metrics,
     opening,
     talking,
 )
-from conftest import Daemon, StartDaemon, wait_for
+from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from redis import Redis
 
 from fastimd.clients import Proxies
@@ -269,6 +271,21 @@ def test_a_burst_is_slowed_and_loses_nothing(start_daemon: StartDaemon, redis: R
 
 
 @pytest.mark.timeout(90)
+async def test_who_is_closed_does_not_get_its_turn(start_daemon: StartDaemon, redis: Redis) -> None:
+    """What waits for its turn when its member is kicked is not said."""
+    daemon = start_daemon(socket__max_messages_per_second="0.25", socket__message_burst="1")
+    async with connect(daemon.chat_url("7")) as member:
+        await receive(member)
+        for text in ("said", "not yet"):
+            await member.send_message(text)
+        assert (await receive(member))["info"] == "said"
+        wait_for(lambda: metrics(daemon)["fastimd_messages_received_total"] == 2, daemon)
+        await kick(daemon)
+        assert await closing(member) == (1008, "kicked")
+    wait_for(lambda: daemon.events("socket.closed"), daemon)
+    assert [info for _, info in stored_infos(redis, "7")] == ["said"]
+
+
 @pytest.mark.parametrize(
     ("path", "rate"),
     [("/group/chat/1/1/t", 20), ("/group/chat/1/1/t", 300), ("/group/list/1/t", 20)],

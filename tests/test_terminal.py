@@ -1042,23 +1042,6 @@ class Front:
             pass
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate of nobody for 127.0.0.1, with its key."""
-    path = tmp_path / "certificate.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(path), "-out", str(tmp_path / "out.pem")),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    path.write_text(path.read_text() + (tmp_path / "out.pem").read_text())
-    return path
-
-
 def test_tls_and_a_prefix(daemon: Daemon, certificate: Path) -> None:
     """``wss://`` with a path reaches the daemon; a certificate that nobody vouches for does not."""
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -6,7 +6,8 @@ It needs PyJWT (``pip install "PyJWT>=2.10,<3"``) and a secret that the game's s
     PYTHONPATH=examples/hooks FASTIMD_HOOKS__HANDLER=jwt_sessions:Sessions fastimd
 
 The token's claims: ``sub`` is the user id, ``exp`` when it ends, and ``groups``, if it is there,
-lists the groups that the user may enter, read and write. To try it, this prints a token for user 1
+lists the groups that the user may enter, read and write (the group list shows the newest message of
+every group that the user has joined before). To try it, this prints a token for user 1
 and group 7 that is good for an hour:
 
     python examples/hooks/jwt_sessions.py 1 7

@@ -6,10 +6,11 @@ name is misspelt would let through what it was written to stop.
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib import import_module
+from traceback import extract_tb
 from typing import Any, TypeAlias
 
 import trio
@@ -31,6 +32,10 @@ PARAMETERS = {
 """The names of every hook, and of what it gets."""
 
 _SPELLINGS = {"authorise": "authorize"}
+
+_WHATEVER = (Exception, SystemExit)
+"""What an application's code may raise while it is loaded; a script may end the process."""
+_OURS = (__file__, importlib.__file__)
 
 
 def load_hooks(config: Config) -> dict[str, Hook]:
@@ -68,20 +73,19 @@ def _login_hook(name: str, mistakes: list[str]) -> dict[str, Callable[..., Any]]
     if not callable(hook):
         mistakes.append(f"login.hook: {name!r} is not callable")
         return {}
-    mistakes.extend(f"login.hook: {name!r} {wrong}" for wrong in _wrong_parameters("login", hook))
+    mistakes.extend(f"login.hook: {name!r} {wrong}" for wrong in _wrong_function("login", hook))
     return {"login": hook}
 
 
 def _handler_hooks(name: str, mistakes: list[str]) -> dict[str, Callable[..., Any]]:
     try:
-        handler = _made(name, _find(name))
+        members = _members(name, _made(name, _find(name)))
     except _NotLoadedError as exc:
         mistakes.append(f"hooks.handler: {exc}")
         return {}
-    wrong = list(_what_is_wrong(handler))
+    wrong = list(_what_is_wrong(members))
     mistakes.extend(f"hooks.handler: {name!r}: {line}" for line in wrong)
-    found = {hook: getattr(handler, hook, None) for hook in PARAMETERS}
-    hooks = {hook: member for hook, member in found.items() if callable(member)}
+    hooks = {hook: member for hook, member in members.items() if hook in PARAMETERS}
     if not hooks and not wrong:
         known = ", ".join(PARAMETERS)
         mistakes.append(f"hooks.handler: {name!r} has no hook; known are {known}")
@@ -95,12 +99,17 @@ class _NotLoadedError(Exception):
 def _find(name: str) -> Any:
     module_name, _, attribute = name.partition(":")
     try:
-        found: Any = import_module(module_name)
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as exc:
+        is_other = exc.name != module_name and not module_name.startswith(f"{exc.name}.")
+        hint = _place(exc) if is_other else "; is its directory in PYTHONPATH?"
+        raise _NotLoadedError(f"cannot load {name!r}: {exc}{hint}") from exc
+    except _WHATEVER as exc:
+        raise _NotLoadedError(f"cannot load {name!r}: {_describe(exc)}") from exc
+    try:
         return getattr(found, attribute) if attribute else found
-    except (ImportError, AttributeError) as exc:
+    except AttributeError as exc:
         raise _NotLoadedError(f"cannot load {name!r}: {exc}") from exc
-    except Exception as exc:  # the module is the application's, and may raise anything
-        raise _NotLoadedError(f"cannot load {name!r}: {type(exc).__name__}: {exc}") from exc
 
 
 def _made(name: str, found: Any) -> Any:
@@ -108,20 +117,44 @@ def _made(name: str, found: Any) -> Any:
         return found
     try:
         return found()
-    except Exception as exc:
-        raise _NotLoadedError(f"cannot make a {name!r}: {type(exc).__name__}: {exc}") from exc
+    except _WHATEVER as exc:
+        raise _NotLoadedError(f"cannot make a {name!r}: {_describe(exc)}") from exc
 
 
-def _what_is_wrong(handler: Any) -> Iterator[str]:
-    for name in dir(handler):
-        if name in PARAMETERS:
-            hook = getattr(handler, name)
-            if not callable(hook):
-                yield f"{name} is not callable"
-            else:
-                yield from (f"{name} {wrong}" for wrong in _wrong_parameters(name, hook))
-        elif (name.startswith("on_") or name in _SPELLINGS) and callable(getattr(handler, name)):
-            yield f"{name} is no hook, {_suggest(name)}"
+def _members(name: str, handler: Any) -> dict[str, Any]:
+    """What of an object is a hook, or looks as if it should be."""
+    try:
+        return {
+            member: getattr(handler, member)
+            for member in sorted({*dir(handler), *PARAMETERS})
+            if member in PARAMETERS or member in _SPELLINGS or member.startswith("on_")
+            if hasattr(handler, member)
+        }
+    except _WHATEVER as exc:  # a property may do anything
+        raise _NotLoadedError(f"cannot load {name!r}: {_describe(exc)}") from exc
+
+
+def _describe(failure: BaseException) -> str:
+    return f"{type(failure).__name__}: {failure}{_place(failure)}"
+
+
+def _place(failure: BaseException) -> str:
+    """The line of the application's that failed, by whatever it called; none where nothing ran."""
+    for frame in extract_tb(failure.__traceback__):
+        if frame.filename not in _OURS and not frame.filename.startswith("<"):
+            return f" ({frame.filename}, line {frame.lineno})"
+    return ""
+
+
+def _what_is_wrong(members: Mapping[str, Any]) -> Iterator[str]:
+    for name, member in members.items():
+        if name not in PARAMETERS:
+            if callable(member):
+                yield f"{name} is no hook, {_suggest(name)}"
+        elif not callable(member):
+            yield f"{name} is not callable"
+        else:
+            yield from (f"{name} {wrong}" for wrong in _wrong_function(name, member))
 
 
 def _suggest(name: str) -> str:
@@ -129,7 +162,9 @@ def _suggest(name: str) -> str:
     return f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(PARAMETERS)}"
 
 
-def _wrong_parameters(name: str, hook: Callable[..., Any]) -> Iterator[str]:
+def _wrong_function(name: str, hook: Callable[..., Any]) -> Iterator[str]:
+    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        yield "yields; a hook returns its answer"
     try:
         signature = inspect.signature(hook)
     except ValueError:

@@ -104,7 +104,7 @@ class HookRunner:
         private: Sequence[str],
         *arguments: Any,
     ) -> _Judged:
-        """Call a hook within its deadline, and judge its answer.
+        """Ask a hook; what comes of it is counted, and a failure logged.
 
         Args:
             judge: returns what the answer means, or raises.
@@ -113,28 +113,45 @@ class HookRunner:
         began = trio.current_time()
         outcome = "failed"
         try:
-            with trio.move_on_after(self._seconds[name]) as deadline:
-                judged = judge(await self._hooks[name](*arguments))
-                outcome = "ok"
-                return judged
-            assert deadline.cancelled_caught
-            raise HookFailed(f"no answer within {self._seconds[name]:g} s")
+            judged = await self._ask(name, judge, arguments)
+            outcome = "ok"
+            return judged
         except (Refused, NotLoggedIn):
             outcome = "refused"
             raise
         except HookFailed as exc:
             log.error("hook.failed", purpose=name, error=str(exc))
             raise
-        except (Exception, SystemExit) as exc:
-            error = describe(exc, private)
-            log.error("hook.failed", purpose=name, error=error, exception=trace(exc, private))
+        except BaseException as exc:  # an application's code may raise anything
+            cancelled, failure = _split(exc)
+            if failure is None:
+                outcome = ""  # who waited for it has gone
+                raise
+            error = describe(failure, private)
+            told = trace(failure, private)
+            log.error("hook.failed", purpose=name, error=error, exception=told)
+            if cancelled is not None:
+                raise cancelled from None
             raise HookFailed(error) from exc
-        except BaseException:
-            outcome = ""  # who waited for it has gone
-            raise
         finally:
             if outcome:
                 self._metrics.count_hook(name, outcome, trio.current_time() - began)
+
+    async def _ask(
+        self, name: str, judge: Callable[[Any], _Judged], arguments: Sequence[Any]
+    ) -> _Judged:
+        """Call a hook within its deadline, and judge its answer."""
+        seconds = self._seconds[name]
+        with trio.move_on_after(seconds) as deadline:
+            try:
+                judged = judge(await self._hooks[name](*arguments))
+            except ExceptionGroup as group:
+                if (refusal := _refusal(group)) is not None:
+                    raise refusal from None
+                raise
+            if not deadline.cancel_called:  # else the hook would not be stopped
+                return judged
+        raise HookFailed(f"no answer within {seconds:g} s")
 
 
 @asynccontextmanager
@@ -153,6 +170,22 @@ async def open_hooks(config: Config, metrics: Metrics) -> AsyncIterator[HookRunn
     async with open_webhook(config) as webhook:
         asked = {name: getattr(webhook, name) for name in config.hooks.webhook_events}
         yield HookRunner(hooks | asked, config, metrics)
+
+
+def _split(failure: BaseException) -> tuple[BaseException | None, BaseException | None]:
+    """What of an exception is Trio's cancellation, which has to go on, and what is not."""
+    if isinstance(failure, BaseExceptionGroup):
+        return failure.split(trio.Cancelled)
+    return (failure, None) if isinstance(failure, trio.Cancelled) else (None, failure)
+
+
+def _refusal(group: ExceptionGroup[Exception]) -> Refused | None:
+    """The refusal in a group of nothing else: a nursery makes groups of what is raised in it."""
+    first: Exception = group
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    is_alone = group.split(Refused)[1] is None
+    return first if is_alone and isinstance(first, Refused) else None
 
 
 def _judge_login(answer: Any) -> msgspec.Raw:

@@ -17,6 +17,7 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
@@ -62,10 +63,15 @@ class Webhook:
     Args:
         key: what requests are signed with.
         retries: how many further attempts there may be.
+        connections: how many attempts may be under way; the others wait. They wait here, for the
+            client's own queue loses a connection for good when who waits in it is cancelled.
     """
 
-    def __init__(self, client: httpx.AsyncClient, url: str, key: bytes, retries: int) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, url: str, key: bytes, retries: int, connections: int
+    ) -> None:
         self._client = client
+        self._places = trio.CapacityLimiter(connections)
         self._url = url
         self._key = key
         self._retries = retries
@@ -138,10 +144,10 @@ class Webhook:
         }
         try:
             request = self._client.stream("POST", self._url, content=body, headers=headers)
-            async with request as response:
+            async with self._places, request as response:
                 content = await _read(response)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise _NotNowError(f"cannot connect: {exc}") from None
+            raise _NotNowError(f"cannot connect: {_first_cause(exc)}") from None
         except httpx.TransportError as exc:
             # Its text may repeat what came back, and that what was asked.
             raise _NotNowError(f"the connection broke: {type(exc).__name__}") from None
@@ -149,6 +155,8 @@ class Webhook:
             raise _NotNowError(f"it answered {response.status_code}")
         if not response.is_success:
             raise HookFailed(f"it answered {response.status_code}")
+        if content is None:
+            raise HookFailed(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
         return content
 
 
@@ -156,13 +164,13 @@ class _NotNowError(Exception):
     """Another attempt may do."""
 
 
-async def _read(response: httpx.Response) -> bytes:
-    """The body, as it came: what is compressed is not asked for, and not understood."""
+async def _read(response: httpx.Response) -> bytes | None:
+    """The body, as it came: what is compressed is not asked for. None if it is too long."""
     body = bytearray()
     async for chunk in response.aiter_raw():
         body += chunk
         if len(body) > MAX_ANSWER_BYTES:
-            raise HookFailed(f"its answer is longer than {MAX_ANSWER_BYTES} bytes")
+            return None
     return bytes(body)
 
 
@@ -176,6 +184,15 @@ def _what_is_wrong(failure: Exception) -> str:
     """What msgspec finds wrong, without the names and values that the receiver chose."""
     text = str(failure)
     return "a field that has no meaning here" if "unknown field" in text else text
+
+
+def _first_cause(failure: BaseException) -> BaseException:
+    """What the system or TLS says: what is made of it says less, or nothing."""
+    before: BaseException | None = failure
+    while before is not None:
+        failure = before.exceptions[0] if isinstance(before, BaseExceptionGroup) else before
+        before = failure.__cause__ or failure.__context__  # httpcore hides what it comes from
+    return failure
 
 
 def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
@@ -202,9 +219,10 @@ async def open_webhook(config: Config) -> AsyncIterator[Webhook]:
         },
         verify=ssl.create_default_context(),  # by the authorities that the machine trusts
         timeout=None,  # noqa: S113 - each hook has a deadline
-        limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
         follow_redirects=False,  # what is signed for one receiver is not for another
         trust_env=False,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one user's are not another's
     ) as client:
         key = b64decode(settings.webhook_secret.removeprefix(SECRET_PREFIX))
-        yield Webhook(client, settings.webhook_url, key, settings.webhook_retries)
+        yield Webhook(client, settings.webhook_url, key, settings.webhook_retries, connections)

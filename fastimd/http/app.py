@@ -117,7 +117,8 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
                     if name in given:
                         check_id(name, given[name])
                 if access.asks_hook:  # outside, as it has a deadline of its own
-                    await access.check(user, token, action, given.get("groupId", ""))
+                    group = "" if action == "groups" else await _group()
+                    await access.check(user, token, action, group)
                 with _answer_in_time():
                     if not access.asks_hook:
                         await access.check(user, token, action)

@@ -31,6 +31,8 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
     if around.access.asks_hook:
         session.open()  # the hook may take its time
     await around.access.check_opening(route.user, route.token, "chat", route.group)
+    if session.is_dismissed:  # while the hook took its time
+        return
     if not await _may_enter(around, route.group, route.user):
         session.close(1008, "not a member")
         return
@@ -49,6 +51,8 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
                         speaker.say(text)
                     else:
                         await speaker.say_when_ready(text)
+                        if session.is_dismissed:
+                            break
         finally:
             around.presence.leave(visit)
 
@@ -97,10 +101,12 @@ class _Speaker:
 
     async def say_when_ready(self, text: str) -> None:
         """Send a message when it may be sent, and as the application wants it, or not at all."""
-        await self._wait_ready()
+        if self._around.config.group.login_auth:
+            await self._check_token()
         info = await self._judge(text) if self._is_judged else text
+        await self._wait_room()  # after the hook: many may have their answers at once
         self._session.heard_at = trio.current_time()  # what the client says meanwhile is not read
-        if info is not None:
+        if info is not None and not self._session.is_dismissed:
             self.say(info)
 
     async def _judge(self, text: str) -> str | None:
@@ -119,10 +125,8 @@ class _Speaker:
         refusal = {"code": code, "msg": reason, "data": text}
         self._session.push_text(msgspec.json.encode(refusal))
 
-    async def _wait_ready(self) -> None:
-        """Check the token, if every message needs that, and wait for room."""
-        if self._around.config.group.login_auth:
-            await self._check_token()
+    async def _wait_room(self) -> None:
+        """Wait until one more may be under way to Redis."""
         while self._in_flight >= MAX_IN_FLIGHT:
             self._answered = trio.Event()
             await self._answered.wait()

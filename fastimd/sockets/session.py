@@ -139,6 +139,7 @@ class Session:
         "_settings",
         "_turnstile",
         "heard_at",
+        "is_dismissed",
         "is_open",
         "messages_in",
         "outbox",
@@ -147,6 +148,9 @@ class Session:
 
     route: Route
     """Set when it runs."""
+    is_dismissed: bool
+    """The daemon has told the client to go: what it had said, and is not under way, is dropped. It
+    will be said again on the next connection, or must not be."""
 
     def __init__(
         self,
@@ -170,6 +174,7 @@ class Session:
         self._heard_eof = False
         self.outbox = Outbox(connection, nursery, around.config.socket.outbox_bytes, self._end_slow)
         self.is_open = True
+        self.is_dismissed = False
         self.heard_at = trio.current_time()
         self.messages_in = 0
 
@@ -192,7 +197,7 @@ class Session:
         return not self._settings.socket.max_messages_per_second
 
     async def wait_turn(self) -> bool:
-        """Hold the client to its pace before a message; False when it floods, and is closed."""
+        """Hold the client to its pace before a message; False when it is closed, as for a flood."""
         if self.has_turn():
             return True
         limits = self._settings.socket
@@ -201,8 +206,8 @@ class Session:
         self._pace.adapt(limits.max_messages_per_second, limits.message_burst)
         has_turn = await self._pace.wait_turn()
         self.heard_at = trio.current_time()  # what it says meanwhile is not read
-        if has_turn:
-            return True
+        if has_turn or self.is_dismissed:
+            return not self.is_dismissed
         self._metrics.flood_closes += 1
         self.close(1008, "flood")
         return False
@@ -233,6 +238,7 @@ class Session:
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close the socket; the first call counts."""
+        self.is_dismissed = True
         if self.is_open:
             self._send_close(close_payload(code, reason), code, reason)
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + CLOSE_SECONDS)
