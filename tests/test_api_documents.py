@@ -145,22 +145,24 @@ class Operation:
     @property
     def forms(self) -> list[Mapping[str, Any]]:
         """The schemas of the forms it takes."""
-        content = self.parts.get("requestBody", {}).get("content", {})
-        multipart, urlencoded = (
-            content.get(kind, {}).get("schema")
-            for kind in ("multipart/form-data", "application/x-www-form-urlencoded")
-        )
-        assert multipart == urlencoded
-        assert len(content) in (0, 2)
-        return [] if multipart is None else multipart.get("oneOf", [multipart])
+        schema = self.body.get("schema")
+        listed = [] if schema is None else schema.get("anyOf", [schema])
+        return [resolve(OPENAPI, each) for each in listed]
 
-    def examples(self) -> Iterator[tuple[str, bool, dict[str, Any]]]:
-        """Each example of a request: its name, whether it is multipart, and the form."""
-        for kind, body in self.parts.get("requestBody", {}).get("content", {}).items():
-            for name, example in body["examples"].items():
-                value = resolve(OPENAPI, example)["value"]
-                check(OPENAPI, body["schema"], value)
-                yield name, kind == "multipart/form-data", value
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """What it has to say of a request's body; nothing if it takes none."""
+        content = dict(self.parts.get("requestBody", {}).get("content", {}))
+        body = content.pop("application/x-www-form-urlencoded", {})
+        assert not content
+        return cast(Mapping[str, Any], body)
+
+    def examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each example of a request: its name, and the form."""
+        for name, example in self.body.get("examples", {}).items():
+            value = resolve(OPENAPI, example)["value"]
+            check(OPENAPI, self.body["schema"], value)
+            yield name, value
 
     def example_answer(self, name: str) -> Any:
         return self.parts["responses"]["200"]["content"]["application/json"]["examples"][name][
@@ -214,6 +216,27 @@ def test_nothing_in_the_document_is_unused() -> None:
     for kind, parts in OPENAPI["components"].items():
         for name in parts if kind != "securitySchemes" else ():
             assert f'"#/components/{kind}/{name}"' in text, name
+
+
+def test_generators_of_clients_understand_the_document() -> None:
+    """It has what they make good names of, and nothing that those in use stumble over.
+
+    openapi-python-client 0.29 writes broken code for a body of two media types, openapi-generator
+    7.26 ends at a property of the type null.
+    """
+    assert '{"type": "null"}' not in OPENAPI_TEXT.decode()
+    for operation in POSTS:
+        contents = [
+            resolve(OPENAPI, response)["content"]
+            for response in operation.parts["responses"].values()
+        ]
+        if "requestBody" in operation.parts:
+            contents.append(operation.parts["requestBody"]["content"])
+        for content in contents:
+            [body] = content.values()
+            schema = body["schema"]
+            named = schema.get("oneOf") or schema.get("anyOf") or [schema]
+            assert all(each.keys() == {"$ref"} for each in named), operation.name
 
 
 def test_the_document_has_the_routes_of_the_app() -> None:
@@ -307,9 +330,7 @@ def test_each_example_gets_the_answer_that_stands_beside_it(
         redis.sadd("ugs:1", "1")
         headers = log_in(usual)
         for operation in POSTS:
-            for name, is_multipart, form in operation.examples():
-                if is_multipart != multipart:
-                    continue
+            for name, form in operation.examples():
                 daemon = patient if name in ("recall", "notThere") else usual
                 answer = post(daemon, operation.path, form, headers, multipart=multipart)
                 operation.check_answer(answer)
@@ -731,7 +752,7 @@ def test_answers_are_the_same_everywhere() -> None:
     schemas = [
         schema["properties"]
         for schema in OPENAPI["components"]["schemas"].values()
-        if "code" in schema.get("properties", {})
+        if "const" in schema.get("properties", {}).get("code", {})
     ]
     texts = {
         (schema["code"]["const"], text)
