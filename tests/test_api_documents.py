@@ -40,11 +40,19 @@ from redis import Redis
 
 from fastimd import __version__
 from fastimd.access import Access
+from fastimd.codec import MAX_ID_LENGTH
 from fastimd.config import Config
+from fastimd.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
 from fastimd.hooks.runner import HookRunner
-from fastimd.http.app import create_app
+from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
+from fastimd.http.app import MAX_BODY_BYTES, MAX_TS, create_app
+from fastimd.http.server import BODY_SECONDS
 from fastimd.metrics import Metrics
+from fastimd.outbox import STALE_SECONDS
+from fastimd.sockets.frames import MAX_REASON_BYTES
 from fastimd.sockets.handshake import find_route
+from fastimd.sockets.pace import FLOOD_SECONDS
+from fastimd.sockets.session import CLOSE_SECONDS
 from fastimd.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -682,6 +690,63 @@ def calls_of(*functions: str) -> Iterator[list[ast.expr]]:
         for node in ast.walk(ast.parse(source.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in functions:
                 yield node.args
+
+
+SCHEMAS: dict[str, Any] = OPENAPI["components"]["schemas"]
+HEAD_AND_BODY = [
+    f"head took longer than {HEAD_SECONDS:g} seconds",
+    f"head is longer than {MAX_HEAD_BYTES // 1024} KiB",
+    f"body is larger than {MAX_BODY_BYTES // 1024**2} MiB",
+]
+SOCKET = [
+    f"the reason may be the hook's own, at most {MAX_REASON_BYTES} bytes",
+    f"`socket.max_messages_per_second` for {FLOOD_SECONDS:g} seconds",
+    f"or a byte for {STALE_SECONDS:g} seconds",
+]
+LIMITS = {
+    "docs/PROTOCOL.md": [
+        f"1 to {MAX_ID_LENGTH} printable characters",
+        f"A client has {CLOSE_SECONDS:g} seconds to answer a close frame",
+        f"has at most {MAX_BODY_BYTES // 1024**2} MiB and {BODY_SECONDS:g} seconds to arrive",
+        f"body took longer than {BODY_SECONDS:g} seconds",
+        f"may stay silent for {IDLE_SECONDS:g} seconds",
+        *HEAD_AND_BODY,
+        *SOCKET,
+    ],
+    "fastimd/http/openapi.json": [
+        f"1 to {MAX_ID_LENGTH} printable characters",
+        f"at most {MAX_BODY_BYTES // 1024**2} MiB, and {BODY_SECONDS:g} seconds to arrive",
+        f"or the body longer than {BODY_SECONDS:g}.",
+        *HEAD_AND_BODY,
+    ],
+    "docs/asyncapi.json": [
+        f"1 to {MAX_ID_LENGTH} printable characters",
+        *HEAD_AND_BODY[:2],
+        *SOCKET,
+    ],
+}
+"""What each document says of limits that no setting changes."""
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_limits_of_the_documents_are_those_of_the_code(name: str) -> None:
+    """A number that changes in one place must change in the others."""
+    assert BODY_SECONDS == APP_BODY_SECONDS
+    text = " ".join((ROOT / name).read_text().split())
+    assert [limit for limit in LIMITS[name] if limit not in text] == []
+
+
+def test_the_bounds_of_the_schemas_are_those_of_the_code() -> None:
+    """Of ids and of numbers."""
+    for ids in (SCHEMAS["Id"], ASYNCAPI["components"]["schemas"]["Id"]):
+        assert (ids["minLength"], ids["maxLength"]) == (1, MAX_ID_LENGTH)
+    bounds = [
+        (SCHEMAS["Index"], -MAX_TS),
+        (SCHEMAS["Ts"], 0),
+        (SCHEMAS["BeforeForm"]["properties"]["count"], 0),
+    ]
+    for number, least in bounds:
+        assert (number["minimum"], number["maximum"]) == (least, MAX_TS)
 
 
 def test_close_codes_are_the_same_everywhere() -> None:
