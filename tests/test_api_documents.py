@@ -40,11 +40,20 @@ from redis import Redis
 
 from fastimd import __version__
 from fastimd.access import Access
+from fastimd.codec import MAX_ID_LENGTH
 from fastimd.config import Config
+from fastimd.drain import _restart_hint
+from fastimd.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
 from fastimd.hooks.runner import HookRunner
-from fastimd.http.app import create_app
+from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
+from fastimd.http.app import MAX_BODY_BYTES, MAX_TS, create_app
+from fastimd.http.server import BODY_SECONDS
 from fastimd.metrics import Metrics
+from fastimd.outbox import STALE_SECONDS
+from fastimd.sockets.frames import MAX_REASON_BYTES
 from fastimd.sockets.handshake import find_route
+from fastimd.sockets.pace import FLOOD_SECONDS
+from fastimd.sockets.session import CLOSE_SECONDS
 from fastimd.store import Store
 
 ROOT = Path(__file__).parent.parent
@@ -145,22 +154,24 @@ class Operation:
     @property
     def forms(self) -> list[Mapping[str, Any]]:
         """The schemas of the forms it takes."""
-        content = self.parts.get("requestBody", {}).get("content", {})
-        multipart, urlencoded = (
-            content.get(kind, {}).get("schema")
-            for kind in ("multipart/form-data", "application/x-www-form-urlencoded")
-        )
-        assert multipart == urlencoded
-        assert len(content) in (0, 2)
-        return [] if multipart is None else multipart.get("oneOf", [multipart])
+        schema = self.body.get("schema")
+        listed = [] if schema is None else schema.get("anyOf", [schema])
+        return [resolve(OPENAPI, each) for each in listed]
 
-    def examples(self) -> Iterator[tuple[str, bool, dict[str, Any]]]:
-        """Each example of a request: its name, whether it is multipart, and the form."""
-        for kind, body in self.parts.get("requestBody", {}).get("content", {}).items():
-            for name, example in body["examples"].items():
-                value = resolve(OPENAPI, example)["value"]
-                check(OPENAPI, body["schema"], value)
-                yield name, kind == "multipart/form-data", value
+    @property
+    def body(self) -> Mapping[str, Any]:
+        """What it has to say of a request's body; nothing if it takes none."""
+        content = dict(self.parts.get("requestBody", {}).get("content", {}))
+        body = content.pop("application/x-www-form-urlencoded", {})
+        assert not content
+        return cast(Mapping[str, Any], body)
+
+    def examples(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Each example of a request: its name, and the form."""
+        for name, example in self.body.get("examples", {}).items():
+            value = resolve(OPENAPI, example)["value"]
+            check(OPENAPI, self.body["schema"], value)
+            yield name, value
 
     def example_answer(self, name: str) -> Any:
         return self.parts["responses"]["200"]["content"]["application/json"]["examples"][name][
@@ -193,6 +204,7 @@ OPERATIONS = [
     for method, parts in methods.items()
 ]
 POSTS = [operation for operation in OPERATIONS if operation.method == "POST"]
+FORMS = [form for operation in POSTS for form in operation.forms]
 GETS = [operation for operation in OPERATIONS if operation.method == "GET"]
 
 
@@ -214,6 +226,27 @@ def test_nothing_in_the_document_is_unused() -> None:
     for kind, parts in OPENAPI["components"].items():
         for name in parts if kind != "securitySchemes" else ():
             assert f'"#/components/{kind}/{name}"' in text, name
+
+
+def test_generators_of_clients_understand_the_document() -> None:
+    """It has what they make good names of, and nothing that those in use stumble over.
+
+    openapi-python-client 0.29 writes broken code for a body of two media types, openapi-generator
+    7.26 ends at a property of the type null.
+    """
+    assert '{"type": "null"}' not in OPENAPI_TEXT.decode()
+    for operation in POSTS:
+        contents = [
+            resolve(OPENAPI, response)["content"]
+            for response in operation.parts["responses"].values()
+        ]
+        if "requestBody" in operation.parts:
+            contents.append(operation.parts["requestBody"]["content"])
+        for content in contents:
+            [body] = content.values()
+            schema = body["schema"]
+            named = schema.get("oneOf") or schema.get("anyOf") or [schema]
+            assert all(each.keys() == {"$ref"} for each in named), operation.name
 
 
 def test_the_document_has_the_routes_of_the_app() -> None:
@@ -307,9 +340,7 @@ def test_each_example_gets_the_answer_that_stands_beside_it(
         redis.sadd("ugs:1", "1")
         headers = log_in(usual)
         for operation in POSTS:
-            for name, is_multipart, form in operation.examples():
-                if is_multipart != multipart:
-                    continue
+            for name, form in operation.examples():
                 daemon = patient if name in ("recall", "notThere") else usual
                 answer = post(daemon, operation.path, form, headers, multipart=multipart)
                 operation.check_answer(answer)
@@ -663,6 +694,78 @@ def calls_of(*functions: str) -> Iterator[list[ast.expr]]:
                 yield node.args
 
 
+SCHEMAS: dict[str, Any] = OPENAPI["components"]["schemas"]
+HEAD_AND_BODY = [
+    f"head took longer than {HEAD_SECONDS:g} seconds",
+    f"head is longer than {MAX_HEAD_BYTES // 1024} KiB",
+    f"body is larger than {MAX_BODY_BYTES // 1024**2} MiB",
+]
+SOCKET = [
+    f"the reason may be the hook's own, at most {MAX_REASON_BYTES} bytes",
+    f"`socket.max_messages_per_second` for {FLOOD_SECONDS:g} seconds",
+    f"or a byte for {STALE_SECONDS:g} seconds",
+]
+LIMITS = {
+    "docs/PROTOCOL.md": [
+        f"1 to {MAX_ID_LENGTH} printable characters",
+        f"A client has {CLOSE_SECONDS:g} seconds to answer a close frame",
+        f"has at most {MAX_BODY_BYTES // 1024**2} MiB and {BODY_SECONDS:g} seconds to arrive",
+        f"body took longer than {BODY_SECONDS:g} seconds",
+        f"may stay silent for {IDLE_SECONDS:g} seconds",
+        *HEAD_AND_BODY,
+        *SOCKET,
+    ],
+    "fastimd/http/openapi.json": [
+        f"1 to {MAX_ID_LENGTH} printable characters",
+        f"at most {MAX_BODY_BYTES // 1024**2} MiB, and {BODY_SECONDS:g} seconds to arrive",
+        f"or the body longer than {BODY_SECONDS:g}.",
+        *HEAD_AND_BODY,
+    ],
+    "docs/asyncapi.json": [
+        f"1 to {MAX_ID_LENGTH} printable characters",
+        *HEAD_AND_BODY[:2],
+        *SOCKET,
+    ],
+}
+"""What each document says of limits that no setting changes."""
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_the_limits_of_the_documents_are_those_of_the_code(name: str) -> None:
+    """A number that changes in one place must change in the others."""
+    assert BODY_SECONDS == APP_BODY_SECONDS
+    text = " ".join((ROOT / name).read_text().split())
+    assert [limit for limit in LIMITS[name] if limit not in text] == []
+
+
+def test_no_field_of_an_answer_or_a_frame_may_be_left_out() -> None:
+    """The daemon sends all of them, always, and no other."""
+    closed = [
+        schema
+        for schemas in (SCHEMAS, ASYNCAPI["components"]["schemas"])
+        for each in schemas.values()
+        for schema in (each, each.get("items", {}))
+        if "properties" in schema and schema not in FORMS
+    ]
+    assert len(closed) > 10
+    for schema in closed:
+        assert set(schema["required"]) == set(schema["properties"])
+        assert schema["additionalProperties"] is False
+
+
+def test_the_bounds_of_the_schemas_are_those_of_the_code() -> None:
+    """Of ids and of numbers."""
+    for ids in (SCHEMAS["Id"], ASYNCAPI["components"]["schemas"]["Id"]):
+        assert (ids["minLength"], ids["maxLength"]) == (1, MAX_ID_LENGTH)
+    bounds = [
+        (SCHEMAS["Index"], -MAX_TS),
+        (SCHEMAS["Ts"], 0),
+        (SCHEMAS["BeforeForm"]["properties"]["count"], 0),
+    ]
+    for number, least in bounds:
+        assert (number["minimum"], number["maximum"]) == (least, MAX_TS)
+
+
 def test_close_codes_are_the_same_everywhere() -> None:
     """docs/PROTOCOL.md and asyncapi.json have the same, and those that the code has."""
     rows = protocol_table("code | reason")
@@ -690,7 +793,8 @@ def test_close_codes_are_the_same_everywhere() -> None:
     assert unnamed == {1000, 1002, 1007, 1006}
     assert {code for code, _ in written} | {1000} == {code for code, _ in documented}
     named = {(code, reason) for code, reason in written if code not in unnamed and reason}
-    assert named | {(1001, "restart N")} == {each for each in documented if each[1] is not None}
+    restart = re.sub(r"\d+", "N", _restart_hint(1))
+    assert named | {(1001, restart)} == {each for each in documented if each[1] is not None}
 
 
 def test_refusals_are_the_same_everywhere() -> None:
@@ -731,7 +835,7 @@ def test_answers_are_the_same_everywhere() -> None:
     schemas = [
         schema["properties"]
         for schema in OPENAPI["components"]["schemas"].values()
-        if "code" in schema.get("properties", {})
+        if "const" in schema.get("properties", {}).get("code", {})
     ]
     texts = {
         (schema["code"]["const"], text)

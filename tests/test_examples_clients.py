@@ -19,10 +19,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import NoReturn, Protocol
 from urllib.parse import urlencode
 
@@ -34,6 +35,8 @@ from redis import Redis
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+
+from fastimd.store import EVENTS_CHANNEL
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "clients"
@@ -69,6 +72,18 @@ async def on_message(message):
     if message.info == "fail":
         raise RuntimeError("a fault of the tests")
     return replace(message, info=message.info.replace("darn", "****"))
+"""
+
+JOINING_HOOK = """
+attempts = []
+
+
+async def authorize(user_id, token, action, group_id):
+    if action == "join":
+        attempts.append(user_id)
+        if len(attempts) == 1:
+            raise RuntimeError("a fault of the tests")
+    return True
 """
 
 pytestmark = pytest.mark.timeout(480)
@@ -385,16 +400,124 @@ def test_a_client_lives_with_a_hook(
     ]
 
 
+def test_a_client_joins_though_its_first_attempt_fails(
+    open_client: Open,
+    start_daemon: StartDaemon,
+    redis: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has a token by then, and tries the rest of its login again."""
+    (tmp_path / "joining_hook.py").write_text(JOINING_HOOK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    daemon = start_daemon(hooks__handler="joining_hook", group__auto_join="false")
+    client = open_client(daemon.http, "1", "ann")
+    client.say("hello")
+    wait_shown([client], redis, "1", ["hello"])
+
+
+def test_a_client_says_again_what_was_not_stored(
+    open_client: Open, start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """Redis takes nothing for a while: close 1013, and in the end each text is stored once."""
+    daemon = start_daemon(redis__hold_seconds="1")
+    client = open_client(daemon.http, "1", "ann")
+    client.say("first")
+    wait_shown([client], redis, "1", ["first"])
+    redis.config_set("maxmemory", 1)
+    try:
+        client.say("second")
+        wait_for(lambda: 1013 in closes(daemon), seconds=SECONDS)
+        client.say("third")
+    finally:
+        redis.config_set("maxmemory", 0)
+    wait_shown([client], redis, "1", ["first", "second", "third"])
+
+
+def test_a_client_that_is_kicked_stays_away(
+    open_client: Open, daemon: Daemon, redis: Redis
+) -> None:
+    """It tells why, and does not connect again."""
+    client = open_client(daemon.http, "1", "ann")
+    client.say("first")
+    wait_shown([client], redis, "1", ["first"])
+    redis.publish(EVENTS_CHANNEL, '{"group":"","user":"ann","kick":true}')
+    wait_for(lambda: "kicked" in client.errors() + "".join(client.lines()), seconds=SECONDS)
+    client.say("second")
+    assert closes(daemon) == [1008]
+    assert len(daemon.events("socket.opened")) == 1
+    assert stored(redis, "1") == ["ann: first"]
+
+
+def closes(daemon: Daemon) -> list[int]:
+    """The codes with which sockets were closed."""
+    return [event["code"] for event in daemon.events("socket.closed")]
+
+
+class _Relay(BaseRequestHandler):
+    """A connection to a daemon; the first handshake of a chat goes no further."""
+
+    _is_silent = False
+
+    def handle(self) -> None:
+        with socket.create_connection(self._relays.daemon_address) as daemon:
+            answers = threading.Thread(target=self._pass_on, args=(daemon, self.request))
+            answers.start()
+            self._pass_on(self.request, daemon)
+            answers.join()
+
+    @property
+    def _relays(self) -> _Relays:
+        assert isinstance(self.server, _Relays)
+        return self.server
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if data.startswith(b"GET /group/chat/"):
+                    self._is_silent = self._relays.swallows()
+                if not self._is_silent:
+                    sink.sendall(data)
+            if not self._is_silent:  # else the client would hear that the daemon lost patience
+                sink.shutdown(socket.SHUT_WR)
+
+
+class _Relays(ThreadingTCPServer):
+    daemon_threads = True
+
+    def __init__(self, daemon: Daemon) -> None:
+        host, _, port = daemon.address.rpartition(":")
+        self.daemon_address = host, int(port)
+        self._first = threading.Lock()
+        super().__init__(("127.0.0.1", 0), _Relay)
+
+    def swallows(self) -> bool:
+        return self._first.acquire(blocking=False)
+
+
+def test_a_client_leaves_a_connection_that_stays_silent(
+    open_client: Open, daemon: Daemon, redis: Redis
+) -> None:
+    """It waits some seconds for a greeting, as on a network that takes bytes nowhere."""
+    with _Relays(daemon) as relays:
+        threading.Thread(target=relays.serve_forever).start()
+        try:
+            port = relays.server_address[1]
+            client = open_client(f"http://127.0.0.1:{port}", "1", "ann")
+            client.say("hello")
+            wait_shown([client], redis, "1", ["hello"])
+        finally:
+            relays.shutdown()
+
+
 # The document
 
 
-@pytest.mark.parametrize("name", ["chat.mjs", "chat.html", "chat.py", "FastIM.cs", "fast_im.gd"])
-def test_the_document_shows_the_files(name: str) -> None:
-    """Each file stands in docs/CLIENTS.md as it is, under its name."""
+def test_the_document_shows_the_files() -> None:
+    """Each file stands in docs/CLIENTS.md once, as it is, under its name."""
     blocks = re.findall(
         r"^\[`(\S+)`\]\(\.\./examples/clients/\1\).*?\n```\w+\n(.*?)^```$",
         DOCUMENT.read_text(),
         re.M | re.S,
     )
-    assert [text for title, text in blocks if title == name] == [(EXAMPLES / name).read_text()]
-    assert {title for title, _ in blocks} == {path.name for path in EXAMPLES.iterdir()}
+    assert sorted(blocks) == sorted((path.name, path.read_text()) for path in EXAMPLES.iterdir())

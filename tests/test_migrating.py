@@ -222,3 +222,39 @@ def test_there_and_back(
         "back",
     ]
     assert post(again, "/user/listGroup", {}, headers).json["data"] == ["1"]
+
+
+def test_the_way_back_passes_over_what_is_none_of_it(
+    tmp_path: Path, redis_url: str, redis: Redis
+) -> None:
+    """A key of another type, or a value that is no text, is named and stays; the rest is done."""
+    redis.hset("login:abc", "of", "another")
+    redis.rpush("gml:0", b"\xff")
+    lay_down(redis)
+    redis.sadd("ugs:2", "1")
+    shutil.copy(ROOT / "examples" / "migrate" / "to_java.py", tmp_path)
+    seen = Operator(tmp_path, redis_url).types("python to_java.py $REDIS")
+    assert {"3 lists of messages", "2 sets of groups", "1 tokens"} <= set(seen.splitlines())
+    assert all(f"b'{key}': left as it is" in seen for key in ("login:abc", "gml:0"))
+    assert redis.hgetall("login:abc") == {b"of": b"another"}
+    assert redis.lrange("gml:0", 0, -1) == [b"\xff"]
+    assert redis.smembers("ugs:2") == {b'"1"'}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [("", "python to_java.py redis://"), ("nowhere", "scheme"), ("redis://127.0.0.1:1/3", ":1")],
+)
+def test_the_way_back_says_what_it_needs(arguments: str, told: str) -> None:
+    """Without an address, with a wrong one, and where there is no Redis: a line, no traceback."""
+    script = ROOT / "examples" / "migrate" / "to_java.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *arguments.split()],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

@@ -466,6 +466,13 @@ def test_a_body_that_is_too_big_is_refused(daemon: Daemon) -> None:
     assert (answer.status, answer.json["code"]) == (413, 413)
 
 
+@pytest.mark.parametrize("multipart", [True, False])
+def test_a_body_just_short_of_a_megabyte(daemon: Daemon, multipart: bool) -> None:
+    """Both forms may have one, be it all one field."""
+    form = {"userId": "1", "password": "x" * (1024 * 1024 - 1024)}
+    assert post(daemon, "/user/login", form, multipart=multipart).json["code"] == 200
+
+
 # --- other origins
 
 

@@ -42,14 +42,17 @@ public class FastIM : MonoBehaviour
     class EndedException : Exception { public EndedException(string why) : base(why) { } }
     class NotLoggedInException : Exception { }
 
-    readonly HttpClient http = new HttpClient { Timeout = TimeSpan.FromSeconds(15) };
+    static readonly TimeSpan patience = TimeSpan.FromSeconds(15); // for the greeting, and for an answer
+
+    readonly HttpClient http = new HttpClient { Timeout = patience };
     readonly CancellationTokenSource stop = new CancellationTokenSource();
     readonly System.Random random = new System.Random();
     readonly List<string> unheard = new List<string>(); // said, and not yet come back
     int sent; // how many of those were sent on this connection
     bool isSending;
     ClientWebSocket socket; // while it is live
-    string token;
+    string token = "";
+    bool isLoggedIn;
     long lastTs = -1; // of the newest message shown; -1: there was no greeting yet
     int failures;
 
@@ -83,12 +86,12 @@ public class FastIM : MonoBehaviour
             TimeSpan wait = TimeSpan.FromSeconds(random.NextDouble() * bound);
             try
             {
-                if (token == null) await LogIn();
+                if (!isLoggedIn) await LogIn();
                 string reason = await Talk();
                 if (reason.StartsWith("restart "))
                     wait = TimeSpan.FromMilliseconds(int.Parse(reason.Substring("restart ".Length)));
             }
-            catch (NotLoggedInException) { token = null; }
+            catch (NotLoggedInException) { isLoggedIn = false; }
             catch (Exception failure) when (IsOfTheNetwork(failure)) { } // try again
             await Task.Delay(wait, stop.Token);
         }
@@ -108,19 +111,25 @@ public class FastIM : MonoBehaviour
         if (login.code != 200) throw new EndedException("the login is refused: " + login.msg);
         token = login.msg;
         await Post("/user/joinGroup", "groupId", group);
+        isLoggedIn = true;
     }
 
     // One connection, from its beginning to its end; returns why it was closed.
     async Task<string> Talk()
     {
         using (var opened = new ClientWebSocket())
+        using (var late = CancellationTokenSource.CreateLinkedTokenSource(stop.Token))
         {
+            late.CancelAfter(patience);
             string path = $"{Escape(group)}/{Escape(user)}/{Escape(token)}";
             var address = new Uri($"ws{url.Substring("http".Length)}/group/chat/{path}");
-            await opened.ConnectAsync(address, stop.Token);
+            Task connecting = opened.ConnectAsync(address, late.Token);
+            await Task.WhenAny(connecting, Task.Delay(-1, late.Token)); // Mono does not heed the token
+            late.Token.ThrowIfCancellationRequested();
+            await connecting;
             try
             {
-                string frame = await Receive(opened);
+                string frame = await Receive(opened, late.Token);
                 if (frame != null)
                 {
                     await CatchUp(JsonUtility.FromJson<Greeting>(frame).list);
@@ -128,7 +137,7 @@ public class FastIM : MonoBehaviour
                     socket = opened;
                     SendUnheard();
                 }
-                while (frame != null && (frame = await Receive(opened)) != null)
+                while (frame != null && (frame = await Receive(opened, stop.Token)) != null)
                 {
                     Declined declined = JsonUtility.FromJson<Declined>(frame);
                     if (declined.code != 0) Decline(declined);
@@ -152,7 +161,7 @@ public class FastIM : MonoBehaviour
     }
 
     // The next text frame; null when the daemon closes.
-    async Task<string> Receive(ClientWebSocket from)
+    async Task<string> Receive(ClientWebSocket from, CancellationToken until)
     {
         var buffer = new ArraySegment<byte>(new byte[16384]);
         using (var frame = new MemoryStream())
@@ -160,7 +169,7 @@ public class FastIM : MonoBehaviour
             WebSocketReceiveResult part;
             do
             {
-                part = await from.ReceiveAsync(buffer, stop.Token);
+                part = await from.ReceiveAsync(buffer, until);
                 if (part.MessageType == WebSocketMessageType.Close) return null;
                 frame.Write(buffer.Array, 0, part.Count);
             }
@@ -247,7 +256,7 @@ public class FastIM : MonoBehaviour
         using (var request = new HttpRequestMessage(HttpMethod.Post, url + path))
         {
             request.Headers.TryAddWithoutValidation("userId", user);
-            request.Headers.TryAddWithoutValidation("token", token ?? "");
+            request.Headers.TryAddWithoutValidation("token", token);
             request.Content = new StringContent(
                 string.Join("&", fields), Encoding.UTF8, "application/x-www-form-urlencoded");
             using (HttpResponseMessage response = await http.SendAsync(request, stop.Token))

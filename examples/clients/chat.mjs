@@ -6,6 +6,7 @@
 //   chat.say("hello");
 
 const FINAL_CODES = [1002, 1003, 1007, 1008, 1009]; // connecting again would end in the same way
+const ANSWER_MS = 15_000; // for the greeting, and for an answer over HTTP
 
 class Ended extends Error {} // the daemon does not want this client
 class NotLoggedIn extends Error {}
@@ -14,8 +15,10 @@ export class Chat {
   #lastTs = null; // of the newest message shown
   #unheard = []; // said, and not yet come back
   #socket = null;
-  #token = null;
+  #token = "";
+  #isLoggedIn = false;
   #failures = 0;
+  #late; // the timer of the greeting
 
   constructor(url, group, user, password, show, notSent) {
     Object.assign(this, { url, group, user, password });
@@ -28,13 +31,13 @@ export class Chat {
     for (;;) {
       let wait = Math.random() * Math.min(30_000, 1000 * 2 ** this.#failures++);
       try {
-        if (this.#token === null) await this.#logIn();
+        if (!this.#isLoggedIn) await this.#logIn();
         const { code, reason } = await this.#talk();
         if (FINAL_CODES.includes(code)) throw new Ended(`closed: ${code} ${reason}`);
         if (reason.startsWith("restart ")) wait = Number(reason.slice("restart ".length));
       } catch (error) {
         if (error instanceof Ended) throw error;
-        if (error instanceof NotLoggedIn) this.#token = null;
+        if (error instanceof NotLoggedIn) this.#isLoggedIn = false;
         // Else it was the network: try again.
       }
       await new Promise((resolve) => setTimeout(resolve, wait));
@@ -52,6 +55,7 @@ export class Chat {
     if (answer.code !== 200) throw new Ended(`the login is refused: ${answer.msg}`);
     this.#token = answer.msg;
     await this.#post("/user/joinGroup", { groupId: this.group });
+    this.#isLoggedIn = true;
   }
 
   // One connection, from its beginning to its end; resolves to the event of its close.
@@ -67,9 +71,14 @@ export class Chat {
       });
     };
     const closed = await new Promise((resolve) => {
+      const lost = () => resolve({ code: 1006, reason: "" });
+      this.#late = setTimeout(lost, ANSWER_MS);
       socket.onclose = resolve;
-      socket.onerror = () => resolve({ code: 1006, reason: "" }); // Node may say no more than that
+      socket.onerror = lost; // Node may say no more than that
     });
+    clearTimeout(this.#late);
+    socket.onmessage = null;
+    socket.close();
     await turn;
     this.#socket = null;
     if (failure !== null) throw failure;
@@ -81,6 +90,7 @@ export class Chat {
     const value = JSON.parse(data);
     if ("code" in value) return this.#decline(value);
     if (!("list" in value)) return this.#show(value);
+    clearTimeout(this.#late);
     await this.#catchUp(value.list);
     this.#failures = 0;
     if (socket.readyState !== WebSocket.OPEN) return;
@@ -123,9 +133,10 @@ export class Chat {
   }
 
   async #post(path, fields) {
-    const headers = { userId: utf8(this.user), token: utf8(this.#token ?? "") };
+    const headers = { userId: utf8(this.user), token: utf8(this.#token) };
     const body = new URLSearchParams(fields);
-    const answer = await fetch(this.url + path, { method: "POST", headers, body });
+    const signal = AbortSignal.timeout(ANSWER_MS);
+    const answer = await fetch(this.url + path, { method: "POST", headers, body, signal });
     if (answer.status >= 400 && answer.status < 500 && ![408, 429].includes(answer.status)) {
       throw new Ended(`${answer.status}: ${await answer.text()}`);
     }

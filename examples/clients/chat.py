@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 FINAL_CODES = {1002, 1003, 1007, 1008, 1009}  # connecting again would end in the same way
+GREETING_SECONDS = 15
 
 
 class Ended(Exception):
@@ -30,7 +31,8 @@ class Chat:
         self.url, self.group, self.user, self.password = url, group, user, password
         self.show = show  # called with each message once, in order
         self.not_sent = not_sent  # called with each text that the daemon does not take, and why
-        self.token = None
+        self.token = ""
+        self.is_logged_in = False
         self.socket = None
         self.last_ts = None  # of the newest message shown
         self.unheard = []  # said, and not yet come back
@@ -44,13 +46,13 @@ class Chat:
                 wait = random.uniform(0, bound)
                 self.failures += 1
                 try:
-                    if self.token is None:
+                    if not self.is_logged_in:
                         await self.log_in()
                     reason = await self.talk()
                     if reason.startswith("restart "):
                         wait = int(reason.split()[1]) / 1000
                 except NotLoggedIn:
-                    self.token = None
+                    self.is_logged_in = False
                 except InvalidStatus as refused:
                     check_status(refused.response.status_code, "the socket is refused")
                 except (OSError, httpx.HTTPError, WebSocketException):
@@ -72,6 +74,7 @@ class Chat:
             raise Ended(f"the login is refused: {answer['msg']}")
         self.token = answer["msg"]
         await self.post("/user/joinGroup", groupId=self.group)
+        self.is_logged_in = True
 
     async def talk(self):
         """One connection, from its beginning to its end; returns why it was closed."""
@@ -79,7 +82,8 @@ class Chat:
         url = f"ws{self.url.removeprefix('http')}/group/chat/{path}"
         async with connect(url, max_size=None) as socket:  # a greeting may be long
             try:
-                await self.catch_up(read(await socket.recv()))
+                greeting = await asyncio.wait_for(socket.recv(), GREETING_SECONDS)
+                await self.catch_up(read(greeting))
                 self.failures = 0
                 for text in self.unheard:  # it may grow meanwhile
                     await socket.send(text)
@@ -133,7 +137,7 @@ class Chat:
         self.not_sent(text, why)
 
     async def post(self, path, **fields):
-        headers = {"userId": self.user.encode(), "token": (self.token or "").encode()}
+        headers = {"userId": self.user.encode(), "token": self.token.encode()}
         answer = await self.http.post(path, data=fields, headers=headers)
         check_status(answer.status_code, answer.text)
         answer.raise_for_status()

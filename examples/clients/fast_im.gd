@@ -6,6 +6,7 @@ signal not_sent(text: String, why: String) # the daemon does not take this text
 signal ended(why: String) # there is no use in trying again
 
 const FINAL_CODES: Array[int] = [1002, 1003, 1007, 1008, 1009] # it would end in the same way
+const ANSWER_SECONDS := 15.0 # for the greeting, and for an answer over HTTP
 
 @export var url := "http://127.0.0.1:9000"
 @export var group := "1"
@@ -13,6 +14,7 @@ const FINAL_CODES: Array[int] = [1002, 1003, 1007, 1008, 1009] # it would end in
 @export var password := "secret"
 
 var _token := ""
+var _is_logged_in := false
 var _last_ts := -1 # of the newest message shown; -1: there was no greeting yet
 var _unheard: Array[String] = [] # said, and not yet come back
 var _socket: WebSocketPeer # while it is live
@@ -41,7 +43,7 @@ func say(text: String) -> void:
 
 
 func _log_in() -> bool:
-	if not _token.is_empty():
+	if _is_logged_in:
 		return true
 	var answer: Dictionary = await _post("/user/login", {"userId": user, "password": password})
 	if answer.is_empty():
@@ -51,7 +53,8 @@ func _log_in() -> bool:
 		return false
 	_token = answer["msg"]
 	var joined: Dictionary = await _post("/user/joinGroup", {"groupId": group})
-	return not joined.is_empty()
+	_is_logged_in = not joined.is_empty()
+	return _is_logged_in
 
 
 # One connection, from its beginning to its end; returns why it was closed.
@@ -59,6 +62,8 @@ func _talk() -> String:
 	var socket := WebSocketPeer.new()
 	socket.inbound_buffer_size = 8 * 1024 * 1024 # a greeting may be long
 	socket.outbound_buffer_size = 1024 * 1024
+	socket.set("heartbeat_interval", 20.0) # Godot 4.4 and later have it
+	var deadline := Time.get_ticks_msec() + int(ANSWER_SECONDS * 1000)
 	var path := "%s/%s/%s" % [group.uri_encode(), user.uri_encode(), _token.uri_encode()]
 	if socket.connect_to_url("ws%s/group/chat/%s" % [url.trim_prefix("http"), path]) != OK:
 		return ""
@@ -69,9 +74,14 @@ func _talk() -> String:
 				_socket = null
 				socket.close()
 				return ""
+		if _socket == null and Time.get_ticks_msec() > deadline:
+			return "" # there is no greeting
 		await get_tree().process_frame
 	_socket = null
-	if socket.get_close_code() in FINAL_CODES:
+	# Godot drops frames that come together with the close: the frame 440 may be one.
+	if socket.get_close_reason() == "login required":
+		_is_logged_in = false
+	elif socket.get_close_code() in FINAL_CODES:
 		_why_ended = "closed: %d %s" % [socket.get_close_code(), socket.get_close_reason()]
 	return socket.get_close_reason()
 
@@ -79,7 +89,7 @@ func _talk() -> String:
 # Takes a frame; false when the connection is of no use any more.
 func _take_frame(socket: WebSocketPeer, frame: String) -> bool:
 	if frame == "440":
-		_token = ""
+		_is_logged_in = false
 		return false
 	var value: Dictionary = JSON.parse_string(frame)
 	if value.has("code"): # a hook refuses a text, or has failed
@@ -141,7 +151,7 @@ func _take(message: Dictionary) -> void:
 # The answer; empty when there is none that is of use.
 func _post(path: String, fields: Dictionary) -> Dictionary:
 	var request := HTTPRequest.new()
-	request.timeout = 15.0
+	request.timeout = ANSWER_SECONDS
 	add_child(request)
 	var headers: PackedStringArray = [
 		"Content-Type: application/x-www-form-urlencoded", "userId: " + user, "token: " + _token
@@ -160,6 +170,6 @@ func _post(path: String, fields: Dictionary) -> Dictionary:
 		return {}
 	var answer: Dictionary = JSON.parse_string(text)
 	if answer["code"] == 440:
-		_token = ""
+		_is_logged_in = false
 		return {}
 	return answer

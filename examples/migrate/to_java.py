@@ -3,12 +3,12 @@
 Messages, groups of users and tokens become JSON strings, as that server writes them; what is one
 already stays, and so do order, and times of expiry. Stop every fastimd first.
 
-python to_java.py redis://127.0.0.1:6379/0
+python to_java.py redis://127.0.0.1:6379/3
 """
 
 import sys
 
-from redis import Redis
+from redis import Redis, RedisError, ResponseError
 
 from fastimd.codec import CorruptEntry, unwrap, wrap
 
@@ -23,16 +23,21 @@ def main(url: str) -> None:
 
 
 def convert(redis, pattern, rewrap):
-    """Rewrap each key; returns how many there are."""
-    keys = list(redis.scan_iter(pattern, count=BATCH))
-    for key in keys:
+    """Rewrap each key; returns how many there are. A key of another type stays as it is."""
+    rewrapped = 0
+    for key in list(redis.scan_iter(pattern, count=BATCH)):
         expires_in = redis.pttl(key)
         with redis.pipeline(transaction=True) as step:
-            rewrap(redis, step, key)
+            try:
+                rewrap(redis, step, key)
+            except ResponseError as reason:
+                print(f"{key!r}: left as it is: {reason}", file=sys.stderr)
+                continue
             if expires_in > 0:
                 step.pexpire(key, expires_in)
             step.execute()
-    return len(keys)
+        rewrapped += 1
+    return rewrapped
 
 
 def rewrap_list(redis, step, key):
@@ -45,7 +50,8 @@ def rewrap_list(redis, step, key):
 def rewrap_set(redis, step, key):
     groups = {wrapped(key, group) for group in redis.smembers(key)}
     step.delete(key)
-    step.sadd(key, *groups)
+    if groups:  # else it has just gone
+        step.sadd(key, *groups)
 
 
 def rewrap_token(redis, step, key):
@@ -63,4 +69,9 @@ def wrapped(key, value):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    try:
+        main(sys.argv[1])
+    except (RedisError, ValueError) as reason:
+        sys.exit(f"to_java.py: {reason}")

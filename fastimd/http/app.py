@@ -74,6 +74,7 @@ def create_app(
     app.url_map.merge_slashes = False  # another path is 404, not a redirect to what a Host says
     app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES  # of one field: the body is the only limit
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     cors(app, expose_headers=[])
     _add_errors(app)
