@@ -549,6 +549,11 @@ def hook_of_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "        if 'bad' in message.info:\n"
         "            raise Refused('not here')\n"
         "        return dataclasses.replace(message, info=message.info.upper())\n"
+        "class Doorkeeper:\n"
+        "    async def authorize(self, user, token, action, group):\n"
+        "        if action == 'chat':\n"
+        "            raise Refused('not your group')\n"
+        "        return True\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
 
@@ -591,6 +596,27 @@ def another_origin(folder: Path) -> Iterator[str]:
             yield f"http://127.0.0.1:{server.server_port}/"
         finally:
             server.shutdown()
+
+
+def test_who_is_refused_by_a_hook_stays_away(
+    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
+) -> None:
+    """A group is closed for good, with the hook's reason, and not tried again and again."""
+    daemon = start_daemon(hooks__handler="hook_of_tests:Doorkeeper")
+    ada = Person(browsers[0], daemon, "ada")
+    script = """
+    const done = arguments[0];
+    (async () => {
+      const { FastIM } = await import("/test/static/fastim.js");
+      const im = new FastIM({ url: location.origin, userId: "ada", token: "of the game" });
+      const group = im.join("guild");
+      group.addEventListener("state", () => {
+        if (["waiting", "closed"].includes(group.state)) done([group.state, group.reason]);
+      });
+    })().catch((error) => done(String(error)));
+    """
+    ada.driver.set_script_timeout(20)
+    assert ada.driver.execute_async_script(script) == ["closed", "not your group"]
 
 
 def test_fastim_in_a_page_of_another_origin(

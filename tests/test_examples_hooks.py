@@ -134,6 +134,21 @@ def test_sessions_without_a_secret_do_not_start(monkeypatch: pytest.MonkeyPatch)
     assert "ValueError: JWT_SECRET must have 32 characters or more" in checked.stderr
 
 
+@pytest.mark.parametrize("example", ["jwt_sessions.py", "webhook_receiver.py"])
+def test_an_example_without_its_secret_says_what_it_wants(
+    example: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a terminal other than the one that has it; a traceback helps nobody."""
+    monkeypatch.delenv("JWT_SECRET", raising=False)
+    monkeypatch.delenv("FASTIMD_HOOKS__WEBHOOK_SECRET", raising=False)
+    run = subprocess.run(
+        [sys.executable, str(EXAMPLES / example), "1"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert run.stderr.startswith("usage: ")
+    assert "SECRET=" in run.stderr
+
+
 # --- the webhook receiver
 
 

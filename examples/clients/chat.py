@@ -179,8 +179,10 @@ async def main(url, group, user, password):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 5:
+        sys.exit("usage: chat.py http://127.0.0.1:9000 GROUP USER PASSWORD")
     try:
-        asyncio.run(main(*sys.argv[1:5]))
+        asyncio.run(main(*sys.argv[1:]))
     except (asyncio.CancelledError, KeyboardInterrupt):
         pass
     except Ended as reason:

@@ -1,16 +1,19 @@
 """Sessions of a game's own: the token is a JSON Web Token that the game's server has signed.
 
-It needs PyJWT (``pip install "PyJWT>=2.10,<3"``) and a secret that the game's server shares:
+It needs PyJWT beside fastimd, and a secret that the game's server shares. The third line prints a
+token for user 1 and group 7 that is good for an hour:
 
+    .venv/bin/pip install "PyJWT>=2.10,<3"
     export JWT_SECRET=$(openssl rand -base64 32)
-    PYTHONPATH=examples/hooks FASTIMD_HOOKS__HANDLER=jwt_sessions:Sessions fastimd
+    .venv/bin/python examples/hooks/jwt_sessions.py 1 7
+    PYTHONPATH=examples/hooks FASTIMD_HOOKS__HANDLER=jwt_sessions:Sessions .venv/bin/fastimd
+
+To try it, give the token to the test page's tab "Raw". The tab "Chat" and ``fastimd chat`` log in
+at fastimd, whose own tokens are no good here.
 
 The token's claims: ``sub`` is the user id, ``exp`` when it ends, and ``groups``, if it is there,
 lists the groups that the user may enter, read and write (the group list shows the newest message of
-every group that the user has joined before). To try it, this prints a token for user 1
-and group 7 that is good for an hour:
-
-    python examples/hooks/jwt_sessions.py 1 7
+every group that the user has joined before).
 """
 
 from __future__ import annotations
@@ -53,6 +56,8 @@ class Sessions:
 
 
 def main() -> None:
+    if len(sys.argv) < 2 or "JWT_SECRET" not in os.environ:
+        sys.exit("usage: JWT_SECRET=SECRET jwt_sessions.py USER [GROUP …]")
     user, *groups = sys.argv[1:]
     claims = {"sub": user, "exp": int(time.time()) + 3600, "groups": groups}
     print(jwt.encode(claims, os.environ["JWT_SECRET"], algorithm="HS256"))

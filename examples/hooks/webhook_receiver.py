@@ -4,13 +4,12 @@ It checks signatures, refuses what is stale, answers what is asked twice in the 
 users log in, refuses links, and prints who comes and goes:
 
     export FASTIMD_HOOKS__WEBHOOK_SECRET=whsec_$(openssl rand -base64 32)
-    python examples/hooks/webhook_receiver.py 8080
-
-and, with the same secret,
-
+    .venv/bin/python examples/hooks/webhook_receiver.py 8080 &
     export FASTIMD_HOOKS__WEBHOOK_URL=http://127.0.0.1:8080/
     export FASTIMD_HOOKS__WEBHOOK_EVENTS=login,on_message,on_join,on_leave
-    fastimd
+    .venv/bin/fastimd
+
+User 1 may log in with the password "correct horse". ``kill %1`` ends the receiver.
 """
 
 from __future__ import annotations
@@ -116,6 +115,8 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or "FASTIMD_HOOKS__WEBHOOK_SECRET" not in os.environ:
+        sys.exit("usage: FASTIMD_HOOKS__WEBHOOK_SECRET=whsec_… webhook_receiver.py PORT")
     secret = os.environ["FASTIMD_HOOKS__WEBHOOK_SECRET"]
     Receiver.key = b64decode(secret.removeprefix("whsec_"))
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]

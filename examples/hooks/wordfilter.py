@@ -1,6 +1,6 @@
 """A word filter: stars out some words, and refuses messages that advertise.
 
-    PYTHONPATH=examples/hooks FASTIMD_HOOKS__HANDLER=wordfilter fastimd
+    PYTHONPATH=examples/hooks FASTIMD_HOOKS__HANDLER=wordfilter .venv/bin/fastimd
 
 It is ``async def``, as it only computes: a plain ``def`` would go through a thread each time.
 """

@@ -52,8 +52,8 @@ const QUEUE_LENGTH = 32;
 const PAGE = 100;
 const MOST_MISSED = 2_000;
 
-/** Close reasons after which connecting again by itself would be wrong. */
-const FINAL_REASONS = new Set(["login required", "kicked", "flood", "not a member"]);
+/** The close code after which connecting again by itself would be wrong: the reason says why. */
+const POLICY_CLOSE = 1008;
 
 /**
  * What went wrong: `code` is the server's (100, 400, 440, 500, 503 …, see docs/PROTOCOL.md), or
@@ -338,7 +338,7 @@ class Link extends EventTarget {
   /** @protected Give up until `reconnect`. */
   _endFor(reason) {
     this.#drop();
-    this._onBreak(1008, reason);
+    this._onBreak(POLICY_CLOSE, reason);
     this.#stop(reason);
     if (reason === "login required") this.#im._askLogin();
   }
@@ -392,7 +392,7 @@ class Link extends EventTarget {
   }
 
   #break(code, reason) {
-    if (FINAL_REASONS.has(reason)) {
+    if (code === POLICY_CLOSE) {
       this._endFor(reason);
       return;
     }
