@@ -140,8 +140,8 @@ async function signIn() {
     const isSame = im !== null && im.userId === user && im.server === server;
     const next = isSame ? im : Object.assign(new FastIM({ url: server, userId: user }), { server });
     await next.login(byId("sign-in-password").value);
-    byId("sign-in-password").value = "";
     remember("user", user);
+    forgetPassword(user, server);
     if (!isSame) begin(next);
     show(shown ? "room" : "groups");
     byId("me").focus();
@@ -151,6 +151,13 @@ async function signIn() {
   } finally {
     isSigningIn = false;
   }
+}
+
+// An emptied field would be marked as one that was left out; a reset one is not.
+function forgetPassword(user, server) {
+  byId("sign-in").reset();
+  byId("sign-in-user").value = user;
+  byId("sign-in-server").value = server;
 }
 
 function begin(next) {
