@@ -350,7 +350,7 @@ def test_a_kick_leaves_nothing_under_way(ada: Person) -> None:
     ada.wait(".drafts li", "Not sent")
     ada.wait("#list-reconnect", "Connect again")
     ada.say("not now")
-    ada.wait(".drafts li:last-child", "Not sent: kicked")
+    ada.wait(".drafts li:last-child", "Not sent: no connection")
     ada.click("#reconnect")
     ada.wait("#chat-status", "Connected")
     ada.click(".drafts li:first-child button")
