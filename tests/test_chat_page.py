@@ -1,19 +1,18 @@
-"""The test page's chat, and fastim.js by itself, in real browsers on real daemons."""
+"""The test page's chat, in real browsers on real daemons."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from browser import complaints, find_programs, running_browser, wait_until
-from clients import RawClient
+from clients import RawClient, metrics
 from conftest import Daemon, StartDaemon, redis_servers, run_daemon, run_fastimd
 from faults import MortalRedis
 from redis import Redis
@@ -24,7 +23,6 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.timeout(120)
 
-ROOT = Path(__file__).parent.parent
 KEPT = 300  # as in conversation.js
 HOSTILE = """<img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>"""
 BEGIN = "The beginning of what is kept"
@@ -53,8 +51,10 @@ class Person:
 
     def __init__(self, driver: webdriver.Chrome, daemon: Daemon, user: str, part: str = "") -> None:
         self.driver = driver
+        self.daemon = daemon
         self.user = user
         complaints(driver)  # of earlier tests
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
         driver.get("about:blank")
         driver.get(f"http://{daemon.address}/test/websocket{part}")
 
@@ -104,6 +104,24 @@ class Person:
     def say(self, text: str) -> None:
         self.driver.find_element(By.ID, "words").send_keys(text, Keys.ENTER)
 
+    def lose(self, text: str) -> None:
+        """Say something that reaches no server, and nobody notices."""
+        self.run(
+            "const send = WebSocket.prototype.send;"
+            "WebSocket.prototype.send = () => { WebSocket.prototype.send = send; }"
+        )
+        self.say(text)
+        self.wait(".drafts li", "Sending")
+
+    def resize(self, width: int, height: int = 700) -> None:
+        """Give the window another size, until the next test."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def focus(self) -> str:
+        """The id of what has the keyboard."""
+        return str(self.run("return document.activeElement.id"))
+
     def messages(self) -> list[str]:
         """The texts in sight or above or below it, without those on their way."""
         script = "return [...document.querySelectorAll('.messages .text > span')]"
@@ -120,9 +138,30 @@ class Person:
         wait_until(lambda: text in self.messages(), lambda: f"no {text!r}: {self.messages()}")
 
 
+Visit = Callable[..., Person]
+
+
+@pytest.fixture
+def visit(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> Visit:
+    """Somebody, Ada mostly, at the page of a daemon that is started with these settings."""
+
+    def visit_page(part: str = "", user: str = "ada", **settings: str) -> Person:
+        return Person(browsers[0], start_daemon(**settings), user, part)
+
+    return visit_page
+
+
+@pytest.fixture
+def ada(visit: Visit) -> Person:
+    """Ada in a group, of a daemon that tells of changes at once."""
+    person = visit(group_list__update_rate="0.1")
+    person.enter("guild")
+    return person
+
+
 def tell(daemon: Daemon, group: str, texts: list[str], user: str = "crier") -> None:
     """Somebody says all this."""
-    with RawClient(daemon.address, f"/group/chat/{group}/{user}/t") as client:
+    with RawClient(daemon.address, f"/group/chat/{quote(group)}/{quote(user)}/t") as client:
         client.next_text()
         for text in texts:
             client.say(text)
@@ -204,37 +243,35 @@ def test_history_comes_as_one_scrolls(
     ada.wait_messages([*texts, "new", "newer"][-KEPT:])
 
 
-def test_recall(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> None:
+def test_recall(visit: Visit) -> None:
     """One's own message vanishes; one that is too old stays, and the page says why."""
-    daemon = start_daemon(group_message__recall_time_limit="2")
-    ada = Person(browsers[0], daemon, "ada")
+    ada = visit(group_message__recall_time_limit="2")
     ada.enter("guild")
-    ada.say("old")
-    ada.wait_message("old")
+    for text in ("older", "old"):
+        ada.say(text)
+        ada.wait_message(text)
     old_at = time.monotonic()
-    tell(daemon, "guild", ["of another"])
+    tell(ada.daemon, "guild", ["of another"])
     ada.say("slip")
-    ada.wait_messages(["old", "of another", "slip"])
-    assert len(ada.find(".recall")) == 2
+    ada.wait_messages(["older", "old", "of another", "slip"])
+    assert len(ada.find(".recall")) == 3
     ada.click("li:last-child .recall")
-    ada.wait_messages(["old", "of another"])
+    ada.wait_messages(["older", "old", "of another"])
     wait_until(lambda: time.monotonic() > old_at + 2.5, lambda: "time stands still")
-    ada.click("li:first-child .recall")
+    ada.click("li:nth-child(2) .recall")
     ada.wait("#room-failure", "too late")
-    assert ada.messages() == ["old", "of another"]
+    assert ada.messages() == ["older", "old", "of another"]
+    assert ada.find(".recall") == []  # nor for what is older still
+    ada.say("new")
+    ada.wait(".recall", "Recall")
 
 
-def test_another_ones_recall_is_seen_after_a_reconnection(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], redis: Redis
-) -> None:
+def test_another_ones_recall_is_seen_after_a_reconnection(ada: Person, redis: Redis) -> None:
     """The greeting no longer has it."""
-    daemon = start_daemon()
-    ada = Person(browsers[0], daemon, "ada")
-    ada.enter("guild")
-    tell(daemon, "guild", numbers(3))
+    tell(ada.daemon, "guild", numbers(3))
     ada.wait_messages(numbers(3))
     [recalled] = redis.lrange("gml:guild", 1, 1)
-    redis.lrem("gml:guild", 1, str(recalled, "utf-8") if isinstance(recalled, bytes) else recalled)
+    redis.lrem("gml:guild", 1, recalled)  # type: ignore[arg-type]
     ada.run("dispatchEvent(new Event('online'))")  # after that connections are made anew
     ada.wait_messages(["number 1", "number 3"])
 
@@ -291,22 +328,11 @@ def test_nothing_is_missed(
         assert daemon.stop() == 0
 
 
-def test_a_text_that_is_lost_is_told(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], redis: Redis
-) -> None:
+def test_a_text_that_is_lost_is_told(ada: Person, redis: Redis) -> None:
     """It is not sent again by itself: that is for the one who said it to decide."""
-    daemon = start_daemon()
-    ada = Person(browsers[0], daemon, "ada")
-    ada.enter("guild")
     ada.say("stored")
     ada.wait_messages(["stored"])
-    # What is sent now reaches no server, and the connection is gone before anybody notices.
-    ada.run(
-        "const send = WebSocket.prototype.send;"
-        "WebSocket.prototype.send = function () { WebSocket.prototype.send = send; }"
-    )
-    ada.say("lost")
-    ada.wait(".drafts li", "Sending")
+    ada.lose("lost")
     ada.run("dispatchEvent(new Event('online'))")
     ada.wait(".drafts li", "Not sent: the connection broke")
     assert redis.llen("gml:guild") == 1
@@ -315,35 +341,27 @@ def test_a_text_that_is_lost_is_told(
     assert ada.find(".drafts li") == []
 
 
-def test_a_kick_leaves_nothing_under_way(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
-) -> None:
+def test_a_kick_leaves_nothing_under_way(ada: Person) -> None:
     """A text whose fate is open is told as not sent; the way back is the person's to choose."""
-    daemon = start_daemon()
-    ada = Person(browsers[0], daemon, "ada")
-    ada.enter("guild")
-    ada.run(
-        "const send = WebSocket.prototype.send;"
-        "WebSocket.prototype.send = function () { WebSocket.prototype.send = send; }"
-    )
-    ada.say("lost")
-    ada.wait(".drafts li", "Sending")
-    kick = run_fastimd("kick", "ada", admin__bind=daemon.admin.removeprefix("http://"))
+    ada.lose("lost")
+    kick = run_fastimd("kick", "ada", admin__bind=ada.daemon.admin.removeprefix("http://"))
     assert kick.returncode == 0, kick.stderr
     ada.wait("#chat-status", "An operator closed the connection")
     ada.wait(".drafts li", "Not sent")
+    ada.wait("#list-reconnect", "Connect again")
+    ada.say("not now")
+    ada.wait(".drafts li:last-child", "Not sent: no connection")
     ada.click("#reconnect")
     ada.wait("#chat-status", "Connected")
-    ada.click(".drafts button")
+    ada.click(".drafts li:first-child button")
     ada.wait_messages(["lost"])
+    ada.wait("#groups button", "lost")  # the list is back, too
+    assert ada.find("#list-reconnect") == []
 
 
-def test_a_socket_that_stays_silent_is_left(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
-) -> None:
+def test_a_socket_that_stays_silent_is_left(visit: Visit) -> None:
     """One that opens, but brings no greeting, is tried again."""
-    daemon = start_daemon()
-    ada = Person(browsers[0], daemon, "ada")
+    ada = visit()
     ada.log_in()
     ada.wait("#me", "ada")
     # The deadline of the first one comes at once, and its frames never.
@@ -365,12 +383,9 @@ def test_a_socket_that_stays_silent_is_left(
     ada.wait_messages(["here"])
 
 
-def test_text_stays_text(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], redis: Redis
-) -> None:
+def test_text_stays_text(visit: Visit) -> None:
     """Markup in a message, a user id or a group id is shown letter by letter."""
-    daemon = start_daemon(group_list__update_rate="0.1")
-    ada = Person(browsers[0], daemon, HOSTILE)
+    ada = visit(user=HOSTILE, group_list__update_rate="0.1")
     group = HOSTILE.replace("/", "_")
     ada.enter(group)
     title = ada.run("return document.title")
@@ -384,11 +399,10 @@ def test_text_stays_text(
     assert complaints(ada.driver) == []
 
 
-def test_by_keyboard_alone(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> None:
+def test_by_keyboard_alone(visit: Visit) -> None:
     """Log in, join, talk, change the group, recall, and back to the raw tab."""
-    daemon = start_daemon(group_list__update_rate="0.1")
-    tell(daemon, "trade", ["iron ore"], "ada")
-    ada = Person(browsers[0], daemon, "ada")
+    ada = visit(group_list__update_rate="0.1")
+    tell(ada.daemon, "trade", ["iron ore"], "ada")
 
     def press(*keys: str) -> None:
         ActionChains(ada.driver).send_keys(*keys).perform()
@@ -396,21 +410,16 @@ def test_by_keyboard_alone(start_daemon: StartDaemon, browsers: list[webdriver.C
     def shift(key: str) -> None:
         ActionChains(ada.driver).key_down(Keys.SHIFT).send_keys(key).key_up(Keys.SHIFT).perform()
 
-    def focus() -> str:
-        return str(ada.run("return document.activeElement.id"))
-
     ada.run("document.getElementById('sign-in-user').select()")
     press("ada", Keys.TAB, "secret", Keys.ENTER)
     ada.wait("#me", "ada")
     ada.wait("#groups button", "iron ore")
-    for _ in range(10):
-        if focus() == "join-group":
-            break
-        press(Keys.TAB)
-    assert focus() == "join-group"
+    assert ada.focus() == "me"
+    press(Keys.TAB, Keys.TAB)
+    assert ada.focus() == "join-group"
     press("guild", Keys.ENTER)
     ada.wait("#room-title", "guild")
-    assert focus() == "words"
+    assert ada.focus() == "words"
     ada.wait("#chat-status", "Connected")
     press("one")
     shift(Keys.ENTER)
@@ -420,19 +429,19 @@ def test_by_keyboard_alone(start_daemon: StartDaemon, browsers: list[webdriver.C
     assert "Recall: one\ntwo" in str(ada.run("return document.activeElement.ariaLabel"))
     press(Keys.ENTER)
     ada.wait_messages([])
-    assert focus() == "scroller"
+    assert ada.focus() == "scroller"
     wait_until(
         lambda: "trade" in ada.find("#groups button")[0],  # the other one is empty now
         lambda: str(ada.find("#groups button")),
     )
-    ada.run("document.querySelector('#groups button[aria-current]').focus()")
+    ada.run("document.querySelector('#groups button[aria-current=true]').focus()")
     shift(Keys.TAB)
     press(Keys.ENTER)
     ada.wait("#room-title", "trade")
     ada.wait_messages(["iron ore"])
     ada.run("document.getElementById('tab-chat').focus()")
     press(Keys.ARROW_RIGHT)
-    assert focus() == "tab-raw"
+    assert ada.focus() == "tab-raw"
     assert ada.find("#settings h2") == ["Connection"]
 
 
@@ -457,48 +466,55 @@ def test_in_chinese(start_daemon: StartDaemon, programs: tuple[str, str], tmp_pa
         assert lin.find(".recall") == ["Recall"]
 
 
-def test_on_a_narrow_screen(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> None:
-    """The list and the group are two views, and nothing sticks out sideways."""
-    daemon = start_daemon()
-    size = {"width": 340, "height": 700, "deviceScaleFactor": 1, "mobile": True}
-    browsers[0].execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    try:
-        ada = Person(browsers[0], daemon, "ada")
-        ada.enter("guild")
-        ada.say("long" * 100)
-        ada.wait_message("long" * 100)
-        for name in ("scroller", "room", "groups"):
-            inside = f"const e = document.getElementById('{name}');"
-            assert ada.run(inside + "return e.scrollWidth <= Math.max(e.clientWidth, 340)")
-        assert ada.run("return document.documentElement.scrollWidth") <= 340
-        assert ada.find("#groups") == []
-        ada.click("#back")
-        ada.wait("#groups button", "guild")
-        assert ada.find("#room") == []
-        ada.click("#groups button")
-        ada.wait("#room-title", "guild")
-    finally:
-        browsers[0].execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+@pytest.mark.parametrize("width", [320, 390, 768, 1280])
+def test_nothing_sticks_out(ada: Person, redis: Redis, width: int) -> None:
+    """Of the window or of its place, however long a name, a word, or a page of messages."""
+    ada.resize(width)
+    long = "long" * 32
+    tell(ada.daemon, "guild", [*numbers(40), long * 4], long)
+    ada.wait_message(long * 4)
+    ada.run("location.hash = `#group=${arguments[0]}`", long)
+    ada.wait("#room-title", long)
+    ada.driver.back()
+    ada.wait("#room-title", "guild")
+    sizes = """
+    return ["scroller", "room", "room-title", "groups"].map((id) => document.getElementById(id))
+      .concat(document.documentElement)
+      .filter((e) => e.checkVisibility() && getComputedStyle(e).overflowX !== "hidden")
+      .map((e) => [e.id, e.scrollWidth - e.clientWidth])
+    """
+    assert [name for name, beyond in ada.run(sizes) if beyond > 0] == []
+    page = "const page = document.documentElement; return page.scrollHeight - page.clientHeight"
+    assert ada.run(page) == 0
 
 
-def test_a_token_that_was_lost(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], redis: Redis
-) -> None:
+def test_on_a_narrow_screen(ada: Person) -> None:
+    """The list and the group are two views; out of sight a group has unread messages."""
+    ada.resize(340)
+    assert ada.find("#groups") == []
+    ada.click("#back")
+    ada.wait("#groups button", "guild")
+    assert ada.find("#room") == []
+    tell(ada.daemon, "guild", ["one", "two"])
+    ada.wait("#groups .unread", "2")
+    ada.click("#groups button")
+    ada.wait("#room-title", "guild")
+    ada.wait_messages(["one", "two"])
+
+
+def test_a_token_that_was_lost(visit: Visit, redis: Redis) -> None:
     """The page asks for a login, and goes on where it was."""
-    daemon = start_daemon(group__login_auth="true", group__auto_join="false")
-    ada = Person(browsers[0], daemon, "ada", "#group=guild")
+    ada = visit("#group=guild", group__login_auth="true", group__auto_join="false")
     ada.log_in()
     ada.wait("#chat-status", "Only members")
-    ada.fill("join-group", "guild")
-    ada.click("#join-go")
-    ada.wait("#groups button", "guild")
+    assert ada.find("#reconnect") == ["Join this group"]
     ada.click("#reconnect")
     ada.wait("#chat-status", "Connected")
     ada.say("one")
     ada.wait_messages(["one"])
     redis.delete("login:ada")
     ada.say("two")
-    ada.wait("#sign-in-note", "Log in again")
+    ada.wait("#sign-in-note", "This login has ended")
     ada.fill("sign-in-password", "x")
     ada.click("#sign-in-go")
     ada.wait("#chat-status", "Connected")
@@ -507,34 +523,54 @@ def test_a_token_that_was_lost(
     ada.wait_messages(["one", "two"])
 
 
-def test_logins_that_fail(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> None:
+def test_logins_that_fail(visit: Visit) -> None:
     """Each says why, and can be tried again."""
-    daemon = start_daemon(login__hook="hook_of_tests:log_in")
-    ada = Person(browsers[0], daemon, "ada")
+    ada = visit(login__hook="hook_of_tests:log_in")
     ada.log_in("wrong")
     ada.wait("#sign-in-failure", "Wrong user or password")
-    ada.fill("sign-in-server", "http://127.0.0.1:1")
+    for server, said in (
+        ("http://127.0.0.1:1", "No answer"),
+        ("chat.example", "Not accepted: not a URL: chat.example"),
+    ):
+        ada.fill("sign-in-server", server)
+        ada.log_in("right")
+        ada.wait("#sign-in-failure", said)
+    assert ada.focus() == "sign-in-go"
+    ada.fill("sign-in-server", f"ws://{ada.daemon.address}/")
+    ada.user += " "  # as phones' keyboards add it
     ada.log_in("right")
-    ada.wait("#sign-in-failure", "No answer")
-    ada.fill("sign-in-server", f"ws://{daemon.address}/")
-    ada.log_in("right")
-    ada.wait("#me", "ada")
+    wait_until(lambda: ada.find("#me") == ["ada"], lambda: str(ada.find("#me")))
     ada.click("#sign-out")
     ada.wait("#sign-in h2", "Log in")
 
 
-def test_what_a_hook_refuses(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> None:
-    """The reason is shown beside the text, to the one who said it."""
-    daemon = start_daemon(hooks__handler="hook_of_tests:Filter")
-    ada = Person(browsers[0], daemon, "ada")
+def test_what_a_hook_refuses(visit: Visit) -> None:
+    """The reason is shown beside the text, and read out, to the one who said it."""
+    ada = visit(hooks__handler="hook_of_tests:Filter")
     ada.enter("guild")
     ada.say("a bad word")
-    ada.wait(".drafts li", "Refused: not here")
+    ada.wait(".drafts [role=alert]", "Refused: not here")
     ada.say("shout")
     ada.wait_messages(["SHOUT"])
     wait_until(lambda: len(ada.find(".drafts li")) == 1, lambda: str(ada.find(".drafts li")))
     ada.click(".drafts button")
     assert ada.find(".drafts li") == []
+    ada.say("nothing at all")
+    wait_until(  # by a hook that gives no reason
+        lambda: ada.find(".drafts .help") == ["Refused"], lambda: str(ada.find(".drafts li"))
+    )
+
+
+def test_a_text_that_is_too_long(visit: Visit) -> None:
+    """The page names the limit, and does not offer to send it again."""
+    ada = visit(group_message__max_bytes="64")
+    ada.enter("guild")
+    ada.say("长" * 30)
+    ada.wait(".drafts li", "Not sent: it is longer than 64 bytes")
+    assert ada.find(".drafts button") == ["Discard"]
+    ada.wait("#chat-status", "Connected")
+    ada.say("short")
+    ada.wait_messages(["short"])
 
 
 @pytest.fixture(autouse=True)
@@ -548,162 +584,255 @@ def hook_of_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "    async def on_message(self, message):\n"
         "        if 'bad' in message.info:\n"
         "            raise Refused('not here')\n"
+        "        if 'nothing' in message.info:\n"
+        "            return None\n"
         "        return dataclasses.replace(message, info=message.info.upper())\n"
-        "class Doorkeeper:\n"
-        "    async def authorize(self, user, token, action, group):\n"
-        "        if action == 'chat':\n"
-        "            raise Refused('not your group')\n"
-        "        return True\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
 
 
-def test_nothing_comes_from_another_host(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
-) -> None:
+def test_nothing_comes_from_another_host(ada: Person) -> None:
     """The page loads its own parts and nothing else, and its policy forbids more."""
-    daemon = start_daemon()
-    ada = Person(browsers[0], daemon, "ada")
-    ada.enter("guild")
     ada.say("hello")
     ada.wait_messages(["hello"])
     loaded = ada.run("return performance.getEntriesByType('resource').map((e) => e.name)")
-    assert f"http://{daemon.address}/test/static/fastim.js" in loaded
-    assert {address.split("/")[2] for address in loaded} == {daemon.address}
+    assert f"{ada.daemon.http}/test/static/fastim.js" in loaded
+    assert {address.split("/")[2] for address in loaded} == {ada.daemon.address}
     assert complaints(ada.driver) == []
     refused = ada.run("try { document.body.innerHTML = '<b>'; } catch (e) { return e.name; }")
     assert refused == "TypeError"
 
 
-# fastim.js by itself
+# What the page asks of the server
 
 
-@contextmanager
-def another_origin(folder: Path) -> Iterator[str]:
-    """A web server of somebody else's, with an empty page."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def __init__(self, *arguments: Any) -> None:
-            super().__init__(*arguments, directory=str(folder))
-
-        def log_message(self, *_: Any) -> None:
-            """Nothing."""
-
-    (folder / "index.html").write_text("<!doctype html><title>a game</title>")
-    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
+REQUESTS = """
+return performance.getEntriesByType("resource")
+  .filter(({ name }) => name.endsWith("listOldMessage")).length
+"""
 
 
-def test_who_is_refused_by_a_hook_stays_away(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
-) -> None:
-    """A group is closed for good, with the hook's reason, and not tried again and again."""
-    daemon = start_daemon(hooks__handler="hook_of_tests:Doorkeeper")
-    ada = Person(browsers[0], daemon, "ada")
-    script = """
-    const done = arguments[0];
-    (async () => {
-      const { FastIM } = await import("/test/static/fastim.js");
-      const im = new FastIM({ url: location.origin, userId: "ada", token: "of the game" });
-      const group = im.join("guild");
-      group.addEventListener("state", () => {
-        if (["waiting", "closed"].includes(group.state)) done([group.state, group.reason]);
-      });
-    })().catch((error) => done(String(error)));
-    """
-    ada.driver.set_script_timeout(20)
-    assert ada.driver.execute_async_script(script) == ["closed", "not your group"]
+def test_out_of_sight_no_history_is_loaded(visit: Visit) -> None:
+    """A group behind the tab Raw that connects anew does not fetch all that was ever said."""
+    ada = visit()
+    tell(ada.daemon, "guild", numbers(400))
+    ada.enter("guild")
+    ada.wait_message("number 400")
+    ada.click("#tab-raw")
+    before = ada.run(REQUESTS)
+    ada.run("dispatchEvent(new Event('online'))")
+    tell(ada.daemon, "guild", ["one more"])
+    ada.wait_message("one more")
+    ada.run("return new Promise((resolve) => setTimeout(resolve, 500))")
+    assert ada.run(REQUESTS) == before
+    ada.click("#tab-chat")
+    script = "const s = document.getElementById('scroller');"
+    below = script + "return s.scrollHeight - s.scrollTop - s.clientHeight"
+    wait_until(lambda: ada.run(below) < 2, lambda: f"{ada.run(below)} px below")
 
 
-def test_fastim_in_a_page_of_another_origin(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], tmp_path: Path
-) -> None:
-    """A game's page takes the library from the daemon, and chats."""
-    daemon = start_daemon(group_list__update_rate="0.1")
-    script = """
-    const [address, done] = arguments;
-    (async () => {
-      const { FastIM, FastIMError } = await import(`${address}/test/static/fastim.js`);
-      const im = new FastIM({ url: address, userId: "ada" });
-      await im.login("x");
-      const group = im.join("guild");
-      const heard = [];
-      const hear = new Promise((resolve) => group.addEventListener("message", ({ detail }) => {
-        heard.push(detail.info);
-        if (heard.length === 2) resolve();
-      }));
-      const drafts = [];
-      group.addEventListener("draft", ({ detail }) => {
-        drafts.push(`${detail.text} ${detail.state}`);
-      });
-      const list = new Promise((resolve) => {
-        im.watchGroups().addEventListener("groups", ({ detail }) => {
-          if (detail[0]?.newMessage?.info === "two") resolve(detail[0].total);
-        });
-      });
-      group.send("one");
-      group.send("two");
-      await hear;
-      const total = await list;
-      const newest = (await im.listMessage("guild", -1, -1))[0];
-      const older = await group.history(newest);
-      await group.recall(newest);
-      let code = null;
-      try {
-        await group.recall(newest);
-      } catch (error) {
-        code = error instanceof FastIMError && error.code;
-      }
-      im.close();
-      const infos = older.map(({ info }) => info);
-      return { heard, drafts, total, older: infos, code, state: group.state };
-    })().then(done, (error) => done(String(error)));
-    """
-    with another_origin(tmp_path) as page:
-        browsers[0].get(page)
-        browsers[0].set_script_timeout(30)
-        found = browsers[0].execute_async_script(script, f"http://{daemon.address}")
-    assert found == {
-        "heard": ["one", "two"],
-        "drafts": [
-            *("one queued", "two queued", "one sending", "two sending"),
-            *("one sent", "two sent"),
-        ],
-        "total": 2,
-        "older": ["one"],
-        "code": 100,
-        "state": "closed",
+def test_history_that_fails_is_asked_for_by_hand(visit: Visit) -> None:
+    """However one scrolls, the server is asked again when the person says so."""
+    ada = visit()
+    tell(ada.daemon, "guild", numbers(200))
+    ada.enter("guild")
+    ada.wait_message("number 200")
+    ada.run(
+        """
+        const real = window.fetch;
+        window.asked = 0;
+        window.isBroken = true;
+        window.fetch = (url, ...more) => {
+          if (!url.endsWith("listOldMessage")) return real(url, ...more);
+          window.asked += 1;
+          return window.isBroken ? Promise.reject(new TypeError("broken")) : real(url, ...more);
+        };
+        document.getElementById("scroller").scrollTop = 0;
+        """
+    )
+    ada.wait("#scroller .help", "could not be loaded")
+    for top in (20, 0, 30, 0):
+        ada.run(
+            "document.getElementById('scroller').scrollTop = arguments[0];"
+            "return new Promise((resolve) => setTimeout(resolve, 100))",
+            top,
+        )
+    assert ada.run("return window.asked") == 1
+    known = len(ada.messages())
+    ada.run("window.isBroken = false")
+    ada.click("#scroller .help button")
+    wait_until(lambda: len(ada.messages()) > known, lambda: "no more")
+    assert ada.focus() == "scroller"
+
+
+def test_nothing_stays_of_who_has_left(ada: Person) -> None:
+    """After logging out neither sockets nor elements of the groups are left."""
+    driver = ada.driver
+
+    def elements() -> int:
+        driver.execute_cdp_cmd("HeapProfiler.collectGarbage", {})
+        return int(driver.execute_cdp_cmd("Memory.getDOMCounters", {})["nodes"])
+
+    def talk_and_leave() -> None:
+        for group in ("guild", "trade"):
+            tell(ada.daemon, group, numbers(100))
+            ada.join(group)
+            ada.wait_message("number 100")
+        ada.click("#sign-out")
+        ada.wait("#sign-in h2", "Log in")
+
+    talk_and_leave()
+    before = elements()
+    for _ in range(2):
+        ada.log_in()
+        ada.wait("#me", "ada")
+        talk_and_leave()
+    # A hundred messages have a thousand nodes and more.
+    wait_until(lambda: elements() < before + 500, lambda: f"{elements()}, not {before}")
+    wait_until(
+        lambda: metrics(ada.daemon)["fastimd_sockets"] == 0,
+        lambda: str(metrics(ada.daemon)),
+    )
+
+
+# Where one is
+
+
+def test_back_forward_and_links(ada: Person) -> None:
+    """The address says which group is in sight; one that is no id is told."""
+    ada.join("trade")
+    assert ada.run("return location.hash") == "#group=trade"
+    ada.driver.back()
+    ada.wait("#room-title", "guild")
+    ada.driver.back()
+    ada.wait("#nowhere", "Pick a group")
+    ada.driver.forward()
+    ada.wait("#room-title", "guild")
+    ada.run("location.hash = '#group=' + encodeURIComponent('a/b 群')")
+    ada.wait("#room-title", "a/b 群")
+    ada.wait("#chat-status", "Connected")
+    ada.run("location.hash = '#group=..'")
+    ada.wait("#join-failure", "Not accepted: groupId must be")
+    assert ada.find("#room") == []
+
+
+def test_a_push_moves_no_row_that_need_not(ada: Person) -> None:
+    """A row that is taken out and put back loses a click that is being made."""
+    tell(ada.daemon, "trade", ["one"], "ada")
+    ada.wait("#groups li:first-child", "one")
+    ada.run(
+        """
+        window.moved = [];
+        new MutationObserver((records) => {
+          for (const { addedNodes } of records) {
+            for (const row of addedNodes) window.moved.push(row.querySelector(".name").innerText);
+          }
+        }).observe(document.getElementById("groups"), { childList: true });
+        """
+    )
+    tell(ada.daemon, "trade", ["two"])
+    ada.wait("#groups li:first-child", "two")
+    assert ada.run("return window.moved") == []
+    tell(ada.daemon, "guild", ["three"])
+    ada.wait("#groups li:first-child", "three")
+    assert ada.run("return window.moved") == ["guild"]
+
+
+# Who hears it, or sees less
+
+
+def test_names_and_roles(ada: Person) -> None:
+    """Each control has a name, what is current is marked, and what changes is read out once."""
+    ada.join("trade")
+    ada.say("hello")
+    ada.wait_messages(["hello"])
+    tree = ada.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""), node.get("properties", []))
+        for node in tree
+        if not node["ignored"]
+    ]
+    controls = ("button", "textbox", "tab", "tabpanel", "navigation", "region")
+    named = {(role, name) for role, name, _ in nodes if role in controls}
+    assert {role for role, name in named if not name} == set()
+    assert named >= {
+        ("tab", "Chat"),
+        ("tabpanel", "Chat"),
+        ("navigation", "Groups"),
+        ("textbox", "Group id"),
+        ("textbox", "Message"),
+        ("region", "trade"),
+        ("region", "Messages"),
+        ("button", "Recall: hello"),
+        ("button", "Send"),
     }
+    assert [role for role, _, _ in nodes].count("main") == 1
+    current = (
+        "return [...document.querySelectorAll('[aria-current=true] .name')].map((e) => e.innerText)"
+    )
+    assert ada.run(current) == ["trade"]
+    live = "return document.getElementById('chat-state').role"
+    assert ada.run(live) == "status"
 
 
-def test_the_example_of_the_document(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome], tmp_path: Path
-) -> None:
-    """docs/FASTIM_JS.md begins with a page that chats, as it stands there."""
-    daemon = start_daemon()
-    document = (ROOT / "docs" / "FASTIM_JS.md").read_text()
-    example = document.partition("```html\n")[2].partition("```")[0]
-    library = ROOT / "fastimd" / "http" / "static" / "fastim.js"
-    with another_origin(tmp_path) as page:
-        (tmp_path / "fastim.js").write_bytes(library.read_bytes())
-        text = example.replace("http://127.0.0.1:9000", f"http://{daemon.address}")
-        (tmp_path / "index.html").write_text(text)
-        browsers[0].get(page)
-        tell(daemon, "1", ["from another client"])
-        field = browsers[0].find_element(By.ID, "text")
-        shown = "return document.getElementById('messages').innerText.split('\\n')"
-        expected = ["crier: from another client"]
-        wait_until(
-            lambda: browsers[0].execute_script(shown) == expected,
-            lambda: str(browsers[0].execute_script(shown)),
-        )
-        field.send_keys("hello", Keys.ENTER)
-        expected.append("ada: hello")
-        wait_until(
-            lambda: browsers[0].execute_script(shown) == expected,
-            lambda: str(browsers[0].execute_script(shown)),
-        )
+def test_an_outage_is_read_out_once(ada: Person) -> None:
+    """The seconds until the next try are for the eyes; what is live says only what has changed."""
+    ada.run(
+        """
+        window.said = [];
+        const state = document.getElementById("chat-state");
+        new MutationObserver(() => window.said.push(state.innerText))
+          .observe(state, { childList: true, characterData: true, subtree: true });
+        """
+    )
+    ada.daemon.process.kill()
+    ada.daemon.expected_status = -9
+    ada.wait("#chat-seconds", "s")
+    texts = ada.find("#chat-seconds")
+    wait_until(lambda: ada.find("#chat-seconds") not in ([], texts), lambda: "it stays")
+    said = ada.run("return window.said")
+    assert all(a != b for a, b in pairwise(said)), said
+    assert set(said) <= {"Offline, trying again…", "Connecting…"}
+
+
+CONTRASTS = """
+const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+const over = ([r, g, b, a = 1], below) => [r, g, b].map((c, i) => c * a + below[i] * (1 - a));
+const luminance = (color) => color.map((c) => c / 255)
+  .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+  .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+const ground = (e) => (e
+  ? over(channels(getComputedStyle(e).backgroundColor), ground(e.parentElement))
+  : [255, 255, 255]);
+const opacity = (e) => (e ? getComputedStyle(e).opacity * opacity(e.parentElement) : 1);
+const hasText = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+return [...document.querySelectorAll("body *")]
+  .filter((e) => e.checkVisibility() && hasText(e) && opacity(e) > 0)
+  .map((e) => {
+    const below = ground(e);
+    const [r, g, b, a = 1] = channels(getComputedStyle(e).color);
+    const [dark, light] = [below, over([r, g, b, a * opacity(e)], below)].map(luminance)
+      .sort((x, y) => x - y);
+    return [e.innerText, (light + 0.05) / (dark + 0.05)];
+  });
+"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(ada: Person, scheme: str) -> None:
+    """All text stands out from its ground at 4.5 to 1 or more, WCAG's AA."""
+    tell(ada.daemon, "trade", ["one"], "ada")
+    for user in ("bob", "林", "eve", "mallory", "trent", "zoe", "kim", "lea", "max"):
+        tell(ada.daemon, "guild", ["hello"], user)
+    ada.run("for (const e of document.querySelectorAll('*')) e.style.transition = 'none'")
+    emulated = [{"name": "prefers-color-scheme", "value": scheme}]
+    ada.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": emulated})
+    ada.lose("on its way")
+    weak = [(text, ratio) for text, ratio in ada.run(CONTRASTS) if ratio < 4.5]
+    ada.run("dispatchEvent(new Event('online'))")
+    ada.wait(".drafts li", "Not sent")
+    weak += [(text, ratio) for text, ratio in ada.run(CONTRASTS) if ratio < 4.5]
+    ada.click("#sign-out")
+    weak += [(text, ratio) for text, ratio in ada.run(CONTRASTS) if ratio < 4.5]
+    ada.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    assert weak == []

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -442,8 +443,20 @@ def test_nothing_comes_from_another_host(
     assert {f"{origin}/test/static/raw.{kind}" for kind in ("css", "js")} <= set(loaded)
     assert all(address.startswith(f"{origin}/test/static/") for address in loaded)
     assert complaints(browser) == []
-    with urllib.request.urlopen(page) as response:
+
+
+@pytest.mark.parametrize("part", ["websocket", "static/chat.js", "static/page.css"])
+def test_what_is_known_is_not_sent_again(page: str, part: str) -> None:
+    """Each part has its policy, and an ETag that saves a reload from getting it all once more."""
+    url = page.removesuffix("websocket") + part
+    with urllib.request.urlopen(url) as response:
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert response.headers["Cache-Control"] == "no-cache"
+        known = {"If-None-Match": response.headers["ETag"]}
+    with pytest.raises(urllib.error.HTTPError) as unchanged:
+        urllib.request.urlopen(urllib.request.Request(url, headers=known))
+    assert unchanged.value.code == 304
+    assert unchanged.value.read() == b""
 
 
 @pytest.mark.parametrize("width", [340, 1200])

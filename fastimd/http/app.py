@@ -31,7 +31,7 @@ from ..hooks.runner import HookRunner
 from ..metrics import Metrics
 from ..redis.client import CALL_SECONDS
 from ..store import History, Store
-from .document import add_document
+from .document import add_document, send_document
 
 MAX_BODY_BYTES = 1024 * 1024
 BODY_SECONDS = 30
@@ -181,23 +181,22 @@ def _add_page(app: QuartTrio) -> None:
     folder = files("fastimd.http") / "static"
     page = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
 
-    def send(name: str) -> Response:
+    async def send(name: str) -> Response:
         if name not in page:
             raise NotFound
-        response = Response(page[name], mimetype=_PAGE_TYPES[name.rpartition(".")[2]])
+        response = await send_document(page[name], _PAGE_TYPES[name.rpartition(".")[2]])
         response.headers["Content-Security-Policy"] = _PAGE_POLICY
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-cache"
         return response
 
     @app.get("/test/websocket")
     async def test_page() -> Response:
-        return send("websocket.html")
+        return await send("websocket.html")
 
     @app.get("/test/static/<name>")
     async def test_page_part(name: str) -> Response:
-        return send(name)
+        return await send(name)
 
 
 def _add_errors(app: QuartTrio) -> None:

@@ -1,4 +1,7 @@
-"""The routes as OpenAPI 3.1, for clients' tools: ``openapi.json`` beside this file, as it is."""
+"""Documents that stay the same while the daemon runs, such as the routes as OpenAPI 3.1.
+
+Each has an ``ETag``; who has it already gets a 304.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,17 @@ from quart_trio import QuartTrio
 
 
 def add_document(app: QuartTrio) -> None:
-    """Serve it at ``/openapi.json``; who has it already gets a 304."""
+    """Serve ``openapi.json``, which lies beside this file, as it is."""
     document = (files("fastimd.http") / "openapi.json").read_bytes()
-    etag = sha256(document).hexdigest()[:32]
 
     @app.get("/openapi.json")
     async def openapi() -> Response:
-        response = Response(document, mimetype="application/json")
-        response.set_etag(etag)
-        response.headers["Cache-Control"] = "no-cache"
-        return await response.make_conditional(request)
+        return await send_document(document, "application/json")
+
+
+async def send_document(body: bytes, media_type: str) -> Response:
+    """The answer to this request: a document, or that it has not changed."""
+    response = Response(body, mimetype=media_type)
+    response.set_etag(sha256(body).hexdigest()[:32])
+    response.headers["Cache-Control"] = "no-cache"
+    return await response.make_conditional(request)

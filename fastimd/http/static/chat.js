@@ -2,16 +2,16 @@
 // opened, and shows one of them; groups.js is the list at the side, conversation.js a group's messages.
 
 import { Conversation } from "./conversation.js";
-import { byId, onSubmit, recall, remember, sendOnEnter } from "./dom.js";
+import { byId, onSubmit, remember, remembered, sendOnEnter } from "./dom.js";
 import { FastIM, FastIMError } from "./fastim.js";
 import { GroupsView } from "./groups.js";
-import { addTexts, phrase, say } from "./language.js";
+import { addTexts, hush, label, phrase, say } from "./language.js";
 
 addTexts({
   en: {
     chatLogin: "Log in",
-    chatLoginHelp: "Any password will do, unless the server has a login hook.",
-    chatLoginAgain: "The server no longer takes the token. Log in again.",
+    chatLoginHelp: "Any name and password will do, unless the server has a login hook.",
+    chatLoginAgain: "This login has ended, perhaps by a newer one of the same user. Log in again.",
     chatUser: "User",
     chatPassword: "Password",
     chatServer: "Server",
@@ -23,16 +23,21 @@ addTexts({
     chatNowhere: "Pick a group, or join one.",
     chatBack: "Back to the groups",
     chatReconnect: "Connect again",
+    chatJoinThis: "Join this group",
     chatMessages: "Messages",
     chatMessage: "Message",
     chatMessageHint: "Message",
     chatSend: "Send",
-    chatTotal: "{total} messages",
+    chatTotal: "{count} messages",
+    chatTotalOne: "1 message",
+    chatNewer: "{count} new messages",
+    chatNewerOne: "1 new message",
     chatHeard: "{user}: {text}",
     chatIdle: "Not logged in",
     chatConnecting: "Connecting…",
     chatConnected: "Connected",
-    chatWaiting: "Offline, trying again in {seconds} s",
+    chatWaiting: "Offline, trying again…",
+    chatSeconds: "{seconds} s",
     chatClosed: "Closed",
     chatKicked: "An operator closed the connection.",
     chatFlood: "Closed: too many messages in too short a time.",
@@ -40,6 +45,9 @@ addTexts({
     chatClosedFor: "Closed: {reason}",
     chatRefusedLogin: "Wrong user or password.",
     chatNoServer: "No answer from this server.",
+    chatNotAccepted: "Not accepted: {msg}",
+    chatNotAllowed: "The server does not allow this.",
+    chatNotNow: "The server cannot do this now. Try again.",
     chatTooMany: "Too many messages wait for the connection.",
     chatRecallTooOld: "It is too late to recall this message.",
     chatRecallGone: "This message is gone already.",
@@ -47,8 +55,8 @@ addTexts({
   },
   zh: {
     chatLogin: "登录",
-    chatLoginHelp: "服务端未配置登录钩子时，密码可以任意填写。",
-    chatLoginAgain: "令牌已失效，请重新登录。",
+    chatLoginHelp: "服务端未配置登录钩子时，用户名和密码可以任意填写。",
+    chatLoginAgain: "登录已失效，可能是同一用户在别处重新登录。请重新登录。",
     chatUser: "用户",
     chatPassword: "密码",
     chatServer: "服务器",
@@ -60,16 +68,19 @@ addTexts({
     chatNowhere: "请选择或加入一个群组。",
     chatBack: "返回群组列表",
     chatReconnect: "重新连接",
+    chatJoinThis: "加入该群组",
     chatMessages: "消息",
     chatMessage: "消息",
     chatMessageHint: "输入消息",
     chatSend: "发送",
-    chatTotal: "共 {total} 条消息",
+    chatTotal: "共 {count} 条消息",
+    chatNewer: "{count} 条新消息",
     chatHeard: "{user}：{text}",
     chatIdle: "未登录",
     chatConnecting: "正在连接…",
     chatConnected: "已连接",
-    chatWaiting: "已离线，{seconds} 秒后重试",
+    chatWaiting: "已离线，正在重试…",
+    chatSeconds: "{seconds} 秒",
     chatClosed: "已断开",
     chatKicked: "管理员断开了连接。",
     chatFlood: "已断开：短时间内发送的消息过多。",
@@ -77,6 +88,9 @@ addTexts({
     chatClosedFor: "已断开：{reason}",
     chatRefusedLogin: "用户或密码错误。",
     chatNoServer: "该服务器没有应答。",
+    chatNotAccepted: "不能接受：{msg}",
+    chatNotAllowed: "服务端不允许此操作。",
+    chatNotNow: "服务端暂时无法处理，请重试。",
     chatTooMany: "等待发送的消息过多。",
     chatRecallTooOld: "已超过可撤回的时间。",
     chatRecallGone: "该消息已不存在。",
@@ -84,11 +98,20 @@ addTexts({
   },
 });
 
-const CLOSED = { "kicked": "chatKicked", "flood": "chatFlood", "not a member": "chatNotMember" };
+const NOT_MEMBER = "not a member";
+const CLOSED = {
+  "kicked": "chatKicked",
+  "flood": "chatFlood",
+  "not allowed": "chatNotAllowed",
+  [NOT_MEMBER]: "chatNotMember",
+};
 const MEANINGS = {
-  登录失败: "chatRefusedLogin",
-  无法撤回消息: "chatRecallTooOld",
-  消息不存在: "chatRecallGone",
+  "登录失败": "chatRefusedLogin",
+  "请登录后访问": "chatLoginAgain",
+  "无法撤回消息": "chatRecallTooOld",
+  "消息不存在": "chatRecallGone",
+  "没有权限": "chatNotAllowed",
+  "too many texts wait for the connection": "chatTooMany",
 };
 const HEARD_MS = 1000;
 
@@ -96,9 +119,9 @@ const panel = byId("chat-panel");
 const words = byId("words");
 const scroller = byId("scroller");
 const newer = byId("newer");
-const state = byId("chat-status");
 
 let im = null;
+let isSigningIn = false;
 let groups = null;
 let shown = null; // the conversation in sight
 let conversations = new Map();
@@ -107,25 +130,34 @@ let heardAt = 0;
 // --- Login ---
 
 async function signIn() {
-  const user = byId("sign-in-user").value;
+  if (isSigningIn) return;
+  isSigningIn = true; // a disabled button would lose the focus
+  const user = byId("sign-in-user").value.trim();
   const server = byId("sign-in-server").value.trim();
-  fail("sign-in-failure", null);
-  byId("sign-in-go").disabled = true;
+  hush(byId("sign-in-failure"));
   try {
     // The same user at the same server goes on where they were.
     const isSame = im !== null && im.userId === user && im.server === server;
     const next = isSame ? im : Object.assign(new FastIM({ url: server, userId: user }), { server });
     await next.login(byId("sign-in-password").value);
-    byId("sign-in-password").value = "";
     remember("user", user);
+    forgetPassword(user, server);
     if (!isSame) begin(next);
     show(shown ? "room" : "groups");
-    openFromAddress();
+    byId("me").focus();
+    followAddress();
   } catch (error) {
     fail("sign-in-failure", error);
   } finally {
-    byId("sign-in-go").disabled = false;
+    isSigningIn = false;
   }
+}
+
+// An emptied field would be marked as one that was left out; a reset one is not.
+function forgetPassword(user, server) {
+  byId("sign-in").reset();
+  byId("sign-in-user").value = user;
+  byId("sign-in-server").value = server;
 }
 
 function begin(next) {
@@ -144,16 +176,17 @@ function begin(next) {
 }
 
 function end() {
-  im?.removeEventListener("login", askLogin);
-  im?.close();
+  leaveRoom();
+  const ended = im;
   im = null;
+  ended?.removeEventListener("login", askLogin);
+  ended?.close();
   groups?.clear();
   conversations = new Map();
-  shown = null;
-  scroller.replaceChildren();
 }
 
 function askLogin() {
+  if (panel.dataset.view === "login") return; // somebody types there
   say(byId("sign-in-note"), "chatLoginAgain");
   show("login");
   byId("sign-in-password").focus();
@@ -174,62 +207,102 @@ async function joinGroup() {
   const field = byId("join-group");
   const groupId = field.value.trim();
   if (!groupId) return;
-  fail("join-failure", null);
+  hush(byId("join-failure"));
   try {
     await im.joinGroup(groupId);
     field.value = "";
     openGroup(groupId);
+    shown.group.reconnect(); // it was closed if it was for members only
   } catch (error) {
     fail("join-failure", error);
   }
 }
 
 function openGroup(groupId) {
-  if (!conversations.has(groupId)) {
-    const conversation = new Conversation(im.join(groupId), im.userId);
-    conversation.onFailure = (error) => fail("room-failure", error);
-    conversation.onHear = hear;
-    conversation.onScroll = showNewer;
-    conversation.group.addEventListener("state", showState);
-    conversations.set(groupId, conversation);
-  }
-  if (shown) shown.unsaid = words.value;
+  if (!conversations.has(groupId)) conversations.set(groupId, converse(im.join(groupId)));
+  leaveRoom();
   shown = conversations.get(groupId);
-  scroller.replaceChildren(shown.element);
-  shown.enter(scroller);
   byId("room-title").textContent = groupId;
   words.value = shown.unsaid;
   groups.open(groupId);
-  fail("room-failure", null);
-  history.replaceState(null, "", `#group=${encodeURIComponent(groupId)}`);
+  if (groupOfAddress() !== groupId) {
+    history.pushState(null, "", `#group=${encodeURIComponent(groupId)}`);
+  }
   show("room");
-  showState();
-  showTotal();
-  showNewer();
+  shown.enter();
+  showRoom();
   words.focus();
 }
 
-function openFromAddress() {
-  if (!im?.token || !location.hash.startsWith("#group=")) return;
-  let groupId;
-  try {
-    groupId = decodeURIComponent(location.hash.slice("#group=".length));
-  } catch {
-    return; // a stray percent sign
-  }
-  if (groupId && groupId !== shown?.group.groupId) openGroup(groupId);
+function converse(group) {
+  const conversation = new Conversation(group, im.userId, scroller);
+  conversation.onFailure = (error) => fail("room-failure", error);
+  conversation.onHear = hear;
+  conversation.onScroll = showNewer;
+  group.addEventListener("state", showState);
+  return conversation;
+}
+
+function leaveRoom() {
+  if (shown) shown.unsaid = words.value;
+  shown = null;
+  scroller.replaceChildren();
+  hush(byId("room-failure"));
+  hush(byId("heard"));
 }
 
 function goBack() {
+  const groupId = shown?.group.groupId;
+  history.pushState(null, "", location.pathname);
+  showGroups();
+  groups.focus(groupId);
+}
+
+function showGroups() {
+  leaveRoom();
+  groups.open(null);
   show("groups");
-  groups.focus(shown?.group.groupId);
+  showRoom();
+}
+
+// The address says which group is in sight: "#group=ID", else none.
+function groupOfAddress() {
+  if (!location.hash.startsWith("#group=")) return "";
+  try {
+    return decodeURIComponent(location.hash.slice("#group=".length));
+  } catch {
+    return ""; // a stray percent sign
+  }
+}
+
+function followAddress() {
+  if (panel.dataset.view === "login") return;
+  const groupId = groupOfAddress();
+  try {
+    if (!groupId) showGroups();
+    else if (groupId !== shown?.group.groupId) openGroup(groupId);
+  } catch (error) {
+    showGroups();
+    fail("join-failure", error);
+  }
+}
+
+async function connectAgain() {
+  hush(byId("room-failure"));
+  try {
+    im.watchGroups().reconnect();
+    if (shown?.group.reason === NOT_MEMBER) await im.joinGroup(shown.group.groupId);
+    shown?.group.reconnect();
+  } catch (error) {
+    fail("room-failure", error);
+  }
 }
 
 // --- What is said ---
 
 function send() {
   if (!shown || !words.value.trim()) return;
-  fail("room-failure", null);
+  hush(byId("room-failure"));
   try {
     shown.send(words.value);
     words.value = "";
@@ -249,7 +322,9 @@ function hear(conversation, { userId, info }) {
 
 function showNewer() {
   newer.hidden = !shown?.unseen;
-  if (!newer.hidden) newer.textContent = `↓ ${shown.unseen}`;
+  if (newer.hidden) return;
+  newer.textContent = `↓ ${shown.unseen}`;
+  label(newer, "chatNewer", { count: shown.unseen });
 }
 
 // --- What is shown ---
@@ -259,51 +334,71 @@ function show(view) {
   panel.classList.toggle("roomless", shown === null);
 }
 
+function showRoom() {
+  showState();
+  showTotal();
+  showNewer();
+}
+
 function showTotal() {
-  const total = shown && groups.totalOf(shown.group.groupId);
+  const count = shown && groups.totalOf(shown.group.groupId);
   const note = byId("room-note");
-  note.hidden = total === null || total === undefined;
-  if (!note.hidden) say(note, "chatTotal", { total });
+  note.hidden = count === null;
+  if (!note.hidden) say(note, "chatTotal", { count });
+}
+
+function linkInSight() {
+  return shown?.group ?? im?.watchGroups();
 }
 
 function showState() {
-  const link = shown?.group ?? im?.watchGroups();
-  const isFinal = link?.state === "closed" && link.reason !== "login required";
-  byId("reconnect").hidden = !(shown && isFinal);
-  if (!link) {
-    say(state, "chatIdle");
-    state.dataset.state = "idle";
-    return;
-  }
-  state.dataset.state = link.state === "waiting" ? "connecting" : link.state;
-  if (link.state === "waiting") {
-    say(state, "chatWaiting", { seconds: Math.max(0, Math.ceil((link.retryAt - Date.now()) / 1000)) });
-  } else if (link.state === "closed") {
-    const key = CLOSED[link.reason] ?? (link.reason ? "chatClosedFor" : "chatClosed");
-    say(state, key, { reason: link.reason });
-  } else {
-    say(state, link.state === "connected" ? "chatConnected" : "chatConnecting");
-  }
+  const link = linkInSight();
+  const [key, values] = wordsFor(link);
+  say(byId("chat-state"), key, values);
+  byId("chat-status").dataset.state = link?.state ?? "idle";
+  showSeconds();
+  say(byId("reconnect"), link?.reason === NOT_MEMBER ? "chatJoinThis" : "chatReconnect");
+  byId("reconnect").hidden = !isClosed(shown?.group);
+  byId("list-reconnect").hidden = !isClosed(im?.watchGroups());
+}
+
+// The seconds are not read out: they stand beside what is live.
+function showSeconds() {
+  const link = linkInSight();
+  const seconds = byId("chat-seconds");
+  seconds.hidden = link?.state !== "waiting";
+  if (seconds.hidden) return;
+  say(seconds, "chatSeconds", { seconds: Math.max(0, Math.ceil((link.retryAt - Date.now()) / 1000)) });
+}
+
+function wordsFor(link) {
+  if (!link) return ["chatIdle"];
+  if (link.state === "waiting") return ["chatWaiting"];
+  if (link.state === "connecting") return ["chatConnecting"];
+  if (link.state === "connected") return ["chatConnected"];
+  return [CLOSED[link.reason] ?? (link.reason ? "chatClosedFor" : "chatClosed"), { reason: link.reason }];
+}
+
+// After a lost token a login opens it again.
+function isClosed(link) {
+  return link?.state === "closed" && link.reason !== "login required";
 }
 
 function fail(id, error) {
-  const element = byId(id);
-  if (error === null) {
-    delete element.dataset.text;
-    element.textContent = "";
-    return;
-  }
   if (!(error instanceof FastIMError)) throw error;
   const { code, msg } = error;
-  if (code === FastIMError.NO_ANSWER) say(element, "chatNoServer");
-  else if (code === FastIMError.NOT_ACCEPTED && id === "room-failure") say(element, "chatTooMany");
-  else if (Object.hasOwn(MEANINGS, msg)) say(element, MEANINGS[msg]);
+  const element = byId(id);
+  if (Object.hasOwn(MEANINGS, msg)) say(element, MEANINGS[msg]);
+  else if (code === FastIMError.NO_ANSWER) say(element, "chatNoServer");
+  else if (code === FastIMError.NOT_ACCEPTED) say(element, "chatNotAccepted", { msg });
+  else if (code === 503) say(element, "chatNotNow");
   else say(element, "chatFailed", { code, msg });
 }
 
 /** Begin; the page is translated afterwards. */
 export function startChat() {
-  byId("sign-in-user").value = recall("user") ?? "";
+  const user = remembered("user") ?? "";
+  byId("sign-in-user").value = user;
   byId("sign-in-server").value = location.origin;
   onSubmit("sign-in", signIn);
   onSubmit("join", joinGroup);
@@ -311,13 +406,17 @@ export function startChat() {
   sendOnEnter(words, send);
   byId("sign-out").addEventListener("click", signOut);
   byId("back").addEventListener("click", goBack);
-  byId("reconnect").addEventListener("click", () => shown?.group.reconnect());
+  byId("reconnect").addEventListener("click", connectAgain);
+  byId("list-reconnect").addEventListener("click", connectAgain);
   newer.addEventListener("click", () => {
     shown.followEnd();
     words.focus();
   });
-  addEventListener("hashchange", openFromAddress);
-  setInterval(() => state.dataset.state === "connecting" && showState(), 1000);
+  scroller.addEventListener("scroll", () => shown?.noticeScroll());
+  new ResizeObserver(() => shown?.noticeSize()).observe(scroller);
+  addEventListener("popstate", followAddress); // links to "#group=ID" on this page, too
+  setInterval(showSeconds, 1000);
   show("login");
   showState();
+  byId(user ? "sign-in-password" : "sign-in-user").focus();
 }

@@ -5,7 +5,7 @@
 
 import { make, nameOf, verbatim } from "./dom.js";
 import { FastIMError } from "./fastim.js";
-import { addTexts, dayOf, label, say, sayTime } from "./language.js";
+import { addTexts, dayOf, hush, label, say, sayTime, sayTimes } from "./language.js";
 
 addTexts({
   en: {
@@ -13,9 +13,12 @@ addTexts({
     draftSending: "Sending…",
     draftUnsent: "Not sent: {reason}",
     draftRefused: "Refused: {reason}",
+    draftRefusedOnly: "Refused",
+    draftTryLater: "Not sent: the server could not take it",
     draftLost: "Not sent: the connection broke",
     draftOffline: "Not sent: no connection",
     draftTooLarge: "Not sent: it is too long",
+    draftLimit: "Not sent: it is longer than {bytes} bytes",
     draftAgain: "Send again",
     draftDiscard: "Discard",
     recall: "Recall",
@@ -31,9 +34,12 @@ addTexts({
     draftSending: "正在发送…",
     draftUnsent: "未发送：{reason}",
     draftRefused: "被拒绝：{reason}",
+    draftRefusedOnly: "被拒绝",
+    draftTryLater: "未发送：服务端暂时无法处理",
     draftLost: "未发送：连接中断",
     draftOffline: "未发送：没有连接",
     draftTooLarge: "未发送：消息过长",
+    draftLimit: "未发送：消息超过 {bytes} 字节",
     draftAgain: "重新发送",
     draftDiscard: "丢弃",
     recall: "撤回",
@@ -55,10 +61,19 @@ const NEAR_END = 24;
 const NEAR_BEGIN = 300;
 /** Milliseconds in which one user's messages stand under one name. */
 const TOGETHER_MS = 300_000;
+/** Characters of a message in the name of its button. */
+const NAME_LENGTH = 80;
 const REASONS = {
   "connection lost": "draftLost",
   "no connection": "draftOffline",
+  "login required": "draftOffline",
+  "kicked": "draftOffline",
+  "flood": "draftOffline",
+  "not a member": "draftOffline",
+  "not allowed": "draftOffline",
   "too large": "draftTooLarge",
+  "消息被拒绝": "draftRefusedOnly",
+  "暂时无法服务 (try again)": "draftTryLater",
 };
 
 export class Conversation {
@@ -75,7 +90,7 @@ export class Conversation {
   onScroll = () => {};
 
   #user;
-  #scroller = null;
+  #scroller;
   #list = make("ol", "messages");
   #drafts = make("ol", "drafts");
   #top = make("p", "help");
@@ -85,14 +100,18 @@ export class Conversation {
   #isLive = false;
   #isLoading = false;
   #hasAll = false;
+  #hasFailed = false; // then a person asks again, not the scrolling
+  #tooOld = 0; // the newest `ts` that is known to be too old for a recall
 
   /**
    * @param {import("./fastim.js").Group} group
-   * @param {string} user  whose view it is
+   * @param {string} user         whose view it is
+   * @param {Element} scroller  the box that scrolls, with whichever conversation is in sight
    */
-  constructor(group, user) {
+  constructor(group, user, scroller) {
     this.group = group;
     this.#user = user;
+    this.#scroller = scroller;
     this.element = make("div", "conversation", this.#top, this.#list, this.#drafts);
     group.addEventListener("message", ({ detail }) => this.#add(detail));
     group.addEventListener("greeting", ({ detail }) => this.#agree(detail));
@@ -100,21 +119,22 @@ export class Conversation {
     group.addEventListener("draft", ({ detail }) => this.#showDraft(detail));
   }
 
-  /** Come into sight, in a box that scrolls. */
-  enter(scroller) {
-    if (this.#scroller === null) {
-      this.#scroller = scroller;
-      scroller.addEventListener("scroll", () => this.#noticeScroll());
-      new ResizeObserver(() => this.#keepPlace()).observe(scroller);
-    }
+  /** Come into sight. */
+  enter() {
+    this.#scroller.replaceChildren(this.element);
     this.followEnd();
   }
 
   /** Show the newest message, and those that come. */
   followEnd() {
     this.#isFollowing = true;
+    this.noticeSize();
+  }
+
+  /** The box has another size, or is there again. */
+  noticeSize() {
     this.#keepPlace();
-    this.#noticeScroll();
+    this.noticeScroll();
   }
 
   send(text) {
@@ -125,14 +145,14 @@ export class Conversation {
   // --- Messages ---
 
   get #isShown() {
-    return this.#scroller !== null && this.element.isConnected;
+    return this.element.isConnected && this.#scroller.clientHeight > 0;
   }
 
   #add(message) {
     const row = this.#makeRow(message);
     this.#rows.set(message.ts, row);
     this.#list.append(row);
-    this.#arrange(row);
+    if (this.#arrange(row)) sayTimes(this.#list); // "Today" is another day now
     if (this.#isLive) this.onHear(this, message);
     if (this.#isFollowing) {
       this.#trim();
@@ -150,14 +170,14 @@ export class Conversation {
     const line = make("div", "line", text);
     const row = make("li", isOwn ? "message own" : "message", make("p", "head", nameOf(userId)), line);
     row.message = message;
-    if (isOwn) line.prepend(this.#recallButton(row));
+    if (isOwn && ts > this.#tooOld) line.prepend(this.#recallButton(row));
     return row;
   }
 
   #recallButton(row) {
     const button = say(make("button", "recall quiet"), "recall");
     button.type = "button";
-    label(button, "recallOf", { text: row.message.info });
+    label(button, "recallOf", { text: row.message.info.slice(0, NAME_LENGTH) });
     let isAsked = false; // a disabled button would lose the focus
     button.addEventListener("click", async () => {
       if (isAsked) return;
@@ -168,15 +188,24 @@ export class Conversation {
       } catch (error) {
         isAsked = false;
         if (error.msg === "消息不存在") this.#remove(row);
+        if (error.msg === "无法撤回消息") this.#noticeTooOld(row.message.ts);
         this.onFailure(error);
       }
     });
     return button;
   }
 
-  // A day begins, a name is told: what a row shows of these depends on the one before it.
+  // What is older still cannot be recalled either.
+  #noticeTooOld(limit) {
+    this.#tooOld = limit;
+    for (const [ts, row] of this.#rows) if (ts <= limit) row.querySelector(".recall")?.remove();
+    this.#scroller.focus();
+  }
+
+  // A day begins, a name is told: what a row shows of these depends on the one before it. Gives whether
+  // a day begins.
   #arrange(row) {
-    if (!row) return;
+    if (!row) return false;
     const before = row.previousElementSibling?.message;
     const { userId, ts } = row.message;
     const isNewDay = !before || dayOf(before.ts) !== dayOf(ts);
@@ -184,6 +213,7 @@ export class Conversation {
     row.classList.toggle("continued", isTogether);
     row.querySelector(":scope > .day")?.remove();
     if (isNewDay) row.prepend(make("p", "day", sayTime(make("time"), ts, "day")));
+    return isNewDay;
   }
 
   #remove(row) {
@@ -203,6 +233,7 @@ export class Conversation {
       if ((!list.length || ts >= list[0].ts) && !times.has(ts)) this.#remove(row);
     }
     this.#isLive = true;
+    this.#hasFailed = false;
     this.#showTop();
     this.#keepPlace();
     void this.#fill();
@@ -213,6 +244,8 @@ export class Conversation {
     this.#list.replaceChildren();
     this.#hasAll = false;
     this.#isLive = false;
+    this.unseen = 0;
+    this.onScroll();
   }
 
   #trim() {
@@ -236,25 +269,30 @@ export class Conversation {
 
   async #loadOlder() {
     const first = this.#list.firstElementChild;
-    if (this.#isLoading || this.#hasAll || !first || !this.#isLive) return false;
+    const isIdle = this.#isLive && !this.#isLoading && !this.#hasFailed && !this.#hasAll;
+    if (!isIdle || !first) return false;
     this.#isLoading = true;
     this.#holdPlace(() => this.#showTop());
-    let older = [];
-    let failure = null;
-    try {
-      older = await this.group.history(first.message, PAGE);
-      this.#hasAll = older.length < PAGE;
-    } catch (error) {
-      failure = error;
-    }
+    const older = await this.#askOlder(first.message);
     this.#isLoading = false;
-    if (failure && !(failure instanceof FastIMError)) throw failure;
     // What was the first may have gone while the answer was on its way.
     this.#holdPlace(() => {
-      if (!failure && this.#list.firstElementChild === first) this.#prepend(older, first);
-      this.#showTop(failure !== null);
+      if (this.#list.firstElementChild === first) this.#prepend(older, first);
+      this.#showTop();
     });
-    return failure === null;
+    return !this.#hasFailed;
+  }
+
+  async #askOlder(message) {
+    try {
+      const older = await this.group.history(message, PAGE);
+      this.#hasAll = older.length < PAGE;
+      return older;
+    } catch (error) {
+      if (!(error instanceof FastIMError)) throw error;
+      this.#hasFailed = true;
+      return [];
+    }
   }
 
   #prepend(older, first) {
@@ -265,17 +303,22 @@ export class Conversation {
     for (const row of [...rows, first]) this.#arrange(row);
   }
 
-  #showTop(hasFailed = false) {
-    this.#top.replaceChildren();
-    delete this.#top.dataset.text;
-    if (hasFailed) {
+  #showTop() {
+    hush(this.#top);
+    if (this.#hasFailed) {
       const retry = say(make("button", "quiet"), "historyRetry");
       retry.type = "button";
-      retry.addEventListener("click", () => void this.#fill());
+      retry.addEventListener("click", () => this.#retry());
       this.#top.append(say(make("span"), "historyFailed"), " ", retry);
     } else if (this.#isLive && !this.#rows.size) say(this.#top, "nothingSaid");
     else if (this.#isLoading) say(this.#top, "historyLoading");
     else if (this.#hasAll) say(this.#top, "historyBegin");
+  }
+
+  #retry() {
+    this.#hasFailed = false;
+    this.#scroller.focus();
+    void this.#fill();
   }
 
   // --- Scrolling ---
@@ -291,7 +334,8 @@ export class Conversation {
     if (this.#isShown) this.#scroller.scrollTop = this.#scroller.scrollHeight - below;
   }
 
-  #noticeScroll() {
+  /** The box was scrolled. */
+  noticeScroll() {
     if (!this.#isShown) return;
     const { scrollHeight, scrollTop, clientHeight } = this.#scroller;
     this.#isFollowing = scrollHeight - scrollTop - clientHeight < NEAR_END;
@@ -305,29 +349,29 @@ export class Conversation {
   // --- Texts on their way ---
 
   #showDraft(draft) {
-    const isAtEnd = this.#isFollowing;
-    this.#draftRows.get(draft)?.remove();
-    this.#draftRows.delete(draft);
-    if (draft.state !== "sent") {
+    const before = this.#draftRows.get(draft);
+    if (draft.state === "sent") {
+      before?.remove();
+      this.#draftRows.delete(draft);
+    } else {
       const row = this.#makeDraft(draft);
+      if (before) before.replaceWith(row);
+      else this.#drafts.append(row);
       this.#draftRows.set(draft, row);
-      this.#drafts.append(row);
     }
-    if (isAtEnd) this.#keepPlace();
+    this.#keepPlace();
   }
 
   #makeDraft(draft) {
-    const { text, state, reason } = draft;
-    const note = make("p", "help");
-    if (state === "queued") say(note, "draftQueued");
-    else if (state === "sending") say(note, "draftSending");
-    else if (state === "refused") say(note, "draftRefused", { reason });
-    else say(note, REASONS[reason] ?? "draftUnsent", { reason });
+    const { text, state } = draft;
+    const [key, values] = noteOf(draft);
+    const note = say(make("p", "help"), key, values);
     const under = make("div", "line", note);
-    if (state === "unsent") {
+    if (state === "unsent" && key !== "draftLimit") {
       under.append(this.#draftButton("draftAgain", draft, () => this.#sendAgain(draft)));
     }
     if (state === "unsent" || state === "refused") {
+      note.role = "alert";
       under.append(this.#draftButton("draftDiscard", draft, () => this.group.discard(draft)));
     }
     const line = make("div", "line", make("p", "text", verbatim("", text, "span")));
@@ -353,4 +397,13 @@ export class Conversation {
       this.onFailure(error);
     }
   }
+}
+
+// What is said of a draft: the key of the words, and their values.
+function noteOf({ state, reason }) {
+  if (state === "queued") return ["draftQueued"];
+  if (state === "sending") return ["draftSending"];
+  const limit = /^more than (\d+) bytes$/.exec(reason);
+  if (limit) return ["draftLimit", { bytes: limit[1] }];
+  return [REASONS[reason] ?? (state === "refused" ? "draftRefused" : "draftUnsent"), { reason }];
 }

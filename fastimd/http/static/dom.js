@@ -49,7 +49,7 @@ export function sendOnEnter(textarea, send) {
 // Storage throws where the browser blocks it; the page then forgets, and works.
 
 /** What was remembered under a name, else null. */
-export function recall(name) {
+export function remembered(name) {
   try {
     return localStorage.getItem(`fastimd.${name}`);
   } catch {

@@ -52,8 +52,9 @@ const QUEUE_LENGTH = 32;
 const PAGE = 100;
 const MOST_MISSED = 2_000;
 
-/** The close code after which connecting again by itself would be wrong: the reason says why. */
-const POLICY_CLOSE = 1008;
+/** The close code after which connecting again by itself would be wrong. */
+const FINAL_CODE = 1008;
+const CLOSED_HERE = "closed by the client";
 
 /**
  * What went wrong: `code` is the server's (100, 400, 440, 500, 503 …, see docs/PROTOCOL.md), or
@@ -91,12 +92,12 @@ export class FastIM extends EventTarget {
    * @param {string} options.url      where the server is, http(s): or ws(s):, a path may follow
    * @param {string} options.userId
    * @param {string} [options.token]  one that the user has; else `login` gets one
-   * @throws {FastIMError} the url is none
+   * @throws {FastIMError} the url or the user id is none
    */
   constructor({ url, userId, token = "" }) {
     super();
     this.url = baseOf(url);
-    this.userId = String(userId);
+    this.userId = idOf("userId", userId);
     this.token = token;
   }
 
@@ -118,9 +119,10 @@ export class FastIM extends EventTarget {
    * `joinGroup` before.
    * @param {string} groupId
    * @returns {Group}
+   * @throws {FastIMError} the group id is none
    */
   join(groupId) {
-    const id = String(groupId);
+    const id = idOf("groupId", groupId);
     if (!this.#groups.has(id)) this.#groups.set(id, this.#open(new Group(this, id)));
     return this.#groups.get(id);
   }
@@ -250,8 +252,8 @@ export class FastIM extends EventTarget {
  * or somebody looks at the page again.
  *
  * Event `state`: `state` has changed. `retryAt` is when it will be tried again, in milliseconds since
- * the epoch, while "waiting". `reason` is why it was closed: "login required", "kicked", "flood" and
- * "not a member" are final, until `reconnect`.
+ * the epoch, while "waiting". `reason` is why it is "closed", until `reconnect`: "login required",
+ * "kicked", "flood", "not a member", "not allowed" or a hook's own words.
  */
 class Link extends EventTarget {
   /** @type {LinkState} */
@@ -277,8 +279,14 @@ class Link extends EventTarget {
     this._heardAt = 0;
   }
 
-  /** Connect now: instead of waiting, or again after a final reason. */
+  /**
+   * Connect now: instead of waiting, or again after the server has closed it for good.
+   * @throws {FastIMError} `close` was called
+   */
   reconnect() {
+    if (this.reason === CLOSED_HERE) {
+      throw new FastIMError(FastIMError.NOT_ACCEPTED, "it was closed: open a new one");
+    }
     if (this.state === "connecting" || this.state === "connected") return;
     clearTimeout(this.#pause);
     this.#tick ??= setInterval(() => this._tick(), TICK_MS);
@@ -288,7 +296,7 @@ class Link extends EventTarget {
   /** Close for good; `FastIM` makes a new one when asked again. */
   close() {
     this.#drop();
-    this.#stop("closed by the client");
+    this.#stop(CLOSED_HERE);
     this.#im._forget(this);
   }
 
@@ -338,7 +346,7 @@ class Link extends EventTarget {
   /** @protected Give up until `reconnect`. */
   _endFor(reason) {
     this.#drop();
-    this._onBreak(POLICY_CLOSE, reason);
+    this._onBreak(FINAL_CODE, reason);
     this.#stop(reason);
     if (reason === "login required") this.#im._askLogin();
   }
@@ -392,7 +400,7 @@ class Link extends EventTarget {
   }
 
   #break(code, reason) {
-    if (code === POLICY_CLOSE) {
+    if (code === FINAL_CODE) {
       this._endFor(reason);
       return;
     }
@@ -453,6 +461,7 @@ export class GroupList extends Link {
   async _onText(text) {
     this.#pushes += 1;
     const push = this.#pushes;
+    const connection = this._connection;
     const entries = parse(text);
     if (!Array.isArray(entries)) return;
     const [named, unnamed] = split(entries, ({ newMessage }) => newMessage);
@@ -462,7 +471,7 @@ export class GroupList extends Link {
     });
     // An entry without a message does not say its group: the ids that are left over do.
     const rest = unnamed.length ? await this.#otherGroups(list) : [];
-    if (push !== this.#pushes) return;
+    if (push !== this.#pushes || connection !== this._connection) return;
     list.push(...rest.map((groupId) => ({ groupId, newMessage: null, total: 0 })));
     this.dispatchEvent(new CustomEvent("groups", { detail: list }));
   }
@@ -483,8 +492,8 @@ export class GroupList extends Link {
  *
  * Event `message`, detail `Message`: the next message of the group, the user's own too; each once,
  * in the order of `ts`. Event `greeting`, detail `Message[]`: the newest messages as they are now, at
- * each connection and after the `message` events; what is known and lies between them, but is not among
- * them, was recalled. Event `reset`: so much was missed that it is not fetched; what was known is no
+ * each connection and after their `message` events; what is known, is not older than they are and is
+ * not among them was recalled. Event `reset`: so much was missed that it is not fetched; what was known is no
  * longer followed without a gap by what comes. Event `draft`, detail `Draft`: a text of the user's has
  * changed its state. Event `refused`, detail `{code, msg, text}`: the server refused a text; 403: for
  * good, 503: it may be tried again.
@@ -513,17 +522,20 @@ export class Group extends Link {
    * looked for among the messages; it is never sent twice by itself, but becomes "unsent" if it is
    * not there.
    * @param {string} text
-   * @returns {Draft}
-   * @throws {FastIMError} it is empty, or too many wait
+   * @returns {Draft} "unsent" at once while nothing tries to connect
+   * @throws {FastIMError} it is no text or empty, or too many wait
    */
   send(text) {
-    if (!text) throw new FastIMError(FastIMError.NOT_ACCEPTED, "an empty text");
+    if (typeof text !== "string" || !text) {
+      throw new FastIMError(FastIMError.NOT_ACCEPTED, "an empty text, or none");
+    }
     if (this.drafts.filter(({ state }) => state === "queued").length >= QUEUE_LENGTH) {
       throw new FastIMError(FastIMError.NOT_ACCEPTED, "too many texts wait for the connection");
     }
     const draft = { text: text.toWellFormed?.() ?? text, state: "queued", reason: "", message: null };
     this.drafts.push(Object.defineProperty(draft, "since", { value: Date.now(), writable: true }));
     if (this.state === "connected") this.#transmitDraft(draft);
+    else if (this.state === "closed") this.#change(draft, "unsent", this.reason);
     else this.#tell(draft);
     return draft;
   }
@@ -568,8 +580,8 @@ export class Group extends Link {
 
   /** @package */
   _lookAgain() {
-    if (this.state === "connected") void this.#check();
-    else super._lookAgain();
+    if (this.state !== "connected") super._lookAgain();
+    else if (this.#silentFor() > LATE_MS) void this.#check();
   }
 
   async _onText(text) {
@@ -579,11 +591,12 @@ export class Group extends Link {
     else if (value && "code" in value) this.#refuse(value);
   }
 
-  _onBreak(code, _reason) {
+  _onBreak(code, reason) {
     this.#held = null;
+    const most = code === 1009 ? bytesAllowed(reason) : Infinity;
     // Their fate is told when the messages since are known.
     for (const draft of this.drafts.filter(isUnderWay)) {
-      draft.reason = code === 1009 ? "too large" : "connection lost";
+      draft.reason = bytesOf(draft.text) > most ? reason || "too large" : "connection lost";
     }
   }
 
@@ -601,11 +614,12 @@ export class Group extends Link {
     if (this._connection !== connection) return;
     this.#greeted = true;
     for (const message of [...missed, ...list]) this.#deliver(message);
-    const held = this.#held;
+    this.#emit("greeting", list);
+    const held = this.#held ?? [];
     this.#held = null;
     this.#giveUpLost(connection);
     for (const message of held) this.#receive(message);
-    this.#emit("greeting", list);
+    if (this._connection !== connection) return; // who listens may have closed it
     this._becomeReady();
     for (const draft of this.drafts) if (draft.state === "queued") this.#transmitDraft(draft);
   }
@@ -653,11 +667,12 @@ export class Group extends Link {
     return !isSettled;
   }
 
-  // A message of the user's own is the draft with its text that was sent first.
+  // A message of the user's own is the draft with its text that was sent first; one that was given
+  // up, if no other has this text.
   #settle(message) {
     if (message.userId !== this._im.userId) return true;
-    const isIt = ({ text, state }) => text === message.info && state !== "queued";
-    const draft = this.drafts.find(isIt);
+    const same = this.drafts.filter(({ text, state }) => text === message.info && state !== "queued");
+    const draft = same.find(isUnderWay) ?? same[0];
     if (draft) this.#end(draft, "sent", "", message);
     return draft !== undefined;
   }
@@ -729,9 +744,12 @@ export class Group extends Link {
     if (this.state !== "connected") return;
     const waits = this.drafts.some((draft) => isUnderWay(draft) && now - draft.since > ECHO_MS);
     if (waits && now - this._heardAt > ECHO_MS) this._im._renewAll();
-    else if (now - Math.max(this._heardAt, this.#checkedAt) > SILENCE_MS && isSeen()) {
-      void this.#check();
-    }
+    else if (this.#silentFor() > SILENCE_MS && isSeen()) void this.#check();
+  }
+
+  // Milliseconds since something was heard, or asked.
+  #silentFor() {
+    return Date.now() - Math.max(this._heardAt, this.#checkedAt);
   }
 
   // No script can ping a WebSocket. But the history knows what the socket should have brought.
@@ -801,6 +819,26 @@ function baseOf(url) {
     throw new FastIMError(FastIMError.NOT_ACCEPTED, `neither http(s): nor ws(s): ${url}`);
   }
   return `${protocol}//${parsed.host}${parsed.pathname}`.replace(/\/+$/, "");
+}
+
+// As the server judges ids, so far as a browser can: whether a handshake was refused for one it never
+// learns. "." and ".." cannot stand in a path.
+function idOf(name, value) {
+  const id = typeof value === "number" ? String(value) : value;
+  const isId = typeof id === "string" && id.trim() === id && /^.{1,128}$/u.test(id) &&
+    !/(?! )[\p{Cc}\p{Cf}\p{Cs}\p{Co}\p{Z}\ufffd]/u.test(id) && !/^\.\.?$/.test(id);
+  if (isId) return id;
+  const rule = `${name} must be 1 to 128 printable characters, no spaces at the ends, no "." or ".."`;
+  throw new FastIMError(FastIMError.NOT_ACCEPTED, rule);
+}
+
+// What a close with 1009 says.
+function bytesAllowed(reason) {
+  return Number(/^more than (\d+) bytes$/.exec(reason)?.[1] ?? 0);
+}
+
+function bytesOf(text) {
+  return new TextEncoder().encode(text).length;
 }
 
 // Headers are bytes; the server reads UTF-8.

@@ -43,7 +43,6 @@ export class GroupsView {
 
   /** Show a list as the server pushes it. */
   update(entries) {
-    const focused = document.activeElement;
     const isFirst = this.isEmpty;
     const known = new Set(entries.map(({ groupId }) => groupId));
     for (const [groupId, row] of this.#rows) {
@@ -51,17 +50,24 @@ export class GroupsView {
       row.element.remove();
       this.#rows.delete(groupId);
     }
-    for (const entry of entries) {
+    for (const [place, entry] of entries.entries()) {
       const row = this.#rows.get(entry.groupId) ?? this.#addRow(entry, isFirst);
       row.entry = entry;
       this.#show(row);
-      this.#list.append(row.element);
+      this.#move(row.element, place);
     }
-    // A row that moves loses the focus.
-    if (this.#list.contains(focused)) focused.focus();
   }
 
-  /** Mark the group that is in sight; what it has is read. */
+  // A row that moves loses the focus, and the click that is being made: only those move that must.
+  #move(element, place) {
+    const there = this.#list.children[place];
+    if (there === element) return;
+    const focused = document.activeElement;
+    this.#list.insertBefore(element, there ?? null);
+    if (element.contains(focused)) focused.focus();
+  }
+
+  /** Mark the group that is in sight, if one is; what it has is read. */
   open(groupId) {
     this.#opened = groupId;
     for (const row of this.#rows.values()) this.#show(row);
@@ -91,7 +97,7 @@ export class GroupsView {
     const isOpen = groupId === this.#opened;
     const isOwn = newMessage?.userId === this.#user;
     if (isOpen || isOwn || !newMessage) row.read = entry;
-    button.toggleAttribute("aria-current", isOpen);
+    button.ariaCurrent = String(isOpen);
     if (newMessage) {
       sayTime(time, newMessage.ts, dayOf(newMessage.ts) === dayOf(Date.now()) ? "time" : "shortDay");
       delete newest.dataset.text;

@@ -3,7 +3,7 @@
 // Every visible word goes through `say`, `hint`, `label` or `sayTime`, which note on the element what
 // it says: a change of language rewrites the whole page.
 
-import { recall, remember } from "./dom.js";
+import { remember, remembered } from "./dom.js";
 
 const TAGS = { en: "en", zh: "zh-CN" };
 const texts = { en: {}, zh: {} };
@@ -11,10 +11,13 @@ const values = new WeakMap();
 const times = new WeakMap();
 const followers = [];
 
-let language = recall("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
+let language = remembered("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
 if (!Object.hasOwn(texts, language)) language = "en";
 
-/** Add words: of each language the same keys. `{name}` in a text is a value's place. */
+/**
+ * Add words: of each language the same keys. `{name}` in a text is a value's place. Where `count` is
+ * 1, the text of the key with `One` behind it is taken, in a language that has one.
+ */
 export function addTexts({ en, zh }) {
   Object.assign(texts.en, en);
   Object.assign(texts.zh, zh);
@@ -23,14 +26,23 @@ export function addTexts({ en, zh }) {
 export const hasText = (key) => Object.hasOwn(texts.en, key);
 
 export function phrase(key, given = {}) {
-  return texts[language][key].replace(/\{(\w+)\}/g, (_, name) => given[name]);
+  const one = given.count === 1 ? texts[language][`${key}One`] : undefined;
+  return (one ?? texts[language][key]).replace(/\{(\w+)\}/g, (_, name) => given[name]);
 }
 
 export function say(element, key, given) {
   element.dataset.text = key;
   values.set(element, given);
-  element.textContent = phrase(key, given);
+  const text = phrase(key, given);
+  // What is live is read out whenever it is written.
+  if (element.textContent !== text) element.textContent = text;
   return element;
+}
+
+/** Let an element say nothing. */
+export function hush(element) {
+  delete element.dataset.text;
+  element.textContent = "";
 }
 
 /** The placeholder of a field. */
@@ -103,7 +115,12 @@ export function translatePage() {
   for (const element of document.querySelectorAll("[data-label]")) {
     label(element, element.dataset.label, values.get(element));
   }
-  for (const element of document.querySelectorAll("time[data-time]")) {
+  sayTimes(document);
+}
+
+/** Say the dates below an element anew: in another language, or as a day has passed. */
+export function sayTimes(root) {
+  for (const element of root.querySelectorAll("time[data-time]")) {
     if (times.has(element)) sayTime(element, ...times.get(element));
   }
 }

@@ -1,7 +1,7 @@
 // The tab "Raw": one WebSocket to a chat or a group list, and a log of everything on it.
 
 import {
-  byId, make, nameOf, onSubmit, recall, remember, sendOnEnter, verbatim,
+  byId, make, nameOf, onSubmit, remember, remembered, sendOnEnter, verbatim,
 } from "./dom.js";
 import { addTexts, hasText, hint, onTranslate, say } from "./language.js";
 
@@ -424,7 +424,7 @@ function showRaw() {
 /** Begin; the page is translated afterwards. */
 export function startRaw() {
   fields.user.value = String(1 + Math.floor(Math.random() * 999));
-  byId("raw").checked = recall("raw") !== "hidden";
+  byId("raw").checked = remembered("raw") !== "hidden";
   showState("idle");
   composeAddress();
   showRaw();

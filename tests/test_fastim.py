@@ -1,0 +1,485 @@
+"""fastim.js by itself, in a page of somebody else's, on real daemons."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import find_programs, running_browser, wait_until
+from clients import RawClient, message
+from conftest import Daemon, StartDaemon
+from redis import Redis
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+pytestmark = pytest.mark.timeout(120)
+
+ROOT = Path(__file__).parent.parent
+LIBRARY = ROOT / "fastimd" / "http" / "static" / "fastim.js"
+MOST_MISSED = 2000  # as in fastim.js
+HOOKS = """
+from fastimd.hooks import Refused
+
+class Handler:
+    def authorize(self, user_id, token, action, group_id):
+        if group_id == "closed":
+            raise Refused("members of the guild only")
+        return True
+
+    def on_message(self, message):
+        if message.info == "bad":
+            raise Refused("not here")
+        if message.info == "broken":
+            raise RuntimeError
+        return message
+"""
+# What a script may use: `lab` stays from one to the next; `visit` opens a group and notes all that
+# it tells; `shut` keeps Ada's sockets away until `open`, and `frames` are what came on them; what
+# is sent after `loseNext` reaches nobody.
+PRELUDE = """
+const [address, given, done] = arguments;
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const until = async (condition) => { while (!condition()) await sleep(20); };
+const lab = (window.lab ??= { sockets: [], frames: [], isShut: false });
+if (!lab.Real) {
+  lab.Real = WebSocket;
+  window.WebSocket = class extends WebSocket {
+    constructor(url) {
+      const isAda = url.includes("/ada/");
+      super(isAda && lab.isShut ? address.replace("http", "ws") + "/nowhere" : url);
+      if (!isAda) return;
+      lab.sockets.push(this);
+      this.addEventListener("message", ({ data }) => lab.frames.push(data));
+    }
+  };
+}
+const shut = () => { lab.isShut = true; for (const socket of lab.sockets) socket.close(); };
+const loseNext = () => {
+  const { send } = lab.Real.prototype;
+  lab.Real.prototype.send = () => { lab.Real.prototype.send = send; };
+};
+const open = (group) => { lab.isShut = false; group.reconnect(); };
+const errorOf = (act) => { try { act(); } catch (e) { return [e.name, e.code, e.msg]; } };
+(async () => {
+  const { FastIM, FastIMError } = await import(`${address}/test/static/fastim.js`);
+  const visit = async (userId, groupId) => {
+    const im = new FastIM({ url: address, userId });
+    await im.login("x");
+    const group = im.join(groupId), told = [];
+    const note = (type, show) => {
+      group.addEventListener(type, ({ detail }) => told.push([type, show(detail)]));
+    };
+    note("message", ({ info }) => info);
+    note("greeting", (list) => list.map(({ info }) => info));
+    note("reset", () => null);
+    note("refused", ({ code, msg, text }) => [code, msg, text]);
+    note("draft", ({ text, state, reason }) => [text, state, reason]);
+    await until(() => group.state !== "connecting");
+    return { im, group, told };
+  };
+  %s
+})().then(done, (error) => done(`failed: ${error.stack}`));
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs() -> tuple[str, str]:
+    """Without a browser not even a daemon is started."""
+    return find_programs()
+
+
+@pytest.fixture(scope="module")
+def browser(
+    programs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[webdriver.Chrome]:
+    with running_browser(programs, tmp_path_factory.mktemp("profile"), "en-US") as driver:
+        driver.set_script_timeout(40)
+        yield driver
+
+
+@pytest.fixture
+def game(tmp_path: Path) -> Iterator[str]:
+    """A web server of somebody else's, with an empty page."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    (tmp_path / "index.html").write_text("<!doctype html><title>a game</title>")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def run(browser: webdriver.Chrome, game: str) -> Run:
+    """Runs a script's body, which knows the prelude, in the game's page; gives what it returns."""
+    browser.get(game)
+
+    def run_script(daemon: Daemon, script: str, given: Any = None) -> Any:
+        return browser.execute_async_script(PRELUDE % script, daemon.http, given)
+
+    return run_script
+
+
+@pytest.fixture
+def hooked_daemon(
+    start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Daemon:
+    """One that refuses the group "closed", and the text "bad"; "broken" breaks its hook."""
+    (tmp_path / "hook_of_tests.py").write_text(HOOKS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    return start_daemon(hooks__handler="hook_of_tests:Handler")
+
+
+def test_a_page_of_another_origin(start_daemon: StartDaemon, run: Run) -> None:
+    """A game's page takes the library from the daemon, and chats."""
+    found = run(
+        start_daemon(group_list__update_rate="0.1"),
+        """
+        const im = new FastIM({ url: address, userId: "ada" });
+        await im.login("x");
+        const group = im.join("guild");
+        const heard = [], drafts = [];
+        group.addEventListener("message", ({ detail }) => heard.push(detail.info));
+        const note = ({ detail: { text, state } }) => drafts.push(`${text} ${state}`);
+        group.addEventListener("draft", note);
+        let total = 0;
+        im.watchGroups().addEventListener("groups", ({ detail }) => {
+          if (detail[0]?.newMessage?.info === "two") total = detail[0].total;
+        });
+        group.send("one");
+        group.send("two");
+        await until(() => heard.length === 2 && total);
+        const [newest] = await im.listMessage("guild", -1, -1);
+        const older = (await group.history(newest)).map(({ info }) => info);
+        await group.recall(newest);
+        let code = null;
+        try {
+          await group.recall(newest);
+        } catch (error) {
+          code = error instanceof FastIMError && error.code;
+        }
+        im.close();
+        return { heard, drafts, total, older, code, state: group.state };
+        """,
+    )
+    assert found == {
+        "heard": ["one", "two"],
+        "drafts": [
+            *("one queued", "two queued", "one sending", "two sending"),
+            *("one sent", "two sent"),
+        ],
+        "total": 2,
+        "older": ["one"],
+        "code": 100,
+        "state": "closed",
+    }
+
+
+def test_the_example_of_the_document(
+    start_daemon: StartDaemon, browser: webdriver.Chrome, game: str, tmp_path: Path
+) -> None:
+    """docs/FASTIM_JS.md begins with a page that chats, as it stands there."""
+    daemon = start_daemon()
+    document = (ROOT / "docs" / "FASTIM_JS.md").read_text()
+    example = document.partition("```html\n")[2].partition("```")[0]
+    (tmp_path / "fastim.js").write_bytes(LIBRARY.read_bytes())
+    (tmp_path / "index.html").write_text(example.replace("http://127.0.0.1:9000", daemon.http))
+    browser.get(game)
+    with RawClient(daemon.address, "/group/chat/1/bob/t") as bob:
+        bob.say("good morning")
+
+    def lines() -> str:
+        return browser.find_element(By.ID, "messages").text
+
+    wait_until(lambda: lines() == "bob: good morning", lines)
+    browser.find_element(By.ID, "text").send_keys("hello", Keys.ENTER)
+    wait_until(lambda: lines() == "bob: good morning\nada: hello", lines)
+
+
+def test_what_it_does_not_accept(start_daemon: StartDaemon, run: Run) -> None:
+    """A bad address, id or text is an error that names it, not a connection tried for ever."""
+    found = run(
+        start_daemon(),
+        """
+        const fine = { url: address, userId: "ada" };
+        const make = (options) => errorOf(() => new FastIM({ ...fine, ...options }));
+        const im = new FastIM({ url: address, userId: "林 3" });
+        const group = im.join(7);
+        const bad = ["", " a", "a\\n", "..", "\\u202eb", "x".repeat(129), undefined, {}];
+        const found = {
+          url: make({ url: "nowhere" }),
+          scheme: make({ url: "gopher://x" }),
+          users: bad.map((userId) => make({ userId })),
+          groups: bad.map((groupId) => errorOf(() => im.join(groupId))),
+          texts: ["", undefined, 7].map((text) => errorOf(() => group.send(text))),
+          fine: [make({ userId: 7 }), make({ userId: "😀".repeat(128) }), group.groupId],
+        };
+        im.close();
+        return found;
+        """,
+    )
+    rule = "must be 1 to 128 printable characters"
+    assert found["url"] == ["FastIMError", 1, "not a URL: nowhere"]
+    assert found["scheme"] == ["FastIMError", 1, "neither http(s): nor ws(s): gopher://x"]
+    for name, errors in (("userId", found["users"]), ("groupId", found["groups"])):
+        assert all(msg.startswith(f"{name} {rule}") for _, _, msg in errors), errors
+    assert found["texts"] == [["FastIMError", 1, "an empty text, or none"]] * 3
+    assert found["fine"] == [None, None, "7"]
+
+
+def test_what_is_closed_stays_closed(start_daemon: StartDaemon, run: Run) -> None:
+    """After `close` there is no socket, no timer, no event; a new group takes its place."""
+    found = run(
+        start_daemon(),
+        """
+        const timers = new Set();
+        const begin = setInterval, end = clearInterval;
+        window.setInterval = (...a) => { const id = begin(...a); timers.add(id); return id; };
+        window.clearInterval = (id) => { timers.delete(id); end(id); };
+        const { im, group, told } = await visit("ada", "guild");
+        // The ids of silent groups are being asked for when the list is closed.
+        let isAsked = false, isTold = false;
+        im.listGroup = async () => { isAsked = true; await sleep(100); return ["guild"]; };
+        im.watchGroups().addEventListener("groups", () => { isTold = true; });
+        await until(() => isAsked);
+        const before = [timers.size, lab.sockets.map((s) => s.readyState)];
+        im.close();
+        await sleep(300);
+        const draft = group.send("too late");
+        const error = errorOf(() => group.reconnect());
+        const isNew = im.join("guild") !== group;
+        im.close();
+        await until(() => lab.sockets.every((s) => s.readyState === WebSocket.CLOSED));
+        const { state, reason } = draft;
+        return { before, after: timers.size, isTold, error, isNew, draft: [state, reason] };
+        """,
+    )
+    assert found == {
+        "before": [2, [1, 1]],
+        "after": 0,
+        "isTold": False,
+        "error": ["FastIMError", 1, "it was closed: open a new one"],
+        "isNew": True,
+        "draft": ["unsent", "closed by the client"],
+    }
+
+
+def test_a_listener_may_close_at_any_event(start_daemon: StartDaemon, run: Run) -> None:
+    """Closed within an event of the greeting, a group stays closed."""
+    daemon = start_daemon()
+    found = run(
+        daemon,
+        """
+        const { im } = await visit("bob", "guild");
+        const group = im.join("other");
+        group.addEventListener("greeting", () => group.close());
+        await until(() => group.state !== "connecting");
+        await sleep(100);
+        im.close();
+        return [group.state, group.reason];
+        """,
+    )
+    assert found == ["closed", "closed by the client"]
+
+
+def test_refusals(hooked_daemon: Daemon, run: Run) -> None:
+    """What a hook refuses is told with its reason, and can be tried again where it has failed."""
+    found = run(
+        hooked_daemon,
+        """
+        const { im, group, told } = await visit("ada", "guild");
+        group.send("bad");
+        group.send("broken");
+        await until(() => told.filter(([type]) => type === "refused").length === 2);
+        im.close();
+        return told.filter(([type]) => type !== "greeting");
+        """,
+    )
+    later = "暂时无法服务 (try again)"
+    assert [detail for kind, detail in found if kind == "refused"] == [
+        [403, "not here", "bad"],
+        [503, later, "broken"],
+    ]
+    drafts = [detail for kind, detail in found if kind == "draft"]
+    assert ["bad", "refused", "not here"] in drafts
+    assert ["broken", "unsent", later] in drafts
+
+
+def test_a_close_for_good(hooked_daemon: Daemon, run: Run) -> None:
+    """1008 is final, whatever the reason: a hook's own words are, and nothing is tried again."""
+    found = run(
+        hooked_daemon,
+        """
+        const { im, group } = await visit("ada", "closed");
+        const state = [group.state, group.reason];
+        const { state: draft, reason } = group.send("hello");
+        await sleep(1500);
+        im.close();
+        return { state, draft, reason, sockets: lab.sockets.length };
+        """,
+    )
+    reason = "members of the guild only"
+    expected = {"state": ["closed", reason], "draft": "unsent", "reason": reason, "sockets": 1}
+    assert found == expected
+
+
+def test_a_lost_token(start_daemon: StartDaemon, run: Run, redis: Redis) -> None:
+    """It is told once for what was closed, and the next login opens all of it again."""
+    daemon = start_daemon(group__login_auth="true")
+    run(
+        daemon,
+        """
+        const { im, group, told } = await visit("ada", "guild");
+        im.addEventListener("login", () => told.push(["login"]));
+        Object.assign(lab, { im, group, told });
+        """,
+    )
+    redis.delete("login:ada")
+    found = run(
+        daemon,
+        """
+        const { im, group, told } = lab;
+        group.send("hello");
+        await until(() => group.state === "closed");
+        const reason = group.reason;
+        await im.login("x");
+        await until(() => group.state === "connected");
+        group.sendAgain(group.drafts[0]);
+        await until(() => told.at(-1)[0] === "message");
+        im.close();
+        return { reason, logins: told.filter(([type]) => type === "login").length };
+        """,
+    )
+    assert found == {"reason": "login required", "logins": 1}
+
+
+def test_the_same_text_again(start_daemon: StartDaemon, run: Run) -> None:
+    """A text that is said again is not taken for the one before it that was lost."""
+    found = run(
+        start_daemon(),
+        """
+        const { im, group, told } = await visit("ada", "guild");
+        loseNext();
+        const lost = group.send("ok");
+        shut();
+        await until(() => group.state !== "connected");
+        open(group);
+        await until(() => lost.state === "unsent");
+        const next = group.send("ok");
+        await until(() => next.state !== "sending" || lost.state !== "unsent");
+        const found = [lost.state, next.state, group.drafts.length];
+        im.close();
+        return found;
+        """,
+    )
+    assert found == ["unsent", "sent", 1]
+
+
+def test_a_text_that_is_too_long(start_daemon: StartDaemon, run: Run) -> None:
+    """It is unsent with the limit as its reason; what was sent with it only lost its connection."""
+    found = run(
+        start_daemon(group_message__max_bytes="64"),
+        """
+        const { im, group, told } = await visit("ada", "guild");
+        const long = group.send("长".repeat(30));
+        const short = group.send("short");
+        await until(() => long.state === "unsent" && short.state !== "sending");
+        im.close();
+        return [long.reason, short.state === "sent" || short.reason];
+        """,
+    )
+    assert found == ["more than 64 bytes", "connection lost"]
+
+
+def test_live_messages_wait_for_what_was_missed(start_daemon: StartDaemon, run: Run) -> None:
+    """And for a greeting, of which they are none: what that lacks is recalled. Each comes once."""
+    found = run(
+        start_daemon(group_message__list_num="2"),
+        """
+        const { im, group, told } = await visit("ada", "guild");
+        const bob = await visit("bob", "guild");
+        const say = async (text) => {
+          bob.group.send(text);
+          await until(() => bob.told.some(([type, info]) => type === "message" && info === text));
+        };
+        await say("first");
+        await until(() => told.length === 2);
+        shut();
+        await until(() => group.state !== "connected");
+        for (const number of [1, 2, 3, 4, 5]) await say(`missed ${number}`);
+        im.listOldMessage = async (...place) => {
+          const page = await FastIM.prototype.listOldMessage.apply(im, place);
+          await say("live");
+          await until(() => lab.frames.some((frame) => frame.includes('"live"')));
+          return page;
+        };
+        open(group);
+        await until(() => told.some(([, info]) => info === "live"));
+        shut();
+        await until(() => group.state !== "connected");
+        open(group);
+        await until(() => group.state === "connected");
+        im.close();
+        bob.im.close();
+        return told;
+        """,
+    )
+    missed = [f"missed {number}" for number in range(1, 6)]
+    assert found == [
+        ["greeting", []],
+        ["message", "first"],
+        *(["message", text] for text in missed),
+        ["greeting", missed[-2:]],
+        ["message", "live"],
+        ["greeting", [missed[-1], "live"]],  # nothing new
+    ]
+
+
+def test_too_much_was_missed(start_daemon: StartDaemon, run: Run, redis: Redis) -> None:
+    """Of more messages than are worth fetching only the greeting's are told, after `reset`."""
+    daemon = start_daemon(group_message__list_num="2")
+    run(
+        daemon,
+        """
+        const { im, group, told } = await visit("ada", "guild");
+        group.send("first");
+        await until(() => told.some(([type]) => type === "message"));
+        shut();
+        await until(() => group.state !== "connected");
+        Object.assign(lab, { im, group, told });
+        """,
+    )
+    now = int(time.time() * 1000) + 1000
+    count = MOST_MISSED + 150
+    missed = [message(now + n, group="guild", user="bob", info=str(n)) for n in range(count)]
+    redis.rpush("gml:guild", *missed)
+    found = run(
+        daemon,
+        """
+        const { im, group, told } = lab;
+        told.length = 0;
+        open(group);
+        await until(() => group.state === "connected");
+        im.close();
+        return told;
+        """,
+    )
+    last = [str(count - 2), str(count - 1)]
+    assert found == [["reset", None], *(["message", info] for info in last), ["greeting", last]]
