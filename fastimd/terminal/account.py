@@ -105,7 +105,7 @@ class Account:
             return
         now = trio.current_time()
         if now - self._logged_in_again_at < RELOGIN_SECONDS:
-            raise LoginRefused(f"login required: {self.user} has logged in elsewhere")
+            raise LoginRefused(f"login required again: has {self.user} logged in elsewhere?")
         await self.log_in()
         self._logged_in_again_at = now
 

@@ -35,7 +35,7 @@ class Address:
             host, port, path = parts.hostname, parts.port, quote(parts.path, safe="/%")
         except ValueError as exc:
             raise ValueError(f"{_WANTED}: {url} ({exc})") from exc
-        if parts.scheme not in _SECURE or not host:
+        if parts.scheme not in _SECURE or not host or port == 0:
             raise ValueError(f"{_WANTED}: {url}")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an address has no user and no password; use --user")

@@ -26,8 +26,13 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 10.0
 """A connection that lived so long was a good one: the pauses begin anew."""
+END_SECONDS = 5.0
+"""How long leaving may take after a signal, also where nobody reads what is told."""
+GREETING_SECONDS = 30.0
 PING_SECONDS = 20.0
 PONG_SECONDS = 20.0
+FAR_TS = (1 << 53) - 1
+"""The latest that a server takes."""
 PAGE = 200
 """Messages of the history that are asked for at once."""
 
@@ -106,8 +111,10 @@ class Conversation:
                 finally:
                     self.is_connected = False
 
-    async def older(self, message: Message, count: int) -> list[Message]:
-        """The ``count`` messages before one, oldest first, read page by page."""
+    async def older(self, message: Message | None, count: int) -> list[Message]:
+        """The ``count`` messages before one, oldest first, read page by page; the last, if None."""
+        # The server need not have it: it gives those with a smaller ts.
+        message = message or Message(self.group, self._account.user, "", FAR_TS)
         pages: list[list[Message]] = []
         while count > 0:
             page = await self._account.before(message, min(count, PAGE))
@@ -162,7 +169,7 @@ class Conversation:
         closed: CloseReason | None = None
         async with self._account.open_socket(self._account.chat_path(self.group)) as socket:
             try:
-                await self._greet(await self._receive(socket))
+                await self._greet(await self._receive_greeting(socket))
                 self.is_connected = True
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._speak, socket)
@@ -172,7 +179,15 @@ class Conversation:
                     nursery.cancel_scope.cancel()
             except ConnectionClosed as exc:
                 closed = exc.reason
-        return _judge(closed)
+        loss = _judge(closed)
+        if self._newest is None:
+            raise Unreachable(f"{self._account.address} lets nobody in: {loss.reason}")
+        return loss
+
+    async def _receive_greeting(self, socket: WebSocketConnection) -> bytes:
+        with trio.move_on_after(GREETING_SECONDS):
+            return await self._receive(socket)
+        raise Unreachable(f"{self._account.address} opens a socket and says nothing")
 
     async def _receive(self, socket: WebSocketConnection) -> bytes:
         """The next frame.

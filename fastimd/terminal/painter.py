@@ -56,16 +56,19 @@ class Painter:
         head = f"{moment:<5} {OWN_MARK if is_own else ' '} "
         colour = f"\x1b[38;5;{colour_of(message.userId)}m" + (_BOLD if is_own else "")
         first = width - columns(head) - columns(name) - 2
-        indent = min(INDENT, width // 3)
-        texts = self._rows(message.info, first, width - indent)
+        margin = _margin(width)
+        texts = self._rows(message.info, first, width - len(margin))
         yield self._styled(_DIM, head) + self._styled(colour, name) + f": {next(texts)}"
         for row in texts:
-            yield " " * indent + row
+            yield margin + row
 
     def note(self, text: str, width: int) -> Iterator[str]:
         """The rows of something that the client itself says."""
-        for row in fold(harmless(text, self._encoding), width, width):
-            yield self._styled(_DIM, row)
+        margin = _margin(width)
+        rows = fold(harmless(text, self._encoding), width, width - len(margin))
+        yield self._styled(_DIM, next(rows))
+        for row in rows:
+            yield self._styled(_DIM, margin + row)
 
     def forget_day(self) -> None:
         """The next message shows its day again."""
@@ -81,6 +84,10 @@ class Painter:
 
     def _styled(self, style: str, text: str) -> str:
         return f"{style}{text}{_PLAIN}" if self._has_colours else text
+
+
+def _margin(width: int) -> str:
+    return " " * min(INDENT, width // 3)
 
 
 def colour_of(user: str) -> int:

@@ -20,7 +20,8 @@ import trio
 
 from ..codec import Message
 from .account import Account
-from .conversation import Conversation
+from .conversation import END_SECONDS, Conversation
+from .descriptors import read_some, write_all
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, EXIT_UNSENT, LocalTrouble
 
@@ -62,7 +63,7 @@ class Script:
         """
         await self._account.join(self._group)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._obey_signals)
+            await nursery.start(self._obey_signals, nursery.cancel_scope)
             nursery.start_soon(self._conversation.run)
             if stat.S_ISFIFO(os.fstat(1).st_mode):
                 nursery.start_soon(self._watch_reader)
@@ -109,7 +110,7 @@ class Script:
         async with self._lock:
             if self._is_heard:
                 try:
-                    await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
+                    await trio.to_thread.run_sync(write_all, 1, data, abandon_on_cancel=True)
                 except BrokenPipeError:
                     self._stop_telling()
                 except OSError as exc:
@@ -143,11 +144,14 @@ class Script:
         except UnicodeDecodeError:
             await self._tell_unsent("not UTF-8", line.decode(errors="backslashreplace"))
 
-    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _obey_signals(
+        self, chat: trio.CancelScope, task_status: trio.TaskStatus[None]
+    ) -> None:
         with trio.open_signal_receiver(*_ENDING) as signals:
             task_status.started()
             async for number in signals:
                 self._status = EXIT_SIGNAL + number
+                chat.deadline = min(chat.deadline, trio.current_time() + END_SECONDS)
                 self._conversation.leave()
 
 
@@ -165,13 +169,8 @@ async def _lines() -> AsyncIterator[bytes]:
 
 def _read_some() -> bytes:
     try:
-        return os.read(0, READ_BYTES)
+        return read_some(0, READ_BYTES)
     except OSError as exc:
         if exc.errno == errno.EIO:  # the terminal has gone
             return b""
         raise LocalTrouble(f"standard input: {exc.strerror}") from exc
-
-
-def _write_all(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]
