@@ -890,7 +890,9 @@ def test_descriptors_that_do_not_block_are_waited_for(daemon: Daemon, redis: Red
         f"ws://{daemon.address}/", "7", "--user", "mara", "--history", "3000", through=UNBLOCKED
     )
     assert script.stdin is not None
-    wait_for(lambda: waiting_bytes(script) > 60_000, seconds=20)
+    assert script.stdout is not None
+    fcntl.fcntl(script.stdout, fcntl.F_SETPIPE_SZ, 4096)  # it is full again and again
+    wait_for(lambda: waiting_bytes(script) > 4000, seconds=20)
     told = [next_of(script, "message")["info"] for _ in range(3000)]
     next_of(script, "joined")
     assert told == [f"old {number}" for number in range(3000)]

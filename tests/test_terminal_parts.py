@@ -205,8 +205,9 @@ def test_only_our_own_rows_begin_at_the_margin() -> None:
 def test_a_name_ends_where_it_ends() -> None:
     """There is no space in it, nothing to be obeyed, and it leaves room for the text."""
     painter = Painter("mara", has_colours=False)
-    rows = list(painter.message(Message("7", "eve: hi \x1b[31m" + "x" * 200, "text", 1_000), 60))
-    assert rows[1].partition("   ")[2].startswith("eve:␣hi␣\\x1b[31mx")
+    user = "eve: hi\u3164you\u2800\x1b[31m" + "x" * 200
+    rows = list(painter.message(Message("7", user, "text", 1_000), 60))
+    assert rows[1].partition("   ")[2].startswith("eve:␣hi␣you␣\\x1b[31mx")
     assert "".join(row.strip() for row in rows[1:]).endswith(": text")
 
 

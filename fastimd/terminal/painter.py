@@ -27,6 +27,8 @@ OWN_MARK = "*"
 INDENT = 10
 MOST_NAME_COLUMNS = 24
 
+_BLANKS = str.maketrans(dict.fromkeys(" \u115f\u1160\u2800\u3164\uffa0", "␣"))
+"""Characters that may be in an id and show nothing."""
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -75,7 +77,7 @@ class Painter:
         self._day = ""
 
     def _name(self, user: str) -> str:
-        return harmless(user.replace(" ", "␣"), self._encoding)
+        return harmless(user.translate(_BLANKS), self._encoding)
 
     def _rows(self, info: str, first: int, rest: int) -> Iterator[str]:
         for line in info.split("\n"):
