@@ -15,9 +15,9 @@ import trio.testing
 from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream, wrap_server_stream
 from wcwidth import wcswidth
 
+from fastimd.address import Address
 from fastimd.codec import Message
 from fastimd.terminal import conversation
-from fastimd.terminal.address import Address
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number
 from fastimd.terminal.editor import Editor

@@ -19,8 +19,8 @@ import msgspec
 import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
+from ..address import Address
 from ..codec import CorruptEntry, Message, decode_message
-from .address import Address
 from .failures import LoginRefused, Refused, TokenLost, Unreachable
 
 CONNECT_SECONDS = 10.0

@@ -14,15 +14,16 @@ from signal import SIGHUP, SIGQUIT, SIGTERM
 
 import trio
 
+from ..address import Address
 from ..codec import check_id
 from ..errors import BadParameter
-from .address import DEFAULT, Address
 from .descriptors import write_all
 from .failures import EXIT_SIGNAL, EXIT_USAGE, ChatError
 from .harmless import harmless
 
 EXIT_INTERRUPTED = EXIT_SIGNAL + 2
 
+DEFAULT = "ws://127.0.0.1:9000/"
 PASSWORD_VARIABLE = "FASTIMD_CHAT_PASSWORD"  # noqa: S105 - its name
 MOST_HISTORY = 100_000
 

@@ -1,11 +1,9 @@
-"""Where a fastimd is."""
+"""Where a server is, for those who speak to one: the terminal client and the load generator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
-
-DEFAULT = "ws://127.0.0.1:9000/"
 
 _WANTED = "not an address like ws://HOST:PORT/"
 _SECURE = {"ws": False, "http": False, "wss": True, "https": True}
