@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -136,6 +137,15 @@ def test_a_table_for_people(daemon: Daemon) -> None:
     assert "/s)" in rows["deliveries"]
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="the machine has no ::1")
 def test_an_address_of_ipv6(start_daemon: StartDaemon) -> None:
     """It is in brackets in the header Host, too."""
     daemon = start_daemon(server__bind="[::1]:0")
