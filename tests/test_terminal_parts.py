@@ -21,7 +21,7 @@ from fastimd.terminal import conversation
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number
 from fastimd.terminal.editor import Editor
-from fastimd.terminal.events import Declined, Event, Heard
+from fastimd.terminal.events import Declined, Event, Heard, Joined, Lost
 from fastimd.terminal.failures import ChatError, TokenLost, TurnedOut, Unreachable
 from fastimd.terminal.harmless import MOST_MARKS, harmless
 from fastimd.terminal.keys import Key, KeyReader, Stroke, Typed
@@ -388,23 +388,63 @@ async def test_a_server_that_does_not_greet_is_left(
 ) -> None:
     """One that is silent, or closes, does not keep people waiting at the beginning."""
     ours, theirs = trio.testing.memory_stream_pair()
-
-    @asynccontextmanager
-    async def open_socket(_: str) -> AsyncIterator[WebSocketConnection]:
-        yield await wrap_client_stream(nursery, ours, "h", "/")  # type: ignore[arg-type]
-
-    account: Any = SimpleNamespace(
-        open_socket=open_socket, chat_path=str, token="t", user="mara", address="ws://h/"
-    )
     events_send, _events = trio.open_memory_channel[Event](0)
-    talk = conversation.Conversation(account, "7", events_send)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(*((answer_for, theirs, 600) if is_silent else (turn_away, theirs)))
+        socket = await wrap_client_stream(nursery, ours, "h", "/")  # type: ignore[arg-type]
+        talk = conversation.Conversation(account_of(socket), "7", events_send)
         with trio.fail_after(conversation.GREETING_SECONDS + 1):
             await talk.run()
         nursery.cancel_scope.cancel()
     assert isinstance(talk.ended, Unreachable)
     assert str(talk.ended) == f"ws://h/ {said}"
+
+
+async def test_another_group_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """Once there was a greeting the server is one that comes back; the loss is told once."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    events_send, events = trio.open_memory_channel[Event](0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(greet, theirs)
+        socket = await wrap_client_stream(nursery, ours, "h", "/")  # type: ignore[arg-type]
+        account = account_of(Unreachable("away"), Unreachable("still away"), socket)
+        account.was_greeted = True
+        talk = conversation.Conversation(account, "7", events_send)
+        nursery.start_soon(talk.run)
+        with trio.fail_after(10):
+            assert await events.receive() == Lost("away")
+            assert await events.receive() == Joined([], 0)
+        nursery.cancel_scope.cancel()
+
+
+def account_of(*attempts: WebSocketConnection | Unreachable) -> Any:
+    """An account whose sockets are these, one after the other."""
+    left = iter(attempts)
+
+    @asynccontextmanager
+    async def open_socket(_: str) -> AsyncIterator[WebSocketConnection]:
+        attempt = next(left)
+        if isinstance(attempt, Unreachable):
+            raise attempt
+        yield attempt
+
+    return SimpleNamespace(
+        open_socket=open_socket,
+        chat_path=str,
+        address="ws://h/",
+        user="mara",
+        token="t",
+        was_greeted=False,
+    )
+
+
+async def greet(stream: trio.abc.Stream) -> None:
+    """A server that has an empty group."""
+    async with trio.open_nursery() as nursery:
+        request = await wrap_server_stream(nursery, stream)
+        socket = await request.accept()
+        await socket.send_message('{"list":[],"total":0}')
+        await trio.sleep_forever()
 
 
 async def answer_for(stream: trio.abc.Stream, seconds: float) -> None:

@@ -79,6 +79,8 @@ class Account:
         self._http = http
         self._tls = tls
         self.token = ""
+        self.was_greeted = False
+        """A socket has been open: what fails from now on may come back."""
         self._logged_in_again_at = -math.inf
 
     async def log_in(self) -> None:

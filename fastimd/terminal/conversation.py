@@ -86,6 +86,7 @@ class Conversation:
         self._history = history
         self._newest: int | None = None
         self._failures = 0
+        self._is_lost = False
         self._scope = trio.CancelScope()
         self._left = trio.Event()
 
@@ -134,7 +135,7 @@ class Conversation:
             await self._renew_token(token)
             return
         except Unreachable as exc:
-            if self._newest is None:
+            if not self._account.was_greeted:
                 raise
             loss = _Loss(str(exc), exc.retry_after or None)
         if self._left.is_set():
@@ -149,13 +150,15 @@ class Conversation:
         try:
             await self._account.log_in_again(lost)
         except Unreachable as exc:
-            if self._newest is None:
+            if not self._account.was_greeted:
                 raise
             await trio.sleep(self._pause(_Loss(str(exc))))
 
     async def _tell_lost(self, reason: str) -> None:
-        if self.is_connected:
-            self.is_connected = False
+        """Tell it once, however often it is tried again in vain."""
+        self.is_connected = False
+        if self._account.was_greeted and not self._is_lost:
+            self._is_lost = True
             await self._events.send(Lost(reason))
 
     def _pause(self, loss: _Loss) -> float:
@@ -170,7 +173,8 @@ class Conversation:
         async with self._account.open_socket(self._account.chat_path(self.group)) as socket:
             try:
                 await self._greet(await self._receive_greeting(socket))
-                self.is_connected = True
+                self.is_connected = self._account.was_greeted = True
+                self._is_lost = False
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._speak, socket)
                     nursery.start_soon(_watch, socket, nursery.cancel_scope)
@@ -180,7 +184,7 @@ class Conversation:
             except ConnectionClosed as exc:
                 closed = exc.reason
         loss = _judge(closed)
-        if self._newest is None:
+        if not self._account.was_greeted:
             raise Unreachable(f"{self._account.address} lets nobody in: {loss.reason}")
         return loss
 

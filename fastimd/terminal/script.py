@@ -53,7 +53,6 @@ class Script:
         self._events_send, self._events = trio.open_memory_channel[Event](0)
         self._conversation = Conversation(account, group, self._events_send, history)
         self._lock = trio.Lock()
-        self._is_heard = True
 
     async def run(self) -> int:
         """Chat until the input ends or the output is closed; returns the exit status.
@@ -108,21 +107,16 @@ class Script:
     async def _write(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         async with self._lock:
-            if self._is_heard:
-                try:
-                    await trio.to_thread.run_sync(write_all, 1, data, abandon_on_cancel=True)
-                except BrokenPipeError:
-                    self._stop_telling()
-                except OSError as exc:
-                    raise LocalTrouble(f"standard output: {exc.strerror}") from exc
+            try:
+                await trio.to_thread.run_sync(write_all, 1, data, abandon_on_cancel=True)
+            except BrokenPipeError:
+                self._conversation.leave()
+            except OSError as exc:
+                raise LocalTrouble(f"standard output: {exc.strerror}") from exc
 
     async def _watch_reader(self) -> None:
         """Wait until nobody reads any more, as after ``| head``: the group may be silent."""
         await trio.lowlevel.wait_readable(1)  # a pipe's writing end never is; it can be broken
-        self._stop_telling()
-
-    def _stop_telling(self) -> None:
-        self._is_heard = False
         self._conversation.leave()
 
     async def _read_input(self) -> None:
