@@ -106,6 +106,10 @@ class Person:
         """The modes of the terminal."""
         return termios.tcgetattr(self._terminal)
 
+    def set_mode(self, mode: list[Any]) -> None:
+        """Change the modes of the terminal, as a shell does."""
+        termios.tcsetattr(self._terminal, termios.TCSANOW, mode)
+
     def type(self, text: str | bytes) -> None:
         """Press keys."""
         data = text.encode() if isinstance(text, str) else text

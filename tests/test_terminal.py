@@ -38,7 +38,7 @@ from fastimd.terminal.failures import (
     EXIT_UNSENT,
     EXIT_USAGE,
 )
-from fastimd.terminal.script import ANSWER_SECONDS
+from fastimd.terminal.script import ANSWER_SECONDS, MOST_UNANSWERED
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -412,6 +412,20 @@ def test_own_messages_are_recalled(daemon: Daemon, redis: Redis, enter: Enter) -
     mara.sees("it is not there any more")
 
 
+def test_messages_of_the_history_can_be_recalled(
+    daemon: Daemon, redis: Redis, enter: Enter
+) -> None:
+    """Own ones that ``/history`` has shown are among the last."""
+    redis.rpush("gml:7", message(BEGAN, group="7", user="mara", info="of long ago"))
+    mara = enter(daemon, "mara", "--history", "0")
+    mara.enter("/recall")
+    mara.sees("no own message")
+    mara.enter("/history")
+    mara.sees("-- end of the older messages --")
+    mara.enter("/recall")
+    mara.sees("it is too old to be recalled")
+
+
 def test_commands_are_known_and_slashes_can_be_said(daemon: Daemon, enter: Enter) -> None:
     """An unknown command is told and not said; two slashes say one; Tab shows what there is."""
     mara, lin = enter(daemon, "mara"), enter(daemon, "lin")
@@ -525,6 +539,26 @@ def test_it_stops_and_goes_on(daemon: Daemon) -> None:
         mara.sees_typed("shell$", 7)
         mara.enter("echo status $?")
         mara.sees("status 0")
+
+
+def test_it_goes_on_after_it_was_stopped_from_elsewhere(daemon: Daemon, enter: Enter) -> None:
+    """It takes the terminal again, which a shell has put back meanwhile."""
+    mara = enter(daemon, "mara")
+    mara.type("half")
+    mara.sees_typed("7> half")
+    taken = mara.mode
+    mara.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: state_of(mara.process.pid) == "T")
+    mara.set_mode(mara.mode_before)
+    mara.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: mara.mode == taken, seconds=SCREEN_SECONDS)
+    mara.enter(" done")
+    mara.sees("* mara: half done")
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_closed_window_ends_it(daemon: Daemon, enter: Enter) -> None:
@@ -817,6 +851,27 @@ def test_thousands_of_lines_come_through_in_order(daemon: Daemon, redis: Redis) 
     assert (status, said) == (0, "")
     assert infos(told) == lines
     assert redis.llen("gml:7") == len(lines)
+
+
+def test_not_too_many_are_on_their_way(daemon: Daemon) -> None:
+    """The input waits for a daemon that does not answer; what was said is told at the end."""
+    script = start_script(f"ws://{daemon.address}/", "7", "--user", "mara")
+    next_of(script, "joined")
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        assert script.stdin is not None
+        script.stdin.write(b"ten bytes.\n" * 200)
+        script.stdin.flush()
+        frame = 2 + 4 + len(b"ten bytes.")
+        wait_for(lambda: unread_bytes(daemon) >= MOST_UNANSWERED * frame)
+        script.terminate()
+        out, _ = script.communicate(timeout=20)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    told = [json.loads(line) for line in out.splitlines()]
+    expected = {"type": "error", "error": "no answer", "info": "ten bytes."}
+    assert told == [expected] * MOST_UNANSWERED
+    assert script.returncode == 143
 
 
 def test_rubbish_is_told_and_not_sent(daemon: Daemon, redis: Redis) -> None:
