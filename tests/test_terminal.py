@@ -814,11 +814,26 @@ def test_the_terminal_is_put_back_when_a_password_is_asked_for(number: int, stat
     """The echo comes back, and the shell's next line begins at the margin."""
     with Person(chatting("ws://127.0.0.1:1/", "7", "--user", "mara")) as mara:
         mara.sees("Password for mara:")
-        wait_for(lambda: mara.mode != mara.mode_before)
+        wait_for(lambda: state_of(mara.process.pid) == "S")  # it reads
+        assert mara.mode != mara.mode_before
         mara.process.send_signal(number)
         assert mara.wait() == status
         assert mara.mode == mara.mode_before
         wait_for(lambda: mara.raw == b"Password for mara: \r\n")
+
+
+def test_a_signal_after_the_password_ends_it_as_ever() -> None:
+    """While the server does not answer the login."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/"
+        with Person(chatting(url, "7", "--user", "mara")) as mara:
+            mara.sees("Password for mara:")
+            mara.enter("s3cret")
+            connection, _ = silent.accept()
+            with connection:
+                mara.process.terminate()
+                assert mara.wait() == -signal.SIGTERM
+            assert "Traceback" not in mara.text
 
 
 # In a pipe
