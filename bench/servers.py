@@ -35,8 +35,8 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 import fastimd
+from fastimd.address import Address
 from fastimd.bench.dialect import FASTIMD, Dialect
-from fastimd.bench.links import Address
 from fastimd.errors import StartupError
 from fastimd.redis.embedded import find_server
 

@@ -106,6 +106,10 @@ class Person:
         """The modes of the terminal."""
         return termios.tcgetattr(self._terminal)
 
+    def set_mode(self, mode: list[Any]) -> None:
+        """Change the modes of the terminal, as a shell does."""
+        termios.tcsetattr(self._terminal, termios.TCSANOW, mode)
+
     def type(self, text: str | bytes) -> None:
         """Press keys."""
         data = text.encode() if isinstance(text, str) else text
@@ -131,6 +135,10 @@ class Person:
             self._screen.resize(columns=columns)
         self._set_size(columns)
 
+    def freeze_window(self) -> None:
+        """What is written stays where it is, until nothing more has room."""
+        self._stop_reading()
+
     def close_window(self) -> None:
         """The terminal is gone, for all who have it."""
         self._close()
@@ -142,10 +150,14 @@ class Person:
     def _close(self) -> None:
         if self._is_open:
             self._is_open = False
-            os.close(self._stop_send)
-            self._reader.join()  # a terminal that is read is not closed
+            self._stop_reading()  # a terminal that is read is not closed
             for descriptor in (self._stop, self._terminal, self._own):
                 os.close(descriptor)
+
+    def _stop_reading(self) -> None:
+        if self._reader.is_alive():
+            os.close(self._stop_send)
+            self._reader.join()
 
     def _set_size(self, columns: int) -> None:
         fcntl.ioctl(self._own, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import socket
 import statistics
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 from clients import metrics
-from conftest import Daemon
+from conftest import Daemon, StartDaemon
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
@@ -136,13 +137,29 @@ def test_a_table_for_people(daemon: Daemon) -> None:
     assert "/s)" in rows["deliveries"]
 
 
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="the machine has no ::1")
+def test_an_address_of_ipv6(start_daemon: StartDaemon) -> None:
+    """It is in brackets in the header Host, too."""
+    daemon = start_daemon(server__bind="[::1]:0")
+    result_of("burst", f"ws://{daemon.address}/", "--members", 2, "--seconds", 0.2)
+
+
 # What is wrong
 
 
 @pytest.mark.parametrize(
     ("arguments", "mistake"),
     [
-        (("burst", "http://127.0.0.1:1"), "not an address like ws://HOST:PORT"),
+        (("burst", "127.0.0.1:1"), "not an address like ws://HOST:PORT"),
+        (("burst", "wss://127.0.0.1:1"), "TLS is not measured"),
         (("burst", "ws://127.0.0.1:1", "--members", "0"), "must be 1 or more, not 0"),
         (("burst", "ws://127.0.0.1:1", "--size", "10"), "must be 40 or more, not 10"),
         (("burst", "ws://127.0.0.1:1", "--seconds", "inf"), "must be 0.1 or more, not inf"),

@@ -12,6 +12,7 @@ HOUSE = Path(__file__).parent.parent / "fastimd"
 
 FLOORS = {
     "fastimd": 0,
+    "fastimd.address": 0,
     "fastimd.errors": 0,
     "fastimd.recent": 0,
     "fastimd.systemd": 0,
@@ -136,7 +137,7 @@ def test_imports_only_point_down(module: str) -> None:
 
 
 def test_the_terminal_client_knows_the_wire_alone() -> None:
-    """Of the daemon it imports how messages look, and the root of the exceptions."""
+    """It imports how addresses and messages look, and the root of the exceptions."""
     modules = all_modules()
     seen = {
         target
@@ -145,7 +146,7 @@ def test_the_terminal_client_knows_the_wire_alone() -> None:
         for target in imports_of(module, path.read_text(), is_package=False, known=modules)
     }
     others = {target for target in seen if room_of(target) != "fastimd.terminal"}
-    assert others == {"fastimd.codec", "fastimd.errors"}
+    assert others == {"fastimd.address", "fastimd.codec", "fastimd.errors"}
 
 
 def test_the_walk_sees_the_house() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.server
 import json
 import os
@@ -11,9 +12,10 @@ import socket
 import ssl
 import subprocess
 import sys
+import termios
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +25,7 @@ import pytest
 from clients import RawClient, log_in, message, post
 from conftest import Daemon, StartDaemon, redis_servers, run_fastimd, wait_for
 from faults import MortalRedis, free_port
-from people import PASSWORD, Person, chatting
+from people import PASSWORD, SCREEN_SECONDS, Person, chatting
 from redis import Redis
 
 from fastimd.terminal.failures import (
@@ -36,7 +38,7 @@ from fastimd.terminal.failures import (
     EXIT_UNSENT,
     EXIT_USAGE,
 )
-from fastimd.terminal.script import ANSWER_SECONDS
+from fastimd.terminal.script import ANSWER_SECONDS, MOST_UNANSWERED
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -104,10 +106,16 @@ def infos(told: list[dict[str, Any]]) -> list[str]:
     return [line["info"] for line in told if line["type"] == "message"]
 
 
-def start_script(*arguments: str, stdin: Any = subprocess.PIPE) -> subprocess.Popen[bytes]:
-    """A chat in a pipe that goes on."""
+def start_script(
+    *arguments: str, stdin: Any = subprocess.PIPE, through: Sequence[str] = ()
+) -> subprocess.Popen[bytes]:
+    """A chat in a pipe that goes on.
+
+    Args:
+        through: a command that runs it.
+    """
     return subprocess.Popen(
-        chatting(*arguments),
+        [*through, *chatting(*arguments)],
         stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -266,6 +274,33 @@ def test_a_paste_of_several_lines_is_one_message(daemon: Daemon, enter: Enter) -
     assert lin.lines[-4].endswith("  mara: one")
 
 
+def test_a_terminal_with_another_encoding(daemon: Daemon) -> None:
+    """What is typed is read in it, and what it cannot show is an escape."""
+    command = chatting(f"ws://{daemon.address}/", "7", "--user", "mara")
+    with Person(command, WITH_PASSWORD | {"PYTHONIOENCODING": "latin-1"}) as mara:
+        mara.sees("mara in group 7")
+        with RawClient(daemon.address, "/group/chat/7/lin/t") as lin:
+            lin.next_text()
+            mara.type(b"\xe9t\xe9\r")
+            assert json.loads(lin.next_text())["info"] == "été"
+        wait_for(lambda: b": \xe9t\xe9\r\n" in mara.raw)
+        say(daemon, "lin", "你 é")
+        wait_for(lambda: b": \\u4f60 \xe9\r\n" in mara.raw)
+
+
+def test_only_own_lines_begin_at_the_margin_of_a_narrow_window(daemon: Daemon) -> None:
+    """Also where the client tells what somebody said."""
+    say(daemon, "mara", "hello", group="club")
+    say(daemon, "eve", "12:00 * mara: I agree. " * 3, group="club")
+    command = chatting(f"ws://{daemon.address}/", "7", "--user", "mara")
+    with Person(command, WITH_PASSWORD, columns=30) as mara:
+        mara.sees("mara in group 7")
+        mara.enter("/groups")
+        mara.sees("7: no messages")
+        assert "mara: I" in mara.text
+        assert all(re.match(r"-- |club: |7|(?: {10})", row) for row in mara.lines)
+
+
 # Commands
 
 
@@ -294,7 +329,13 @@ def test_history_of_the_beginning_is_chosen(daemon: Daemon, redis: Redis, enter:
     for count in (0, 3, 260, 400):
         _, told, _ = run_script(daemon, "--history", str(count))
         assert infos(told) == [f"old {number}" for number in range(max(0, 300 - count), 300)]
-    assert "old 299" not in enter(daemon, "mara", "--history", "0").text
+    mara = enter(daemon, "mara", "--history", "0")
+    assert "old: old" not in mara.text
+    mara.enter("/history 3")
+    mara.sees("-- end of the older messages --")
+    assert [row[6:] for row in mara.lines if "old: old" in row] == [
+        f"  old: old {number}" for number in (297, 298, 299)
+    ]
 
 
 def test_my_groups_are_listed(daemon: Daemon, enter: Enter) -> None:
@@ -319,6 +360,39 @@ def test_my_groups_are_listed(daemon: Daemon, enter: Enter) -> None:
     mara.sees("* mara: still here")
 
 
+def test_what_follows_a_join_is_said_there(daemon: Daemon, redis: Redis, enter: Enter) -> None:
+    """However fast it is typed after it."""
+    mara = enter(daemon, "mara")
+    mara.type("here\r/join club\rthere\rthere, too\r")
+    mara.sees("* mara: there, too")
+    stored = [
+        [json.loads(entry)["info"] for entry in redis.lrange(f"gml:{group}", 0, -1)]
+        for group in ("7", "club")
+    ]
+    assert stored == [["here"], ["there", "there, too"]]
+    assert "perhaps" not in mara.text
+
+
+def test_a_message_that_has_not_come_back_is_not_recalled(
+    daemon: Daemon, redis: Redis, enter: Enter
+) -> None:
+    """Nor is the one before it, which the person does not mean."""
+    mara = enter(daemon, "mara")
+    mara.enter("to keep")
+    mara.sees("* mara: to keep")
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        mara.enter("to recall")
+        mara.enter("/recall")
+        mara.sees("your last message has not come back yet")
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    mara.sees("* mara: to recall")
+    mara.enter("/recall")
+    mara.sees("recalled: to recall")
+    assert [json.loads(entry)["info"] for entry in redis.lrange("gml:7", 0, -1)] == ["to keep"]
+
+
 def test_own_messages_are_recalled(daemon: Daemon, redis: Redis, enter: Enter) -> None:
     """The last one, or the Nth last; a refusal is told."""
     redis.rpush("gml:7", message(BEGAN, group="7", user="mara", info="of long ago"))
@@ -336,6 +410,20 @@ def test_own_messages_are_recalled(daemon: Daemon, redis: Redis, enter: Enter) -
     redis.delete("gml:7")
     mara.enter("/recall")
     mara.sees("it is not there any more")
+
+
+def test_messages_of_the_history_can_be_recalled(
+    daemon: Daemon, redis: Redis, enter: Enter
+) -> None:
+    """Own ones that ``/history`` has shown are among the last."""
+    redis.rpush("gml:7", message(BEGAN, group="7", user="mara", info="of long ago"))
+    mara = enter(daemon, "mara", "--history", "0")
+    mara.enter("/recall")
+    mara.sees("no own message")
+    mara.enter("/history")
+    mara.sees("-- end of the older messages --")
+    mara.enter("/recall")
+    mara.sees("it is too old to be recalled")
 
 
 def test_commands_are_known_and_slashes_can_be_said(daemon: Daemon, enter: Enter) -> None:
@@ -417,6 +505,16 @@ def test_the_terminal_is_put_back_after_a_crash() -> None:
         assert b"\x1b[?7h\x1b[?2004l" in person.raw
 
 
+def test_a_frozen_window_keeps_nobody(daemon: Daemon, enter: Enter) -> None:
+    """A signal ends the client though nothing that it writes is taken."""
+    mara = enter(daemon, "mara")
+    mara.freeze_window()
+    say(daemon, "lin", *(letter * 60_000 for letter in "abcdef"))
+    mara.process.terminate()
+    assert mara.wait() == 143
+    assert mara.mode == mara.mode_before
+
+
 def test_it_stops_and_goes_on(daemon: Daemon) -> None:
     """Ctrl-Z gives the terminal to the shell, ``fg`` takes it back with the line as it was."""
     shell = ["bash", "--norc", "--noprofile", "-i"]
@@ -443,6 +541,26 @@ def test_it_stops_and_goes_on(daemon: Daemon) -> None:
         mara.sees("status 0")
 
 
+def test_it_goes_on_after_it_was_stopped_from_elsewhere(daemon: Daemon, enter: Enter) -> None:
+    """It takes the terminal again, which a shell has put back meanwhile."""
+    mara = enter(daemon, "mara")
+    mara.type("half")
+    mara.sees_typed("7> half")
+    taken = mara.mode
+    mara.process.send_signal(signal.SIGSTOP)
+    wait_for(lambda: state_of(mara.process.pid) == "T")
+    mara.set_mode(mara.mode_before)
+    mara.process.send_signal(signal.SIGCONT)
+    wait_for(lambda: mara.mode == taken, seconds=SCREEN_SECONDS)
+    mara.enter(" done")
+    mara.sees("* mara: half done")
+
+
+def state_of(pid: int) -> str:
+    """The letter of a process's state."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_closed_window_ends_it(daemon: Daemon, enter: Enter) -> None:
     """When the terminal has gone, the client goes."""
     mara = enter(daemon, "mara")
@@ -451,6 +569,18 @@ def test_a_closed_window_ends_it(daemon: Daemon, enter: Enter) -> None:
 
 
 # Outages
+
+
+def test_a_message_that_is_too_large_is_told_in_a_line(daemon: Daemon, enter: Enter) -> None:
+    """With its beginning; Up brings it back."""
+    mara = enter(daemon, "mara")
+    mara.type("\x1b[200~" + "word " * 14_000 + "\x1b[201~")
+    wait_for(lambda: mara.input_row[0].endswith("word"), seconds=SCREEN_SECONDS)
+    mara.type("\r")
+    mara.sees("more than 65536 bytes (1009)", "not sent: " + "word " * 10 + "...")
+    assert mara.text.count("word") == 10
+    mara.type("\x1b[A")
+    wait_for(lambda: mara.input_row[0].endswith("word"), seconds=SCREEN_SECONDS)
 
 
 def restart(daemon: Daemon, start: StartDaemon, **settings: str) -> Daemon:
@@ -642,10 +772,10 @@ def test_a_lost_token_is_renewed_once(
     mara.sees("* mara: with a token")
     log_in(daemon, "mara")  # elsewhere
     mara.enter("/history")
-    mara.sees("login required: mara has logged in elsewhere")
+    mara.sees("login required again: has mara logged in elsewhere?")
     mara.enter("without a token again")
     assert mara.wait() == EXIT_LOGIN
-    mara.sees("fastimd: login required: mara has logged in elsewhere")
+    mara.sees("fastimd: login required again: has mara logged in elsewhere?")
 
 
 def test_a_token_that_a_command_has_renewed_is_used(
@@ -675,6 +805,35 @@ def test_the_password_is_asked_for(daemon: Daemon) -> None:
         mara.enter("")
         assert mara.wait() == EXIT_USAGE
         mara.sees("fastimd: the password is empty")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_the_terminal_is_put_back_when_a_password_is_asked_for(number: int, status: int) -> None:
+    """The echo comes back, and the shell's next line begins at the margin."""
+    with Person(chatting("ws://127.0.0.1:1/", "7", "--user", "mara")) as mara:
+        mara.sees("Password for mara:")
+        wait_for(lambda: state_of(mara.process.pid) == "S")  # it reads
+        assert mara.mode != mara.mode_before
+        mara.process.send_signal(number)
+        assert mara.wait() == status
+        assert mara.mode == mara.mode_before
+        wait_for(lambda: mara.raw == b"Password for mara: \r\n")
+
+
+def test_a_signal_after_the_password_ends_it_as_ever() -> None:
+    """While the server does not answer the login."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"ws://127.0.0.1:{silent.getsockname()[1]}/"
+        with Person(chatting(url, "7", "--user", "mara")) as mara:
+            mara.sees("Password for mara:")
+            mara.enter("s3cret")
+            connection, _ = silent.accept()
+            with connection:
+                mara.process.terminate()
+                assert mara.wait() == -signal.SIGTERM
+            assert "Traceback" not in mara.text
 
 
 # In a pipe
@@ -707,6 +866,27 @@ def test_thousands_of_lines_come_through_in_order(daemon: Daemon, redis: Redis) 
     assert (status, said) == (0, "")
     assert infos(told) == lines
     assert redis.llen("gml:7") == len(lines)
+
+
+def test_not_too_many_are_on_their_way(daemon: Daemon) -> None:
+    """The input waits for a daemon that does not answer; what was said is told at the end."""
+    script = start_script(f"ws://{daemon.address}/", "7", "--user", "mara")
+    next_of(script, "joined")
+    daemon.process.send_signal(signal.SIGSTOP)
+    try:
+        assert script.stdin is not None
+        script.stdin.write(b"ten bytes.\n" * 200)
+        script.stdin.flush()
+        frame = 2 + 4 + len(b"ten bytes.")
+        wait_for(lambda: unread_bytes(daemon) >= MOST_UNANSWERED * frame)
+        script.terminate()
+        out, _ = script.communicate(timeout=20)
+    finally:
+        daemon.process.send_signal(signal.SIGCONT)
+    told = [json.loads(line) for line in out.splitlines()]
+    expected = {"type": "error", "error": "no answer", "info": "ten bytes."}
+    assert told == [expected] * MOST_UNANSWERED
+    assert script.returncode == 143
 
 
 def test_rubbish_is_told_and_not_sent(daemon: Daemon, redis: Redis) -> None:
@@ -753,6 +933,51 @@ def test_a_reader_that_has_enough_ends_it(daemon: Daemon, redis: Redis) -> None:
     assert script.wait(timeout=20) == 0
     assert script.stderr.read() == b""
     script.communicate()
+
+
+def test_a_reader_that_stops_reading_keeps_nobody(daemon: Daemon, redis: Redis) -> None:
+    """A signal ends the client though nobody takes what it writes."""
+    fill(redis, 3000)
+    options = ("--user", "mara", "--history", "3000")
+    script = start_script(f"ws://{daemon.address}/", "7", *options)
+    wait_for(lambda: waiting_bytes(script) > 60_000, seconds=20)
+    script.terminate()
+    assert script.wait(timeout=20) == 143
+    script.communicate()
+
+
+def waiting_bytes(script: subprocess.Popen[bytes]) -> int:
+    """What a script has written and nobody has read."""
+    assert script.stdout is not None
+    count = fcntl.ioctl(script.stdout, termios.FIONREAD, bytes(4))
+    return int.from_bytes(count, sys.byteorder)
+
+
+def test_descriptors_that_do_not_block_are_waited_for(daemon: Daemon, redis: Redis) -> None:
+    """Others who have them may have made them so."""
+    fill(redis, 3000)
+    script = start_script(
+        f"ws://{daemon.address}/", "7", "--user", "mara", "--history", "3000", through=UNBLOCKED
+    )
+    assert script.stdin is not None
+    assert script.stdout is not None
+    fcntl.fcntl(script.stdout, fcntl.F_SETPIPE_SZ, 4096)  # it is full again and again
+    wait_for(lambda: waiting_bytes(script) > 4000, seconds=20)
+    told = [next_of(script, "message")["info"] for _ in range(3000)]
+    next_of(script, "joined")
+    assert told == [f"old {number}" for number in range(3000)]
+    script.stdin.write(b"late\n")
+    script.stdin.close()
+    script.stdin = None
+    assert next_of(script, "message")["info"] == "late"
+    assert end(script) == (0, "")
+
+
+UNBLOCKED = (
+    *(sys.executable, "-c"),
+    "import os, sys\n"
+    "os.set_blocking(0, False)\nos.set_blocking(1, False)\nos.execv(sys.argv[1], sys.argv[1:])\n",
+)
 
 
 def test_a_terminal_as_input_follows(daemon: Daemon) -> None:
@@ -829,7 +1054,9 @@ def free_url() -> str:
         (("ftp://127.0.0.1/", "7"), EXIT_USAGE, "not an address like ws://HOST:PORT/: ftp://"),
         (("{daemon}", " "), EXIT_USAGE, "GROUP: must be 1 to 128 printable characters"),
         (("{daemon}", "7", "--user", "x\ny"), EXIT_USAGE, "--user: must be 1 to 128"),
-        (("{daemon}",), EXIT_USAGE, "GROUP is missing"),
+        (("ws://127.0.0.1:0/", "7"), EXIT_USAGE, "not an address like ws://HOST:PORT/: ws://"),
+        (("{daemon}",), EXIT_USAGE, "GROUP is missing: it comes after the address"),
+        (("7", "{daemon}"), EXIT_USAGE, "GROUP is missing: it comes after the address"),
         (("{daemon}", "7", "--history", "-1"), EXIT_USAGE, "--history: from 0 to"),
         (("{daemon}", "7", "--password-file", "/no"), EXIT_USAGE, "/no: No such file"),
     ],
@@ -845,6 +1072,21 @@ def test_what_cannot_begin_is_told_in_a_line(
     assert ended.stderr.startswith("fastimd: ")
     assert said.format(**urls) in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full"])
+def test_the_status_tells_it_where_standard_error_cannot(redirection: str) -> None:
+    """Closed, as from some schedulers, or full."""
+    chat = " ".join(chatting(free_url(), "7"))
+    ended = subprocess.run(
+        ["bash", "-c", f"{chat} {redirection}"],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **WITH_PASSWORD},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (EXIT_UNAVAILABLE, b"")
 
 
 def test_a_script_is_not_asked_for_a_password(daemon: Daemon, tmp_path: Path) -> None:

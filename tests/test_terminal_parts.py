@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from trio_websocket import CloseReason, wrap_client_stream, wrap_server_stream
+from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream, wrap_server_stream
 from wcwidth import wcswidth
 
+from fastimd.address import Address
 from fastimd.codec import Message
 from fastimd.terminal import conversation
-from fastimd.terminal.address import Address
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number
 from fastimd.terminal.editor import Editor
-from fastimd.terminal.events import Declined, Event, Heard
-from fastimd.terminal.failures import ChatError, TokenLost, TurnedOut
+from fastimd.terminal.events import Declined, Event, Heard, Joined, Lost
+from fastimd.terminal.failures import ChatError, TokenLost, TurnedOut, Unreachable
 from fastimd.terminal.harmless import MOST_MARKS, harmless
 from fastimd.terminal.keys import Key, KeyReader, Stroke, Typed
 from fastimd.terminal.outgoing import Outgoing
@@ -61,6 +63,14 @@ def test_what_is_no_key_is_dropped() -> None:
     """Unknown sequences, controls and bytes that are no UTF-8 do no harm."""
     assert strokes(b"\x1b[99;99u\x1b[[A\x1bx\x00\x1cok") == [Typed("ok")]
     assert strokes(b"\xff\xfe") == [Typed("\ufffd\ufffd")]
+
+
+def test_keys_are_in_the_terminals_encoding() -> None:
+    """However they are cut; where Python knows of ASCII alone it is UTF-8."""
+    for encoding, sent in (("latin-1", b"\xe9"), ("ascii", b"\xc3\xa9"), ("gb18030", b"\xa8\xa6")):
+        reader = KeyReader(encoding)
+        typed = [stroke for byte in sent for stroke in reader.feed(bytes([byte]))]
+        assert typed == [Typed("é")], encoding
 
 
 def test_the_key_escape_is_known_by_waiting() -> None:
@@ -195,8 +205,9 @@ def test_only_our_own_rows_begin_at_the_margin() -> None:
 def test_a_name_ends_where_it_ends() -> None:
     """There is no space in it, nothing to be obeyed, and it leaves room for the text."""
     painter = Painter("mara", has_colours=False)
-    rows = list(painter.message(Message("7", "eve: hi \x1b[31m" + "x" * 200, "text", 1_000), 60))
-    assert rows[1].partition("   ")[2].startswith("eve:␣hi␣\\x1b[31mx")
+    user = "eve: hi\u3164you\u2800\x1b[31m" + "x" * 200
+    rows = list(painter.message(Message("7", user, "text", 1_000), 60))
+    assert rows[1].partition("   ")[2].startswith("eve:␣hi␣you␣\\x1b[31mx")
     assert "".join(row.strip() for row in rows[1:]).endswith(": text")
 
 
@@ -368,6 +379,74 @@ async def test_a_silent_server_is_left(autojump_clock: trio.testing.MockClock) -
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize(
+    ("is_silent", "said"),
+    [(True, "opens a socket and says nothing"), (False, "lets nobody in: later (1013)")],
+)
+async def test_a_server_that_does_not_greet_is_left(
+    autojump_clock: trio.testing.MockClock, is_silent: bool, said: str
+) -> None:
+    """One that is silent, or closes, does not keep people waiting at the beginning."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    events_send, _events = trio.open_memory_channel[Event](0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(*((answer_for, theirs, 600) if is_silent else (turn_away, theirs)))
+        socket = await wrap_client_stream(nursery, ours, "h", "/")  # type: ignore[arg-type]
+        talk = conversation.Conversation(account_of(socket), "7", events_send)
+        with trio.fail_after(conversation.GREETING_SECONDS + 1):
+            await talk.run()
+        nursery.cancel_scope.cancel()
+    assert isinstance(talk.ended, Unreachable)
+    assert str(talk.ended) == f"ws://h/ {said}"
+
+
+async def test_another_group_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+    """Once there was a greeting the server is one that comes back; the loss is told once."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    events_send, events = trio.open_memory_channel[Event](0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(greet, theirs)
+        socket = await wrap_client_stream(nursery, ours, "h", "/")  # type: ignore[arg-type]
+        account = account_of(Unreachable("away"), Unreachable("still away"), socket)
+        account.was_greeted = True
+        talk = conversation.Conversation(account, "7", events_send)
+        nursery.start_soon(talk.run)
+        with trio.fail_after(10):
+            assert await events.receive() == Lost("away")
+            assert await events.receive() == Joined([], 0)
+        nursery.cancel_scope.cancel()
+
+
+def account_of(*attempts: WebSocketConnection | Unreachable) -> Any:
+    """An account whose sockets are these, one after the other."""
+    left = iter(attempts)
+
+    @asynccontextmanager
+    async def open_socket(_: str) -> AsyncIterator[WebSocketConnection]:
+        attempt = next(left)
+        if isinstance(attempt, Unreachable):
+            raise attempt
+        yield attempt
+
+    return SimpleNamespace(
+        open_socket=open_socket,
+        chat_path=str,
+        address="ws://h/",
+        user="mara",
+        token="t",
+        was_greeted=False,
+    )
+
+
+async def greet(stream: trio.abc.Stream) -> None:
+    """A server that has an empty group."""
+    async with trio.open_nursery() as nursery:
+        request = await wrap_server_stream(nursery, stream)
+        socket = await request.accept()
+        await socket.send_message('{"list":[],"total":0}')
+        await trio.sleep_forever()
+
+
 async def answer_for(stream: trio.abc.Stream, seconds: float) -> None:
     """A server that answers handshake and pings, and then says nothing."""
     with trio.move_on_after(seconds):
@@ -375,6 +454,14 @@ async def answer_for(stream: trio.abc.Stream, seconds: float) -> None:
             request = await wrap_server_stream(nursery, stream)
             await request.accept()
             await trio.sleep_forever()
+
+
+async def turn_away(stream: trio.abc.Stream) -> None:
+    """A server that has no use for a socket just now."""
+    async with trio.open_nursery() as nursery:
+        request = await wrap_server_stream(nursery, stream)
+        socket = await request.accept()
+        await socket.aclose(1013, "later")
 
 
 async def test_a_text_that_the_server_declines_is_told() -> None:
@@ -484,6 +571,7 @@ def test_addresses_are_read(url: str, http: str, shown: str) -> None:
         "ws://u:p@h/",
         "ws://h/?x",
         "ws://h:x/",
+        "ws://h:0/",
         "ws://[::1/",
     ],
 )

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from redis import Redis, exceptions
 
+from ..address import Address
 from .dialect import MIN_TEXT_BYTES
-from .links import Address, Unusable
+from .links import Unusable
 from .run import Failed, run
 from .spec import Spec
 
@@ -159,9 +160,12 @@ def at_least(kind: type[Number], least: float) -> Callable[[str], Number]:
 
 def _address(text: str) -> Address:
     try:
-        return Address.read(text)
+        address = Address.read(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
+    if address.is_secure:
+        raise argparse.ArgumentTypeError(f"TLS is not measured: {text}")
+    return address
 
 
 def _progress() -> Callable[[str], None]:

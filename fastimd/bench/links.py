@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import TypeAlias
-from urllib.parse import urlsplit
 
+from ..address import Address
 from .dialect import CLOSE, PING, PONG, TEXT, Dialect, client_frame, find_frame
 from .histogram import Histogram
 
@@ -34,43 +34,6 @@ _REQUEST = (
 
 class Unusable(Exception):
     """The run cannot be: an address or a limit is wrong."""
-
-
-@dataclass(frozen=True)
-class Address:
-    """Where a server is: of ``ws://HOST[:PORT]``.
-
-    ``prefix`` is a path before the server's own, when something before it has one.
-    """
-
-    host: str
-    port: int
-    prefix: str
-
-    @classmethod
-    def read(cls, url: str) -> Address:
-        """Read an address.
-
-        Raises:
-            ValueError: it is none.
-        """
-        parts = urlsplit(url)
-        if parts.scheme != "ws" or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError(f"not an address like ws://HOST:PORT: {url!r}")
-        return cls(parts.hostname, parts.port or 80, parts.path.rstrip("/"))
-
-    def resolve(self) -> tuple[socket.AddressFamily, tuple[str, int]]:
-        """The family and the address to connect to.
-
-        Raises:
-            Unusable: there is no such host.
-        """
-        try:
-            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        except OSError as exc:
-            raise Unusable(f"{self.host}: {exc.strerror}") from exc
-        family, _, _, _, name = found[0]
-        return family, (str(name[0]), int(name[1]))
 
 
 Place: TypeAlias = tuple[Address, tuple[socket.AddressFamily, tuple[str, int]]]
@@ -110,7 +73,7 @@ class Link:
         self._opening = b""
         request = _REQUEST.format(
             target=address.prefix + plan.dialect.target(plan.group, plan.user),
-            host=f"{address.host}:{address.port}",
+            host=address.authority,
             key=_KEY.decode(),
         )
         self._unsent = request.encode()
@@ -286,7 +249,7 @@ class Crowd:
     """
 
     def __init__(self, addresses: Iterable[Address]) -> None:
-        self._places = [(address, address.resolve()) for address in addresses]
+        self._places = [(address, _resolve(address)) for address in addresses]
         self._poll = select.epoll()
         self._links: dict[int, Link] = {}
         self._begun = 0
@@ -377,3 +340,13 @@ def allow_files(sockets: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
     elif soft < needed:
         raise Unusable(f"{sockets} sockets a process need {needed} open files; the limit is {hard}")
+
+
+def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """The family and the address to connect to."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except OSError as exc:
+        raise Unusable(f"{address.host}: {exc.strerror}") from exc
+    family, _, _, _, name = found[0]
+    return family, (str(name[0]), int(name[1]))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ..address import Address
 from .dialect import FASTIMD, Dialect
-from .links import Address
 
 MODES = ("burst", "talk", "idle", "storm", "list")
 

@@ -19,8 +19,8 @@ import msgspec
 import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
+from ..address import Address
 from ..codec import CorruptEntry, Message, decode_message
-from .address import Address
 from .failures import LoginRefused, Refused, TokenLost, Unreachable
 
 CONNECT_SECONDS = 10.0
@@ -79,6 +79,8 @@ class Account:
         self._http = http
         self._tls = tls
         self.token = ""
+        self.was_greeted = False
+        """A socket has been open: what fails from now on may come back."""
         self._logged_in_again_at = -math.inf
 
     async def log_in(self) -> None:
@@ -105,7 +107,7 @@ class Account:
             return
         now = trio.current_time()
         if now - self._logged_in_again_at < RELOGIN_SECONDS:
-            raise LoginRefused(f"login required: {self.user} has logged in elsewhere")
+            raise LoginRefused(f"login required again: has {self.user} logged in elsewhere?")
         await self.log_in()
         self._logged_in_again_at = now
 

@@ -5,19 +5,25 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from signal import SIGHUP, SIGQUIT, SIGTERM
 
 import trio
 
+from ..address import Address
 from ..codec import check_id
 from ..errors import BadParameter
-from .address import DEFAULT, Address
+from .descriptors import write_all
 from .failures import EXIT_SIGNAL, EXIT_USAGE, ChatError
 from .harmless import harmless
 
 EXIT_INTERRUPTED = EXIT_SIGNAL + 2
 
+DEFAULT = "ws://127.0.0.1:9000/"
 PASSWORD_VARIABLE = "FASTIMD_CHAT_PASSWORD"  # noqa: S105 - its name
 MOST_HISTORY = 100_000
 
@@ -76,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if sys.stdin is None or sys.stdout is None:
         raise _Unusable("standard input and output must be open; /dev/null will do")
     if "://" in arguments.group:
-        raise _Unusable("GROUP is missing")
+        raise _Unusable("GROUP is missing: it comes after the address")
     try:
         address = Address.read(arguments.address)
     except ValueError as exc:
@@ -142,10 +148,30 @@ def _read_password(path: Path) -> str:
 
 
 def _ask_password(user: str) -> str:
+    with _signals_raised():
+        try:
+            return getpass.getpass(f"Password for {harmless(user)}: ", sys.stderr)
+        except EOFError:
+            print(file=sys.stderr)
+            return ""
+        except (KeyboardInterrupt, SystemExit):
+            print(file=sys.stderr)
+            raise
+
+
+@contextmanager
+def _signals_raised() -> Iterator[None]:
+    """A signal unwinds, so that what is asked for on the terminal leaves it as it was."""
+    before = {number: signal.signal(number, _unwind) for number in (SIGHUP, SIGTERM, SIGQUIT)}
     try:
-        return getpass.getpass(f"Password for {harmless(user)}: ", sys.stderr)
-    except EOFError:
-        return ""
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _unwind(number: int, _: object) -> None:
+    raise SystemExit(EXIT_SIGNAL + number)
 
 
 def _first(failure: BaseException) -> BaseException:
@@ -155,5 +181,8 @@ def _first(failure: BaseException) -> BaseException:
 
 
 def _fail(failure: BaseException, status: int) -> int:
-    print(f"fastimd: {harmless(str(failure), sys.stderr.encoding)}", file=sys.stderr)
+    if sys.stderr is not None:  # else the descriptor may be another file's by now
+        line = f"fastimd: {harmless(str(failure), sys.stderr.encoding)}\n"
+        with suppress(OSError):  # the status tells it, too
+            write_all(2, line.encode(sys.stderr.encoding))
     return status

@@ -26,8 +26,13 @@ FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
 STEADY_SECONDS = 10.0
 """A connection that lived so long was a good one: the pauses begin anew."""
+END_SECONDS = 5.0
+"""How long leaving may take after a signal, also where nobody reads what is told."""
+GREETING_SECONDS = 30.0
 PING_SECONDS = 20.0
 PONG_SECONDS = 20.0
+FAR_TS = (1 << 53) - 1
+"""The latest that a server takes."""
 PAGE = 200
 """Messages of the history that are asked for at once."""
 
@@ -81,6 +86,7 @@ class Conversation:
         self._history = history
         self._newest: int | None = None
         self._failures = 0
+        self._is_lost = False
         self._scope = trio.CancelScope()
         self._left = trio.Event()
 
@@ -106,8 +112,10 @@ class Conversation:
                 finally:
                     self.is_connected = False
 
-    async def older(self, message: Message, count: int) -> list[Message]:
-        """The ``count`` messages before one, oldest first, read page by page."""
+    async def older(self, message: Message | None, count: int) -> list[Message]:
+        """The ``count`` messages before one, oldest first, read page by page; the last, if None."""
+        # The server need not have it: it gives those with a smaller ts.
+        message = message or Message(self.group, self._account.user, "", FAR_TS)
         pages: list[list[Message]] = []
         while count > 0:
             page = await self._account.before(message, min(count, PAGE))
@@ -127,7 +135,7 @@ class Conversation:
             await self._renew_token(token)
             return
         except Unreachable as exc:
-            if self._newest is None:
+            if not self._account.was_greeted:
                 raise
             loss = _Loss(str(exc), exc.retry_after or None)
         if self._left.is_set():
@@ -142,13 +150,15 @@ class Conversation:
         try:
             await self._account.log_in_again(lost)
         except Unreachable as exc:
-            if self._newest is None:
+            if not self._account.was_greeted:
                 raise
             await trio.sleep(self._pause(_Loss(str(exc))))
 
     async def _tell_lost(self, reason: str) -> None:
-        if self.is_connected:
-            self.is_connected = False
+        """Tell it once, however often it is tried again in vain."""
+        self.is_connected = False
+        if self._account.was_greeted and not self._is_lost:
+            self._is_lost = True
             await self._events.send(Lost(reason))
 
     def _pause(self, loss: _Loss) -> float:
@@ -162,8 +172,9 @@ class Conversation:
         closed: CloseReason | None = None
         async with self._account.open_socket(self._account.chat_path(self.group)) as socket:
             try:
-                await self._greet(await self._receive(socket))
-                self.is_connected = True
+                await self._greet(await self._receive_greeting(socket))
+                self.is_connected = self._account.was_greeted = True
+                self._is_lost = False
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._speak, socket)
                     nursery.start_soon(_watch, socket, nursery.cancel_scope)
@@ -172,7 +183,15 @@ class Conversation:
                     nursery.cancel_scope.cancel()
             except ConnectionClosed as exc:
                 closed = exc.reason
-        return _judge(closed)
+        loss = _judge(closed)
+        if not self._account.was_greeted:
+            raise Unreachable(f"{self._account.address} lets nobody in: {loss.reason}")
+        return loss
+
+    async def _receive_greeting(self, socket: WebSocketConnection) -> bytes:
+        with trio.move_on_after(GREETING_SECONDS):
+            return await self._receive(socket)
+        raise Unreachable(f"{self._account.address} opens a socket and says nothing")
 
     async def _receive(self, socket: WebSocketConnection) -> bytes:
         """The next frame.

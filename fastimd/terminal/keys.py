@@ -68,10 +68,17 @@ Stroke: TypeAlias = Typed | Key
 
 
 class KeyReader:
-    """Makes strokes of bytes, however they are cut."""
+    """Makes strokes of bytes, however they are cut.
 
-    def __init__(self) -> None:
-        self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+    Args:
+        encoding: the terminal's.
+    """
+
+    def __init__(self, encoding: str = "utf-8") -> None:
+        # Where Python knows of ASCII alone, a terminal that sends more sends UTF-8.
+        is_ascii = codecs.lookup(encoding).name == "ascii"
+        decoder = codecs.getincrementaldecoder("utf-8" if is_ascii else encoding)
+        self._decode = decoder("replace").decode
         self._rest = ""
 
     @property

@@ -27,6 +27,8 @@ OWN_MARK = "*"
 INDENT = 10
 MOST_NAME_COLUMNS = 24
 
+_BLANKS = str.maketrans(dict.fromkeys(" \u115f\u1160\u2800\u3164\uffa0", "␣"))
+"""Characters that may be in an id and show nothing."""
 _DIM, _BOLD, _PLAIN = "\x1b[2m", "\x1b[1m", "\x1b[0m"
 
 
@@ -56,23 +58,26 @@ class Painter:
         head = f"{moment:<5} {OWN_MARK if is_own else ' '} "
         colour = f"\x1b[38;5;{colour_of(message.userId)}m" + (_BOLD if is_own else "")
         first = width - columns(head) - columns(name) - 2
-        indent = min(INDENT, width // 3)
-        texts = self._rows(message.info, first, width - indent)
+        margin = _margin(width)
+        texts = self._rows(message.info, first, width - len(margin))
         yield self._styled(_DIM, head) + self._styled(colour, name) + f": {next(texts)}"
         for row in texts:
-            yield " " * indent + row
+            yield margin + row
 
     def note(self, text: str, width: int) -> Iterator[str]:
         """The rows of something that the client itself says."""
-        for row in fold(harmless(text, self._encoding), width, width):
-            yield self._styled(_DIM, row)
+        margin = _margin(width)
+        rows = fold(harmless(text, self._encoding), width, width - len(margin))
+        yield self._styled(_DIM, next(rows))
+        for row in rows:
+            yield self._styled(_DIM, margin + row)
 
     def forget_day(self) -> None:
         """The next message shows its day again."""
         self._day = ""
 
     def _name(self, user: str) -> str:
-        return harmless(user.replace(" ", "␣"), self._encoding)
+        return harmless(user.translate(_BLANKS), self._encoding)
 
     def _rows(self, info: str, first: int, rest: int) -> Iterator[str]:
         for line in info.split("\n"):
@@ -81,6 +86,10 @@ class Painter:
 
     def _styled(self, style: str, text: str) -> str:
         return f"{style}{text}{_PLAIN}" if self._has_colours else text
+
+
+def _margin(width: int) -> str:
+    return " " * min(INDENT, width // 3)
 
 
 def colour_of(user: str) -> int:

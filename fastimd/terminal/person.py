@@ -19,7 +19,7 @@ from . import tty
 from .account import Account
 from .columns import columns, cut
 from .commands import HELP, Command, Unknown, complete, parse, read_number
-from .conversation import Conversation
+from .conversation import END_SECONDS, Conversation
 from .editor import Editor
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, ChatError
@@ -38,7 +38,7 @@ LIST_SECONDS = 10.0
 MOST_LINES = 64
 MOST_PROMPT_COLUMNS = 16
 MOST_SAID_COLUMNS = 50
-"""What is shown of a group's newest message."""
+"""What is shown of a text in a line of the client's own."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WINDOW = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
@@ -104,6 +104,7 @@ class Chat:
         self._own: list[Message] = []
         self._status = 0
         self._is_ending = False
+        self._changed = trio.lowlevel.ParkingLot()
         self._lines_send, self._lines_receive = trio.open_memory_channel[str](MOST_LINES)
 
     async def run(self, group: str) -> int:
@@ -117,7 +118,7 @@ class Chat:
         failure: ChatError | None = None
         with self._terminal.opened():
             async with trio.open_nursery() as nursery:
-                await nursery.start(self._obey_signals)
+                await nursery.start(self._obey_signals, nursery.cancel_scope)
                 nursery.start_soon(self._read_keys)
                 nursery.start_soon(self._do_lines)
                 failure = await self._talk()
@@ -137,12 +138,13 @@ class Chat:
                 self._account, self._screen.group, events_send, self._history
             )
             self._conversation = conversation
+            self._changed.unpark_all()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(conversation.run)
                 async for event in events:
                     await self._show(event)
             left = conversation.outgoing.give_up()
-            await self._screen.say(*(f"perhaps not sent: {text}" for text in left))
+            await self._screen.say(*(f"perhaps not sent: {_shortened(text)}" for text in left))
             if conversation.ended is not None:
                 return conversation.ended
         return None
@@ -165,9 +167,9 @@ class Chat:
             case Back(missed):
                 await self._screen.say(f"-- connected again, {missed} messages missed --")
             case NotSent(text):
-                await self._screen.say(f"not sent: {text}")
+                await self._screen.say(f"not sent: {_shortened(text)}")
             case Declined(text, reason):
-                await self._screen.say(f"not sent: {text} ({reason})")
+                await self._screen.say(f"not sent: {_shortened(text)} ({reason})")
 
     def _written_by_user(self, messages: list[Message]) -> list[Message]:
         return [each for each in messages if each.userId == self._account.user]
@@ -175,7 +177,7 @@ class Chat:
     # What the person types
 
     async def _read_keys(self) -> None:
-        reader = KeyReader()
+        reader = KeyReader(self._terminal.encoding)
         try:
             while not self._is_ending:  # what is typed after that is for the shell
                 for stroke in reader.feed(await self._read(reader)):
@@ -248,7 +250,7 @@ class Chat:
                 await self._end(0)
 
     async def _show_older(self, count: int, conversation: Conversation) -> None:
-        older = await conversation.older(self._oldest, count) if self._oldest else []
+        older = await conversation.older(self._oldest, count)
         if not older:
             await self._screen.say("no older messages")
             return
@@ -257,18 +259,22 @@ class Chat:
         await self._screen.show_older(older)
 
     async def _recall(self, number: int, conversation: Conversation) -> None:
-        # What was said just now is the last message too.
-        await conversation.outgoing.wait_settled(SETTLE_SECONDS)
+        if not await conversation.outgoing.wait_settled(SETTLE_SECONDS):
+            raise Unknown("your last message has not come back yet")  # not the one before it
         if number > len(self._own):
             raise Unknown(f"you have no {number} messages here" if self._own else "no own message")
         message = self._own[-number]
         await self._account.recall(message)
         self._own.remove(message)
-        await self._screen.say(f"recalled: {message.info}")
+        await self._screen.say(f"recalled: {_shortened(message.info)}")
 
     async def _change(self, group: str, conversation: Conversation) -> None:
         await self._account.join(group)
-        await self._leave(conversation, group)
+        await self._settle()
+        if not self._is_ending:
+            self._next_group = group
+            conversation.leave()
+            await self._changed.park()  # what is entered next is for that group
 
     async def _show_groups(self) -> None:
         self._groups = await self._account.groups()
@@ -289,11 +295,14 @@ class Chat:
 
     # The end
 
-    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _obey_signals(
+        self, chat: trio.CancelScope, task_status: trio.TaskStatus[None]
+    ) -> None:
         with trio.open_signal_receiver(*_ENDING, *_WINDOW) as signals:
             task_status.started()
             async for number in signals:
                 if number in _ENDING:
+                    chat.deadline = min(chat.deadline, trio.current_time() + END_SECONDS)
                     await self._end(EXIT_SIGNAL + number)
                     continue
                 if number == signal.SIGTSTP:
@@ -305,15 +314,21 @@ class Chat:
     async def _end(self, status: int) -> None:
         self._status = status
         self._is_ending = True
+        await self._settle()
+        self._next_group = None
         if self._conversation is not None:
-            await self._leave(self._conversation, None)
+            self._conversation.leave()  # perhaps that of another group by now
 
-    async def _leave(self, conversation: Conversation, next_group: str | None) -> None:
-        """Leave a group when what was said there has come back, or will not soon."""
-        if conversation.is_connected:
-            await conversation.outgoing.wait_settled(SETTLE_SECONDS)
-        self._next_group = next_group
-        conversation.leave()
+    async def _settle(self) -> None:
+        """Wait until what was said has come back, or will not soon."""
+        if self._conversation is not None and self._conversation.is_connected:
+            await self._conversation.outgoing.wait_settled(SETTLE_SECONDS)
+
+
+def _shortened(text: str) -> str:
+    shown = harmless(text)
+    start = cut(shown, MOST_SAID_COLUMNS)
+    return start if start == shown else f"{start}..."
 
 
 class _State(msgspec.Struct):
@@ -323,6 +338,6 @@ class _State(msgspec.Struct):
 
 def _describe(state: _State) -> tuple[str, str]:
     newest = decode_message(bytes(state.newest))
-    said = cut(harmless(f"{newest.userId}: {newest.info}"), MOST_SAID_COLUMNS)
+    said = _shortened(f"{newest.userId}: {newest.info}")
     moment = " ".join(day_and_time(newest.ts))
     return newest.groupId, f"{newest.groupId}: {state.total} messages, {moment} {said}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from ..address import Address
 from .account import Account, open_account
-from .address import Address
 from .painter import Painter
 from .person import Chat
 from .script import Script

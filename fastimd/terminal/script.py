@@ -20,7 +20,8 @@ import trio
 
 from ..codec import Message
 from .account import Account
-from .conversation import Conversation
+from .conversation import END_SECONDS, Conversation
+from .descriptors import read_some, write_all
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, EXIT_UNSENT, LocalTrouble
 
@@ -52,7 +53,6 @@ class Script:
         self._events_send, self._events = trio.open_memory_channel[Event](0)
         self._conversation = Conversation(account, group, self._events_send, history)
         self._lock = trio.Lock()
-        self._is_heard = True
 
     async def run(self) -> int:
         """Chat until the input ends or the output is closed; returns the exit status.
@@ -62,7 +62,7 @@ class Script:
         """
         await self._account.join(self._group)
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._obey_signals)
+            await nursery.start(self._obey_signals, nursery.cancel_scope)
             nursery.start_soon(self._conversation.run)
             if stat.S_ISFIFO(os.fstat(1).st_mode):
                 nursery.start_soon(self._watch_reader)
@@ -107,21 +107,16 @@ class Script:
     async def _write(self, line: dict[str, Any]) -> None:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"
         async with self._lock:
-            if self._is_heard:
-                try:
-                    await trio.to_thread.run_sync(_write_all, data, abandon_on_cancel=True)
-                except BrokenPipeError:
-                    self._stop_telling()
-                except OSError as exc:
-                    raise LocalTrouble(f"standard output: {exc.strerror}") from exc
+            try:
+                await trio.to_thread.run_sync(write_all, 1, data, abandon_on_cancel=True)
+            except BrokenPipeError:
+                self._conversation.leave()
+            except OSError as exc:
+                raise LocalTrouble(f"standard output: {exc.strerror}") from exc
 
     async def _watch_reader(self) -> None:
         """Wait until nobody reads any more, as after ``| head``: the group may be silent."""
         await trio.lowlevel.wait_readable(1)  # a pipe's writing end never is; it can be broken
-        self._stop_telling()
-
-    def _stop_telling(self) -> None:
-        self._is_heard = False
         self._conversation.leave()
 
     async def _read_input(self) -> None:
@@ -143,11 +138,14 @@ class Script:
         except UnicodeDecodeError:
             await self._tell_unsent("not UTF-8", line.decode(errors="backslashreplace"))
 
-    async def _obey_signals(self, task_status: trio.TaskStatus[None]) -> None:
+    async def _obey_signals(
+        self, chat: trio.CancelScope, task_status: trio.TaskStatus[None]
+    ) -> None:
         with trio.open_signal_receiver(*_ENDING) as signals:
             task_status.started()
             async for number in signals:
                 self._status = EXIT_SIGNAL + number
+                chat.deadline = min(chat.deadline, trio.current_time() + END_SECONDS)
                 self._conversation.leave()
 
 
@@ -165,13 +163,8 @@ async def _lines() -> AsyncIterator[bytes]:
 
 def _read_some() -> bytes:
     try:
-        return os.read(0, READ_BYTES)
+        return read_some(0, READ_BYTES)
     except OSError as exc:
         if exc.errno == errno.EIO:  # the terminal has gone
             return b""
         raise LocalTrouble(f"standard input: {exc.strerror}") from exc
-
-
-def _write_all(data: bytes) -> None:
-    while data:
-        data = data[os.write(1, data) :]

@@ -4,14 +4,15 @@ While it is open the terminal neither echoes nor gathers lines, puts pastes in b
 not wrap: a row that is longer than was counted loses its end instead of beginning another one at
 the left margin. It is put back however the block ends, and while the process is stopped.
 
-Reading waits until the kernel has something. Writing may block for as long as a terminal is held
-(Ctrl-S), so a thread does it. The descriptors are shared with the shell and stay blocking.
+Reading waits until the kernel has something. Writing may block for as long as a window is frozen,
+so a thread does it. The descriptors are shared with the shell and stay as they are.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import termios
 from collections.abc import Iterator
@@ -20,9 +21,13 @@ from typing import Any
 
 import trio
 
+from .descriptors import write_all
+
 READ_BYTES = 4096
 LEAST_COLUMNS = 20
 DEFAULT_COLUMNS = 80
+HELD_SECONDS = 1.0
+"""How long is waited at the end for a terminal that takes nothing."""
 
 _BEGIN = "\x1b[?2004h\x1b[?7l"
 _END = "\x1b[?7h\x1b[?2004l"
@@ -109,15 +114,16 @@ class Terminal:
         self._write(_BEGIN)
 
     def _give_back(self) -> None:
-        self._write(_CLEAR_ROW + _END)
+        # One that takes nothing, as a frozen window does, must not keep the process.
+        if select.select([], [self._output], [], HELD_SECONDS)[1]:
+            self._write(_CLEAR_ROW + _END)
         with suppress(TerminalGone):
             _set_mode(self._input, self._saved)
 
     def _write(self, text: str) -> None:
         data = text.encode(self.encoding, "backslashreplace")
         with suppress(TerminalGone), _told():
-            while data:
-                data = data[os.write(self._output, data) :]
+            write_all(self._output, data)
 
 
 def row(text: str, cursor: int) -> str:
@@ -139,7 +145,7 @@ def _set_mode(descriptor: int, mode: list[Any]) -> None:
     while True:
         try:
             with _told():
-                termios.tcsetattr(descriptor, termios.TCSADRAIN, mode)
+                termios.tcsetattr(descriptor, termios.TCSANOW, mode)
             return
         except termios.error as exc:
             if exc.args[0] != errno.EINTR:  # it was stopped in the background

@@ -1,11 +1,9 @@
-"""Where a fastimd is."""
+"""Where a server is, for those who speak to one: the terminal client and the load generator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
-
-DEFAULT = "ws://127.0.0.1:9000/"
 
 _WANTED = "not an address like ws://HOST:PORT/"
 _SECURE = {"ws": False, "http": False, "wss": True, "https": True}
@@ -35,7 +33,7 @@ class Address:
             host, port, path = parts.hostname, parts.port, quote(parts.path, safe="/%")
         except ValueError as exc:
             raise ValueError(f"{_WANTED}: {url} ({exc})") from exc
-        if parts.scheme not in _SECURE or not host:
+        if parts.scheme not in _SECURE or not host or port == 0:
             raise ValueError(f"{_WANTED}: {url}")
         if parts.username is not None or parts.password is not None:
             raise ValueError("an address has no user and no password; use --user")
