@@ -1,8 +1,7 @@
-"""The pure parts of the terminal client: keys, the typed line, text made harmless, addresses."""
+"""The pure parts of the terminal client: commands, text made harmless, addresses."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,134 +19,15 @@ from fastimd.codec import Message
 from fastimd.terminal import conversation
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number
-from fastimd.terminal.editor import Editor
 from fastimd.terminal.events import Declined, Event, Heard, Joined, Lost
 from fastimd.terminal.failures import ChatError, TokenLost, TurnedOut, Unreachable
 from fastimd.terminal.harmless import MOST_MARKS, harmless
-from fastimd.terminal.keys import Key, KeyReader, Stroke, Typed
 from fastimd.terminal.outgoing import Outgoing
 from fastimd.terminal.painter import COLOURS, INDENT, Painter, colour_of
 
 FAMILY = "👨\u200d👩\u200d👧"
 STEPS = (0, 95, 135, 175, 215, 255)
 """Brightness of the steps of xterm's colour cube."""
-
-# Keys
-
-
-def strokes(*pieces: bytes) -> list[Stroke]:
-    reader = KeyReader()
-    return [stroke for piece in pieces for stroke in reader.feed(piece)]
-
-
-def test_keys_are_read_however_they_are_cut() -> None:
-    """One byte at a time or all at once: the same strokes."""
-    sent = "a你\x1b[D\x1bOA\x1b[1;5C\x1b[3~\x7f\x01\r\x1b[200~x\ny\x1b[201~".encode()
-    names = ["left", "up", "word right", "delete", "backspace", "home", "enter"]
-    expected = [Typed("a你"), *map(Key, names), Typed("x\ny")]
-    assert strokes(sent) == expected
-    cut_small = strokes(*(bytes([byte]) for byte in sent))
-    assert cut_small == [Typed("a"), Typed("你"), *expected[1:]]
-
-
-def test_a_paste_is_text_and_nothing_else() -> None:
-    """Its line ends are kept, its control characters are not; it ends at its bracket only."""
-    assert strokes(b"\x1b[200~a\r\nb\rc\td\x1b[2J\x03\x1b[201~z") == [
-        Typed("a\nb\nc\td[2J"),
-        Typed("z"),
-    ]
-    assert strokes(b"\x1b[200~half") == []
-
-
-def test_what_is_no_key_is_dropped() -> None:
-    """Unknown sequences, controls and bytes that are no UTF-8 do no harm."""
-    assert strokes(b"\x1b[99;99u\x1b[[A\x1bx\x00\x1cok") == [Typed("ok")]
-    assert strokes(b"\xff\xfe") == [Typed("\ufffd\ufffd")]
-
-
-def test_keys_are_in_the_terminals_encoding() -> None:
-    """However they are cut; where Python knows of ASCII alone it is UTF-8."""
-    for encoding, sent in (("latin-1", b"\xe9"), ("ascii", b"\xc3\xa9"), ("gb18030", b"\xa8\xa6")):
-        reader = KeyReader(encoding)
-        typed = [stroke for byte in sent for stroke in reader.feed(bytes([byte]))]
-        assert typed == [Typed("é")], encoding
-
-
-def test_the_key_escape_is_known_by_waiting() -> None:
-    """A begun sequence says so, and can be dropped; a begun paste is waited for."""
-    reader = KeyReader()
-    assert reader.feed(b"\x1b") == []
-    assert reader.is_amid
-    reader.drop()
-    assert reader.feed(b"a") == [Typed("a")]
-    reader.feed(b"\x1b[200~text")
-    assert not reader.is_amid
-
-
-# The line
-
-
-def typed(*keys: str, editor: Editor | None = None) -> Editor:
-    """An editor after keys: names of ``Key``, or text."""
-    editor = editor or Editor()
-    for key in keys:
-        is_name = re.fullmatch(r"<.*>", key)
-        editor.press(Key(key[1:-1]) if is_name else Typed(key))
-    return editor
-
-
-@pytest.mark.parametrize(
-    ("keys", "before", "after"),
-    [
-        (("abc", "<left>", "<left>", "X"), "aX", "bc"),
-        (("abc", "<home>", "<delete>"), "", "bc"),
-        (("abc", "<left>", "<backspace>"), "a", "c"),
-        (("abc", "<left>", "<ctrl-u>"), "", "c"),
-        (("abc", "<left>", "<ctrl-k>"), "ab", ""),
-        (("one two  ", "<ctrl-w>"), "one ", ""),
-        (("one two", "<word left>", "<word left>", "<word right>"), "one", " two"),
-        (("a", "<home>", "<left>", "<backspace>", "<end>", "<right>", "<delete>"), "a", ""),
-        (("你好", "<left>", "<backspace>"), "", "好"),
-        ((f"a{FAMILY}b", "<left>", "<backspace>"), "a", "b"),
-        (("e\u0301", "<backspace>"), "", ""),
-        (("abc", "<no such key>"), "abc", ""),
-    ],
-)
-def test_keys_edit_the_line(keys: tuple[str, ...], before: str, after: str) -> None:
-    """The cursor goes by what a person sees as one character."""
-    editor = typed(*keys)
-    assert (editor.before, editor.after) == (before, after)
-
-
-def test_what_was_said_comes_back() -> None:
-    """Up and down go through it, and the line that was being typed is kept."""
-    editor = Editor()
-    for line in ("one", "two", "two"):
-        typed(line, editor=editor).take()
-    typed("draft", "<up>", editor=editor)
-    assert editor.text == "two"
-    assert typed("<up>", editor=editor).text == "one"
-    assert typed("<up>", editor=editor).text == "one"
-    assert typed("<down>", "<down>", editor=editor).text == "draft"
-    assert typed("<down>", editor=editor).text == "draft"
-
-
-@pytest.mark.parametrize("text", ["", "short", "你好" * 40, "a" * 100, f"x{FAMILY}" * 30, "a\nb"])
-@pytest.mark.parametrize("room", [10, 21, 77])
-def test_the_view_of_a_line_fits(text: str, room: int) -> None:
-    """Wherever the cursor stands it is in view, and the row has at most its columns."""
-    editor = typed(text, "<home>")
-    while True:
-        shown, at = editor.view(room)
-        assert columns(shown) <= room - 1
-        assert 0 <= at <= columns(shown)
-        if columns(text) < room - 1:
-            assert shown == text.replace("\n", "⏎")
-        if not editor.after:
-            break
-        typed("<right>", editor=editor)
-    assert at == columns(shown)
-
 
 # Text
 
@@ -277,21 +157,20 @@ def test_a_number_behind_a_command_has_bounds(argument: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "completed", "found"),
+    ("line", "word", "found"),
     [
         ("/h", "/h", ["/help", "/history "]),
-        ("/hi", "/history ", ["/history "]),
-        ("/q", "/quit", ["/quit"]),
-        ("/join al", "/join alpha", ["alpha1", "alpha2"]),
-        ("/join x", "/join x", []),
+        ("/q", "/q", ["/quit"]),
+        ("/join al", "al", ["alpha1", "alpha2"]),
+        ("/join x", "x", []),
         ("hello", "hello", []),
         ("", "", []),
         ("/", "/", [f"{name} " if takes else name for name, takes in COMMANDS.items()]),
     ],
 )
-def test_commands_and_groups_are_completed(line: str, completed: str, found: list[str]) -> None:
-    """As far as it is clear how it goes on."""
-    assert complete(line, ["alpha1", "alpha2", "beta"]) == (completed, found)
+def test_commands_and_groups_are_completed(line: str, word: str, found: list[str]) -> None:
+    """The word at the end of the line, and what it may become."""
+    assert complete(line, ["alpha1", "alpha2", "beta"]) == (word, found)
 
 
 # What was said and what came back

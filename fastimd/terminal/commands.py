@@ -80,13 +80,9 @@ def read_number(command: Command, default: int, most: int) -> int:
 
 
 def complete(line: str, groups: list[str]) -> tuple[str, list[str]]:
-    """The line as far as it is clear how it goes on, and the ways in which it may."""
-    head, words = "", [f"{name} " if takes else name for name, takes in COMMANDS.items()]
+    """What stands at the end of the line, and what it may become."""
     if line.startswith("/join "):
-        head, words = "/join ", groups
-    found = [word for word in words if word.startswith(line[len(head) :])]
-    if not line.startswith("/") or not found:
-        return line, []
-    first, last = min(found), max(found)
-    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
-    return head + (first if same is None else first[:same]), found
+        word, words = line.removeprefix("/join "), groups
+    else:
+        word, words = line, [f"{name} " if takes else name for name, takes in COMMANDS.items()]
+    return word, [each for each in words if line.startswith("/") and each.startswith(word)]

@@ -1,8 +1,7 @@
 """The chat of a person at a terminal.
 
-Three tasks meet in ``Screen``: keys change the line that is typed, the conversation brings what is
-shown above it, and what was entered is done one after the other, so that nobody waits for the
-server while typing.
+The conversation brings what is shown above the line that is typed, and what was entered is done one
+after the other, so that nobody waits for the server while typing.
 """
 
 from __future__ import annotations
@@ -15,52 +14,50 @@ from trio_websocket import ConnectionClosed
 
 from ..codec import CorruptEntry, Message, check_id, decode_message
 from ..errors import BadParameter
-from . import tty
 from .account import Account
-from .columns import columns, cut
+from .columns import cut
 from .commands import HELP, Command, Unknown, complete, parse, read_number
 from .conversation import END_SECONDS, Conversation
-from .editor import Editor
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import EXIT_SIGNAL, ChatError
 from .harmless import harmless
-from .keys import Key, KeyReader, Stroke
 from .painter import Painter, day_and_time
+from .prompt import Complete, Prompt, TerminalGone
 
-ESCAPE_SECONDS = 0.1
-"""A sequence of one key comes in one piece; what stays alone for so long is the key Escape."""
 OLDER = 20
 MOST_OLDER = 10_000
 MOST_OWN = 1000
 SETTLE_SECONDS = 3.0
 """How long is waited for what was said to come back, before it is left."""
 LIST_SECONDS = 10.0
-MOST_LINES = 64
 MOST_PROMPT_COLUMNS = 16
 MOST_SAID_COLUMNS = 50
 """What is shown of a text in a line of the client's own."""
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
-_WINDOW = (signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH)
+_WINDOW = (signal.SIGCONT, signal.SIGWINCH)
 
 
 class Screen:
-    """The terminal, with the line that is typed in its last row."""
+    """What is shown above the line that is typed.
 
-    def __init__(self, terminal: tty.Terminal, painter: Painter) -> None:
-        self.editor = Editor(terminal.encoding)
+    Args:
+        complete: what the key Tab does.
+    """
+
+    def __init__(self, painter: Painter, encoding: str, complete: Complete) -> None:
         self.group = ""
-        self._terminal = terminal
+        self.prompt = Prompt(self._label, complete, "/quit")
         self._painter = painter
-        self._lock = trio.Lock()
+        self._encoding = encoding
 
     async def show(self, messages: list[Message], *notes: str) -> None:
-        """Show messages, and then what the client says, above the line."""
-        async with self._lock:
-            width = self._terminal.width
-            rows = [row for message in messages for row in self._painter.message(message, width)]
-            rows += [row for note in notes for row in self._painter.note(note, width)]
-            await self._terminal.write(tty.above(rows) + self._line())
+        """Show messages, and then what the client says."""
+        width = self.prompt.width
+        rows = [row for message in messages for row in self._painter.message(message, width)]
+        rows += [row for note in notes for row in self._painter.note(note, width)]
+        if rows:
+            await self.prompt.write("".join(f"{row}\n" for row in rows))
 
     async def show_older(self, messages: list[Message]) -> None:
         """Show messages that are older than those before them on the screen."""
@@ -72,15 +69,8 @@ class Screen:
         """Show what the client says."""
         await self.show([], *notes)
 
-    async def redraw(self, *, is_cleared: bool = False) -> None:
-        """Draw the line again."""
-        async with self._lock:
-            await self._terminal.write((tty.clear() if is_cleared else "") + self._line())
-
-    def _line(self) -> str:
-        prompt = cut(harmless(self.group, self._terminal.encoding), MOST_PROMPT_COLUMNS) + "> "
-        shown, at = self.editor.view(self._terminal.width - columns(prompt))
-        return tty.row(prompt + shown, columns(prompt) + at)
+    def _label(self) -> str:
+        return cut(harmless(self.group, self._encoding), MOST_PROMPT_COLUMNS) + "> "
 
 
 class Chat:
@@ -91,11 +81,10 @@ class Chat:
     """
 
     def __init__(
-        self, account: Account, terminal: tty.Terminal, painter: Painter, history: int | None
+        self, account: Account, painter: Painter, encoding: str, history: int | None
     ) -> None:
         self._account = account
-        self._terminal = terminal
-        self._screen = Screen(terminal, painter)
+        self._screen = Screen(painter, encoding, lambda line: complete(line, self._groups))
         self._history = history
         self._groups: list[str] = []
         self._next_group: str | None = None
@@ -105,7 +94,6 @@ class Chat:
         self._status = 0
         self._is_ending = False
         self._changed = trio.lowlevel.ParkingLot()
-        self._lines_send, self._lines_receive = trio.open_memory_channel[str](MOST_LINES)
 
     async def run(self, group: str) -> int:
         """Chat until the person ends it; returns the exit status.
@@ -116,13 +104,12 @@ class Chat:
         await self._account.join(group)
         self._next_group = group
         failure: ChatError | None = None
-        with self._terminal.opened():
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._obey_signals, nursery.cancel_scope)
-                nursery.start_soon(self._read_keys)
-                nursery.start_soon(self._do_lines)
-                failure = await self._talk()
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._obey_signals, nursery.cancel_scope)
+            await nursery.start(self._read_prompt)
+            nursery.start_soon(self._do_lines)
+            failure = await self._talk()
+            nursery.cancel_scope.cancel()
         if failure is not None:
             raise failure
         return self._status
@@ -176,49 +163,14 @@ class Chat:
 
     # What the person types
 
-    async def _read_keys(self) -> None:
-        reader = KeyReader(self._terminal.encoding)
+    async def _read_prompt(self, *, task_status: trio.TaskStatus[None]) -> None:
         try:
-            while not self._is_ending:  # what is typed after that is for the shell
-                for stroke in reader.feed(await self._read(reader)):
-                    await self._press(stroke)
-                await self._screen.redraw()
-        except tty.TerminalGone:
+            await self._screen.prompt.run(task_status=task_status)
+        except TerminalGone:
             await self._end(EXIT_SIGNAL + signal.SIGHUP)
 
-    async def _read(self, reader: KeyReader) -> bytes:
-        if reader.is_amid:
-            with trio.move_on_after(ESCAPE_SECONDS):
-                return await self._terminal.read()
-            reader.drop()
-        return await self._terminal.read()
-
-    async def _press(self, stroke: Stroke) -> None:
-        editor = self._screen.editor
-        match stroke:
-            case Key("enter"):
-                await self._lines_send.send(editor.take())
-            case Key("ctrl-d") if not editor.text:
-                self._is_ending = True
-                await self._lines_send.send("/quit")  # after what was entered before
-            case Key("ctrl-l"):
-                await self._screen.redraw(is_cleared=True)
-            case Key("tab"):
-                await self._complete()
-            case _:
-                editor.press(stroke)
-
-    async def _complete(self) -> None:
-        editor = self._screen.editor
-        if editor.after:
-            return
-        line, found = complete(editor.before, self._groups)
-        if len(found) > 1 and line == editor.before:
-            await self._screen.say("  ".join(found))
-        editor.replace(line)
-
     async def _do_lines(self) -> None:
-        async for line in self._lines_receive:
+        async for line in self._screen.prompt.lines:
             try:
                 await self._do(line)
             except (Unknown, ChatError, BadParameter) as exc:
@@ -301,15 +253,11 @@ class Chat:
         with trio.open_signal_receiver(*_ENDING, *_WINDOW) as signals:
             task_status.started()
             async for number in signals:
-                if number in _ENDING:
+                if number in _WINDOW:
+                    self._screen.prompt.redraw()
+                else:
                     chat.deadline = min(chat.deadline, trio.current_time() + END_SECONDS)
                     await self._end(EXIT_SIGNAL + number)
-                    continue
-                if number == signal.SIGTSTP:
-                    self._terminal.stop()
-                elif number == signal.SIGCONT:
-                    self._terminal.resume()
-                await self._screen.redraw()
 
     async def _end(self, status: int) -> None:
         self._status = status

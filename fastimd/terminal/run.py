@@ -10,7 +10,6 @@ from .account import Account, open_account
 from .painter import Painter
 from .person import Chat
 from .script import Script
-from .tty import Terminal
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,4 +45,4 @@ async def chat(address: Address, user: str, password: str, group: str, wishes: W
 async def _chat_with_person(account: Account, group: str, wishes: Wishes) -> int:
     encoding = sys.stdout.encoding
     painter = Painter(account.user, has_colours=wishes.has_colours, encoding=encoding)
-    return await Chat(account, Terminal(encoding), painter, wishes.history).run(group)
+    return await Chat(account, painter, encoding, wishes.history).run(group)
