@@ -46,6 +46,14 @@ def browsers(
         yield [first, second]
 
 
+@pytest.fixture(autouse=True)
+def leaving(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> Iterator[None]:
+    """The pages are left before their daemons end: none tries to come back in the next test."""
+    yield
+    for driver in browsers:
+        driver.get("about:blank")
+
+
 class Person:
     """Somebody at the page."""
 
@@ -53,9 +61,9 @@ class Person:
         self.driver = driver
         self.daemon = daemon
         self.user = user
+        driver.get("about:blank")
         complaints(driver)  # of earlier tests
         driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        driver.get("about:blank")
         driver.get(f"http://{daemon.address}/test/websocket{part}")
 
     def run(self, script: str, *arguments: Any) -> Any:
@@ -693,6 +701,9 @@ def test_nothing_stays_of_who_has_left(ada: Person) -> None:
         lambda: metrics(ada.daemon)["fastimd_sockets"] == 0,
         lambda: str(metrics(ada.daemon)),
     )
+    ada.user = "eve"
+    ada.log_in()
+    ada.wait("#no-groups", "No groups yet")
 
 
 # Where one is

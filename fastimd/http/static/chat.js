@@ -143,6 +143,7 @@ async function signIn() {
     remember("user", user);
     forgetPassword(user, server);
     if (!isSame) begin(next);
+    hush(byId("room-failure"));
     show(shown ? "room" : "groups");
     byId("me").focus();
     followAddress();
@@ -182,6 +183,8 @@ function end() {
   ended?.removeEventListener("login", askLogin);
   ended?.close();
   groups?.clear();
+  byId("no-groups").hidden = false;
+  hush(byId("join-failure"));
   conversations = new Map();
 }
 
@@ -208,8 +211,10 @@ async function joinGroup() {
   const groupId = field.value.trim();
   if (!groupId) return;
   hush(byId("join-failure"));
+  const joining = im;
   try {
-    await im.joinGroup(groupId);
+    await joining.joinGroup(groupId);
+    if (im !== joining) return; // logged out meanwhile
     field.value = "";
     openGroup(groupId);
     shown.group.reconnect(); // it was closed if it was for members only
@@ -289,10 +294,11 @@ function followAddress() {
 
 async function connectAgain() {
   hush(byId("room-failure"));
+  const group = shown?.group; // another may be in sight when it has joined
   try {
     im.watchGroups().reconnect();
-    if (shown?.group.reason === NOT_MEMBER) await im.joinGroup(shown.group.groupId);
-    shown?.group.reconnect();
+    if (group?.reason === NOT_MEMBER) await im.joinGroup(group.groupId);
+    group?.reconnect();
   } catch (error) {
     fail("room-failure", error);
   }
