@@ -197,6 +197,7 @@ def test_a_long_line_goes_on_in_the_next_row(daemon: Daemon, enter: Enter) -> No
     assert len(mara.lines) == 5
     mara.type("\r")
     lin.sees("end")
+    lin.sees_typed("7>", 3)
     shown = "".join(row.strip().removeprefix("mara: ") for row in lin.lines[2:-1])
     assert shown.count("你") == 60
 
@@ -588,12 +589,12 @@ def test_a_message_that_is_too_large_is_told_in_a_line(daemon: Daemon, enter: En
     """With its beginning; Up brings it back."""
     mara = enter(daemon, "mara")
     mara.type("\x1b[200~" + "word " * 14_000 + "\x1b[201~")
-    wait_for(lambda: mara.input_row[0].endswith("word"), seconds=SCREEN_SECONDS)
+    mara.sees_typed("rd", 3)
     mara.type("\r")
     mara.sees("more than 65536 bytes (1009)", "not sent: " + "word " * 10 + "...")
     assert mara.text.count("word") == 10
     mara.type("\x1b[A")
-    wait_for(lambda: mara.input_row[0].endswith("word"), seconds=SCREEN_SECONDS)
+    mara.sees_typed("rd", 3)
 
 
 def restart(daemon: Daemon, start: StartDaemon, **settings: str) -> Daemon:

@@ -188,7 +188,7 @@ class Prompt:
         output = self._session.output
         self._session.app.renderer.erase()
         output.disable_autowrap()  # a row that is wider than it counts must not begin another
-        output.write_raw(text.replace("\n", "\r\n"))
+        output.write_raw(text)
         output.enable_autowrap()
         output.flush()
         self._session.app.invalidate()
