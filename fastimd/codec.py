@@ -23,6 +23,9 @@ from .errors import BadParameter
 MAX_ID_LENGTH = 128
 """Characters in a group or user id. Ids become parts of Redis keys, so they are kept short."""
 
+USER_INFO = "user_info"
+"""``data`` of the answer to a login of which no hook says more."""
+
 _TEXT_FRAME = 0x81  # FIN and opcode 1, RFC 6455 section 5.2
 _PLAIN_START = b'{"groupId":"'
 _TS_KEY = b'"ts":'

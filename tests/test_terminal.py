@@ -154,6 +154,7 @@ def test_two_people_talk_and_a_half_typed_line_survives(daemon: Daemon, enter: E
     lin.sees("  mara: half a line")
     mara.sees("* mara: half a line")
     mara.sees_typed("7>", 3)
+    lin.sees_typed("7>", 3)
     assert [row[6:] for row in lin.lines[2:-1]] == ["* lin: hello mara", "  mara: half a line"]
     assert re.match(r"\d\d:\d\d \* lin", lin.lines[2])
 

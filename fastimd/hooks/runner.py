@@ -15,14 +15,13 @@ import msgspec
 import structlog
 import trio
 
+from ..codec import USER_INFO
 from ..config import Config
 from ..errors import HookFailed, NotLoggedIn, Refused
 from ..metrics import Metrics
 from . import Action, Message
 from .cause import describe, trace
 from .load import Hook, load_hooks
-
-SEED_USER_INFO = "user_info"
 
 _Judged = TypeVar("_Judged")
 
@@ -57,7 +56,7 @@ class HookRunner:
             HookFailed: it failed. There is no other policy: it would let anybody be anybody.
         """
         if "login" not in self._hooks:
-            return msgspec.Raw(msgspec.json.encode(SEED_USER_INFO))
+            return msgspec.Raw(msgspec.json.encode(USER_INFO))
         return await self._call("login", _judge_login, (password,), user, password)
 
     async def authorize(self, user: str, token: str, action: Action, group: str) -> None:

@@ -25,10 +25,10 @@ import msgspec
 import trio
 
 from .. import __version__
+from ..codec import USER_INFO
 from ..config import SECRET_PREFIX, Config
 from ..errors import HookFailed, Refused
 from . import Action, Message
-from .runner import SEED_USER_INFO
 
 MAX_ANSWER_BYTES = 64 * 1024
 FIRST_PAUSE = 0.1
@@ -79,7 +79,7 @@ class Webhook:
     async def login(self, user_id: str, password: str) -> Any:
         verdict = await self._ask("login", _LoginVerdict, userId=user_id, password=password)
         if _is_allowed(verdict):
-            return SEED_USER_INFO if verdict.data is None else verdict.data
+            return USER_INFO if verdict.data is None else verdict.data
         return None
 
     async def authorize(self, user_id: str, token: str, action: Action, group_id: str) -> bool:
