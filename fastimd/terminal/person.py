@@ -102,7 +102,7 @@ class Chat:
             ChatError: why it ended by itself.
         """
         await self._account.join(group)
-        self._next_group = group
+        self._screen.group = self._next_group = group
         failure: ChatError | None = None
         async with trio.open_nursery() as nursery:
             await nursery.start(self._obey_signals, nursery.cancel_scope)
