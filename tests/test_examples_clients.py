@@ -444,7 +444,7 @@ def test_a_client_that_is_kicked_stays_away(
     redis.publish(EVENTS_CHANNEL, '{"group":"","user":"ann","kick":true}')
     wait_for(lambda: "kicked" in client.errors() + "".join(client.lines()), seconds=SECONDS)
     client.say("second")
-    assert closes(daemon) == [1008]
+    wait_for(lambda: closes(daemon) == [1008], daemon)
     assert len(daemon.events("socket.opened")) == 1
     assert stored(redis, "1") == ["ann: first"]
 
