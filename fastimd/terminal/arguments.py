@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGHUP, SIGQUIT, SIGTERM
+from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
 import trio
 
@@ -21,11 +21,13 @@ from .descriptors import write_all
 from .failures import EXIT_SIGNAL, EXIT_USAGE, ChatError
 from .harmless import harmless
 
-EXIT_INTERRUPTED = EXIT_SIGNAL + 2
+EXIT_INTERRUPTED = EXIT_SIGNAL + SIGINT
 
 DEFAULT = "ws://127.0.0.1:9000/"
 PASSWORD_VARIABLE = "FASTIMD_CHAT_PASSWORD"  # noqa: S105 - its name
 MOST_HISTORY = 100_000
+
+_ENDING = (SIGINT, SIGHUP, SIGTERM, SIGQUIT)
 
 
 class _Unusable(Exception):
@@ -154,7 +156,7 @@ def _ask_password(user: str) -> str:
         except EOFError:
             print(file=sys.stderr)
             return ""
-        except (KeyboardInterrupt, SystemExit):
+        except SystemExit:
             print(file=sys.stderr)
             raise
 
@@ -162,7 +164,7 @@ def _ask_password(user: str) -> str:
 @contextmanager
 def _signals_raised() -> Iterator[None]:
     """A signal unwinds, so that what is asked for on the terminal leaves it as it was."""
-    before = {number: signal.signal(number, _unwind) for number in (SIGHUP, SIGTERM, SIGQUIT)}
+    before = {number: signal.signal(number, _unwind) for number in _ENDING}
     try:
         yield
     finally:
