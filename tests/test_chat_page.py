@@ -349,6 +349,14 @@ def test_a_text_that_is_lost_is_told(ada: Person, redis: Redis) -> None:
     assert ada.find(".drafts li") == []
 
 
+def test_an_empty_group_says_so_until_somebody_speaks(ada: Person) -> None:
+    """Then its beginning is in sight."""
+    ada.join("new")
+    ada.wait("#scroller .help", "Nobody has said anything yet.")
+    ada.say("hello")
+    ada.wait("#scroller .help", "The beginning of what is kept")
+
+
 def test_a_kick_leaves_nothing_under_way(ada: Person) -> None:
     """A text whose fate is open is told as not sent; the way back is the person's to choose."""
     ada.lose("lost")

@@ -154,6 +154,10 @@ export class Conversation {
     this.#list.append(row);
     if (this.#arrange(row)) sayTimes(this.#list); // "Today" is another day now
     if (this.#isLive) this.onHear(this, message);
+    if (this.#isLive && this.#rows.size === 1) {
+      this.#showTop(); // it is not true any more that nobody has said anything
+      void this.#fill();
+    }
     if (this.#isFollowing) {
       this.#trim();
       this.#keepPlace();
