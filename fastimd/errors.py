@@ -4,13 +4,15 @@ FastimdError
 ├── StartupError          the daemon cannot start, and an operator must act (exit status 78)
 │   └── ConfigError       settings that are wrong, all of them at once
 ├── StoreUnavailable      Redis is away or does not answer; the same request may work later
+├── KeyUnusable           Redis refuses what concerns one key: one group or one user, nobody else
 ├── BadParameter          a client's parameter is missing or malformed
 ├── NotLoggedIn           a client's token is missing, wrong or expired
 ├── Refused               a hook says no, and perhaps why
 └── HookFailed            a hook crashed, was late or answered what it may not
 
 Errors of a client carry what the client may be told. Errors of Redis are redis-py's own classes
-inside ``redis/`` and are translated into ``StoreUnavailable`` where they leave it.
+inside ``redis/``. They are translated where they leave it: into ``StoreUnavailable``, or into
+``KeyUnusable`` by the store, which knows the keys.
 """
 
 from __future__ import annotations
@@ -39,6 +41,20 @@ class ConfigError(StartupError):
 
 class StoreUnavailable(FastimdError):
     """Redis cannot be reached or did not answer in time."""
+
+
+class KeyUnusable(FastimdError):
+    """What stands at a key of one group or one user cannot be used, until somebody puts it right.
+
+    Args:
+        key: the key, as Redis has it.
+        error: what Redis says: a wrong type, a script that failed, a permission that is missing.
+    """
+
+    def __init__(self, key: str, error: str) -> None:
+        super().__init__(f"the key {key} in Redis cannot be used: {error}")
+        self.key = key
+        self.error = error
 
 
 class BadParameter(FastimdError):

@@ -104,16 +104,20 @@ async def keep_telling() -> None:
 
 def tell_left_out(before: float = float("inf")) -> None:
     """Tell how many lines were left out since a line of their kind, if it came before a moment."""
-    for (of, purpose, status), kind in _limit.take_left_out(before):
-        left_out = kind.left_out
+    for (of, purpose, status, key), kind in _limit.take_left_out(before):
+        count = kind.left_out
         if kind.level == "info":
-            log.info("log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out)
+            log.info(
+                "log.suppressed", of=of, purpose=purpose, status=status, key=key, suppressed=count
+            )
         elif kind.level == "warning":
             log.warning(
-                "log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out
+                "log.suppressed", of=of, purpose=purpose, status=status, key=key, suppressed=count
             )
         else:
-            log.error("log.suppressed", of=of, purpose=purpose, status=status, suppressed=left_out)
+            log.error(
+                "log.suppressed", of=of, purpose=purpose, status=status, key=key, suppressed=count
+            )
 
 
 class _StandardError(FileIO):
@@ -160,8 +164,8 @@ class _Kind:
         self.left_out = 0
 
 
-_Key: TypeAlias = tuple[str, str | None, int | None]
-"""Event, purpose and status."""
+_Key: TypeAlias = tuple[str, str | None, int | None, str | None]
+"""Event, purpose, status and key of Redis."""
 
 
 class _Limit:
@@ -177,7 +181,7 @@ class _Limit:
         name = event["event"]
         if (method not in _LIMITED_LEVELS and name not in _ALSO_LIMITED) or name == _NEVER_LIMITED:
             return event
-        key = (name, event.get("purpose"), event.get("status"))
+        key = (name, event.get("purpose"), event.get("status"), event.get("key"))
         now = time.monotonic()
         last = self._kinds.get(key)
         if last is not None and now - last.written_at < _LIMIT_SECONDS:

@@ -1,6 +1,7 @@
 """The domain over Redis: messages, membership, logins. It alone knows the keys.
 
-Everything raises ``StoreUnavailable`` when Redis is away.
+Everything raises ``StoreUnavailable`` when Redis is away, and ``KeyUnusable`` when Redis refuses
+what concerns the key of one group or one user: it has another type, or must not be touched.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from redis import exceptions
 
 from . import codec
 from .config import Config
-from .errors import BadParameter, NotLoggedIn, StoreUnavailable
+from .errors import KeyUnusable, NotLoggedIn, StoreUnavailable
 from .metrics import Metrics
 from .redis import scripts
 from .redis.appender import OnAppended, Place
 from .redis.client import Client
+from .redis.scripts import Script
+from .redis.wire import Argument, Reply
 
 EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
@@ -172,7 +175,7 @@ class Store:
 
     async def greeting(self, group: str) -> Greeting:
         """The last ``list_num`` messages and the list's length, of one moment."""
-        total, entries = await self._client.run_script(
+        total, entries = await self._run(
             scripts.TAIL, (_messages_key(group),), self._config.group_message.list_num
         )
         messages = self.readable(group, entries)
@@ -183,16 +186,12 @@ class Store:
 
     async def messages(self, group: str, first: int, last: int) -> History:
         """Messages by list index as LRANGE takes it: both inclusive, negatives from the end."""
-        found = await self._client.run_script(
-            scripts.RANGE, (_messages_key(group),), first, last, PAGE
-        )
+        found = await self._run(scripts.RANGE, (_messages_key(group),), first, last, PAGE)
         return History(self, group, *found)
 
     async def before(self, group: str, user: str, ts: int, count: int) -> History:
         """The ``count`` messages just before the one of ``user`` at ``ts``."""
-        found = await self._client.run_script(
-            scripts.BEFORE, (_messages_key(group),), user, ts, count, PAGE
-        )
+        found = await self._run(scripts.BEFORE, (_messages_key(group),), user, ts, count, PAGE)
         return History(self, group, *found)
 
     async def next_page(
@@ -203,16 +202,14 @@ class Store:
             ts = codec.read_entry(entry)[0]
         except codec.CorruptEntry:
             ts = 0
-        found = await self._client.run_script(
+        found = await self._run(
             scripts.NEXT, (_messages_key(group),), index, entry, ts, min(longest, PAGE)
         )
         return found[0], found[1]
 
     async def after(self, group: str, ts: int) -> Gap:
         """The first messages after ``ts``."""
-        more, entries = await self._client.run_script(
-            scripts.AFTER, (_messages_key(group),), ts, PAGE, GAP_BYTES
-        )
+        more, entries = await self._run(scripts.AFTER, (_messages_key(group),), ts, PAGE, GAP_BYTES)
         return Gap(self.readable(group, entries), more == 1)
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
@@ -244,19 +241,15 @@ class Store:
 
     async def _total(self, group: str) -> int:
         try:
-            total: int = await self._client.call("LLEN", _messages_key(group))
-        except exceptions.ResponseError as exc:
-            self._corrupt(_messages_key(group), exc)
+            total: int = await self._call("LLEN", _messages_key(group))
+        except KeyUnusable:
             return 0
         return total
 
     async def _group_state(self, group: str) -> GroupState:
         try:
-            total, newest, expires_in = await self._client.run_script(
-                scripts.PEEK, (_messages_key(group),)
-            )
-        except exceptions.ResponseError as exc:
-            self._corrupt(_messages_key(group), exc)
+            total, newest, expires_in = await self._run(scripts.PEEK, (_messages_key(group),))
+        except KeyUnusable:
             total, newest, expires_in = 0, None, -1
         readable = self.readable(group, [newest] if newest else [])
         last_ts, message = readable[0] if readable else (0, None)
@@ -268,7 +261,7 @@ class Store:
 
     async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
         """Delete the user's own message, if it is not older than ``recall_time_limit``."""
-        outcome: bytes = await self._client.run_script(
+        outcome: bytes = await self._run(
             scripts.RECALL,
             (_messages_key(group), _floor_key(group)),
             user,
@@ -281,7 +274,7 @@ class Store:
 
     async def join(self, group: str, user: str) -> bool:
         """Put a user into a group; False when they were in it."""
-        joined: int = await self._client.run_script(
+        joined: int = await self._run(
             scripts.JOIN,
             (_groups_key(user),),
             codec.plain_unless_quoted(group),
@@ -294,32 +287,19 @@ class Store:
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""
         key = _messages_key(group)
-        try:
-            total, entries = await self._client.run_script(scripts.TAIL, (key,), count)
-        except exceptions.ResponseError as exc:
-            self._corrupt(key, exc)
-            total, entries = 0, []
+        total, entries = await self._run(scripts.TAIL, (key,), count)
         expires_in = await self._client.call("PTTL", key)
         messages = [message for _, message in self.readable(group, entries)]
         return GroupLook(total, messages, expires_in / 1000 if expires_in >= 0 else None)
 
     async def purge(self, group: str) -> int:
-        """Delete all messages of a group; returns how many there were.
-
-        Raises:
-            BadParameter: what stands at the group's key is no list, and is left alone.
-        """
-        key = _messages_key(group)
-        try:
-            deleted: int = await self._client.run_script(
-                scripts.PURGE,
-                (key, _floor_key(group)),
-                EVENTS_CHANNEL,
-                msgspec.json.encode(Event(group, "", 0)),
-            )
-        except exceptions.ResponseError as exc:
-            self._corrupt(key, exc)
-            raise BadParameter("group", f"its key in Redis is no list ({exc})") from exc
+        """Delete all messages of a group; returns how many there were. What is no list stays."""
+        deleted: int = await self._run(
+            scripts.PURGE,
+            (_messages_key(group), _floor_key(group)),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, "", 0)),
+        )
         return deleted
 
     async def kick(self, user: str, group: str) -> int:
@@ -340,11 +320,7 @@ class Store:
     async def groups_of(self, user: str) -> list[str]:
         """The groups a user is in, in no order."""
         key = _groups_key(user)
-        try:
-            members = await self._client.call("SMEMBERS", key)
-        except exceptions.ResponseError as exc:
-            self._corrupt(key, exc)
-            return []
+        members = await self._call("SMEMBERS", key)
         groups: dict[str, None] = {}
         for member in members:
             try:
@@ -360,7 +336,7 @@ class Store:
     async def log_in(self, user: str) -> str:
         """Give a user a new token, valid for ``token_ttl`` seconds; an older one ends."""
         token = secrets.token_hex(16)
-        await self._client.call("SET", _login_key(user), token, "EX", self._config.login.token_ttl)
+        await self._call("SET", _login_key(user), token, "EX", self._config.login.token_ttl)
         return token
 
     async def check_token(self, user: str, token: str) -> None:
@@ -369,7 +345,7 @@ class Store:
         Raises:
             NotLoggedIn: it is not the user's token.
         """
-        stored = await self._client.call("GET", _login_key(user))
+        stored = await self._call("GET", _login_key(user))
         try:
             good = stored is not None and codec.same_token(stored, token)
         except codec.CorruptEntry as exc:
@@ -389,6 +365,25 @@ class Store:
             except codec.CorruptEntry as exc:
                 self._corrupt(_messages_key(group), exc)
         return messages
+
+    async def _call(self, command: str, key: str, *arguments: Argument) -> Reply:
+        """A command on a key of one group or one user."""
+        try:
+            return await self._client.call(command, key, *arguments)
+        except exceptions.ResponseError as exc:
+            raise self._unusable(key, exc) from exc
+
+    async def _run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
+        """A script on keys of one group or one user; the first is the one that is named."""
+        try:
+            return await self._client.run_script(script, keys, *arguments)
+        except exceptions.ResponseError as exc:
+            raise self._unusable(keys[0], exc) from exc
+
+    def _unusable(self, key: str, failure: Exception) -> KeyUnusable:
+        self._metrics.unusable_keys += 1
+        log.warning("store.key_unusable", key=key, error=str(failure))
+        return KeyUnusable(key, str(failure))
 
     def _corrupt(self, key: str, failure: Exception) -> None:
         self._metrics.corrupt_entries += 1

@@ -393,6 +393,7 @@ HEALTHY = {
     "fastimd_connections_crashed_total": "0x60",
     "fastimd_connections_refused_total": "0x60",
     "fastimd_corrupt_entries_total": "0x60",
+    "fastimd_unusable_keys_total": "0x60",
     'fastimd_redis_reconnects_total{purpose="commands"}': "0x30 1x30",
     'fastimd_http_requests_total{status="200",route="/a"}': "0+100x60",
     'fastimd_http_requests_total{status="503",route="/a"}': "0+1x60",
@@ -429,6 +430,7 @@ FAULTS: dict[str, dict[str, str]] = {
     "FastimdTurnedAway": {"fastimd_connections_refused_total": "0+1x60"},
     "FastimdFilesNearlyOut": {"process_open_fds": "950x60"},
     "FastimdCorruptEntries": {"fastimd_corrupt_entries_total": "0x30 1x30"},
+    "FastimdUnusableKeys": {"fastimd_unusable_keys_total": "0x56 1x4"},
 }
 """What each alert is for, one series of a healthy daemon replaced."""
 

@@ -26,7 +26,7 @@ from werkzeug.exceptions import (
 )
 
 from ..desk import Desk, Kicked, Outcome, Purged, Said
-from ..errors import BadParameter, StoreUnavailable
+from ..errors import BadParameter, KeyUnusable, StoreUnavailable
 from ..metrics import Metrics
 
 DESK = "/operate/"
@@ -119,6 +119,10 @@ def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(StoreUnavailable)
     async def unavailable(error: StoreUnavailable) -> Response:
         return _json({"error": str(error)}, 503)
+
+    @app.errorhandler(KeyUnusable)
+    async def unusable(error: KeyUnusable) -> Response:
+        return _json({"error": str(error)}, 500)
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:

@@ -25,7 +25,14 @@ from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 from ..access import Access
 from ..codec import check_id
 from ..config import Config
-from ..errors import BadParameter, HookFailed, NotLoggedIn, Refused, StoreUnavailable
+from ..errors import (
+    BadParameter,
+    HookFailed,
+    KeyUnusable,
+    NotLoggedIn,
+    Refused,
+    StoreUnavailable,
+)
 from ..hooks import Action
 from ..hooks.runner import HookRunner
 from ..metrics import Metrics
@@ -220,6 +227,10 @@ def _add_errors(app: QuartTrio) -> None:
     async def unavailable(error: StoreUnavailable) -> Response:
         log.warning("http.store_unavailable", error=str(error))
         return _answer(503, "暂时无法服务 (Redis is away, try again)", status=503)
+
+    @app.errorhandler(KeyUnusable)
+    async def unusable(error: KeyUnusable) -> Response:  # the log has said why
+        return _answer(500, f"数据异常 ({error})", status=500)
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:

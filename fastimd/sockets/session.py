@@ -19,7 +19,7 @@ import trio
 from ..access import Access
 from ..codec import text_frame
 from ..config import Config
-from ..errors import HookFailed, NotLoggedIn, Refused, StoreUnavailable
+from ..errors import HookFailed, KeyUnusable, NotLoggedIn, Refused, StoreUnavailable
 from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner
 from ..hub import Hub
@@ -347,7 +347,7 @@ async def run_session(
             session.close(1008, "login required")
         except Refused as exc:
             session.close(1008, cut_reason(str(exc) or "not allowed"))
-        except HookFailed:  # the log has said why
+        except (HookFailed, KeyUnusable):  # the log has said why
             session.close(1013, "try again later")
         except StoreUnavailable as exc:
             session.close(1013, "try again later")
