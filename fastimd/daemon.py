@@ -44,6 +44,7 @@ from .metrics import Metrics
 from .poller import Poller
 from .redis.appender import Appender
 from .redis.client import Client
+from .redis.clock import RedisClock
 from .redis.embedded import serve_embedded
 from .redis.wire import Address
 from .relay import Relay
@@ -121,11 +122,14 @@ async def _serve_floors(
             redis_floor.start_soon(supervise, "log", logs.keep_telling)
             redis_floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
             address = await _redis_address(config, redis_floor)
-            client = Client(address, Appender(config, metrics), metrics)
+            clock = RedisClock()
+            appender = Appender(config, metrics, clock)
+            client = Client(address, appender, clock, metrics)
             redis_floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
             async with open_floor() as relay_floor:
                 relay, hub, poller = _build_hub(config, client, store, metrics)
+                appender.heard, appender.hear_out = relay.newest_of, relay.hear_out
                 sessions = Sessions()
                 poller.on_kick = sessions.kick
                 relay_floor.start_soon(supervise, "relay", relay.run)

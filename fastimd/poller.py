@@ -26,11 +26,11 @@ from .errors import StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
 from .relay import Relay, Subscription
-from .store import Event, GroupState, Store
+from .store import Event, GroupState, Position, Store
 
 SWEEP_SECONDS = 30.0
 QUESTIONS_AT_ONCE = 64
-UNKNOWN = GroupState(codec.group_summary(None, 0), 0, None)
+UNKNOWN = GroupState(codec.group_summary(None, 0), Position(), None)
 
 _Subject = TypeVar("_Subject")
 
@@ -56,6 +56,10 @@ class _Watched:
     def receive(self, ts: int, message: bytes) -> None:
         self.heard = ts, message
         self._poller.moved.add(self)
+
+    def lose(self) -> None:
+        """Nothing more will be heard, until the next sweep listens anew."""
+        self._poller.deaf.add(self)
 
 
 class _User:
@@ -100,6 +104,8 @@ class Poller:
         # Groups to ask all about, and those to ask how many messages they have.
         self._dirty: set[_Watched] = set()
         self.moved: set[_Watched] = set()
+        # Groups whose channel cannot be heard now.
+        self.deaf: set[_Watched] = set()
 
     @asynccontextmanager
     async def watcher(self, name: str, outbox: Outbox) -> AsyncIterator[None]:
@@ -152,6 +158,7 @@ class Poller:
             if self._sweep_now or now - swept_at >= SWEEP_SECONDS:
                 self._sweep_now = False
                 swept_at = now
+                self._listen_anew()
                 self._dirty.update(self._groups.values())
                 self._joined.update(self._users.values())
             try:
@@ -200,7 +207,7 @@ class Poller:
             names = [group.name for group in page]
             for group, state in zip(page, await self._store.group_states(names), strict=True):
                 group.state = state
-                group.subscription.begin_at(state.last_ts)
+                group.subscription.begin_at(state.position)
                 self._expect_expiry(group)
         return [group for group, state in before if group.state.summary != state.summary]
 
@@ -219,7 +226,8 @@ class Poller:
                     unsure.append(group)  # it has expired, or has been asked about meanwhile
                     continue
                 ts, message = newest
-                group.state = GroupState(codec.group_summary(message, total), ts, None)
+                position = Position(ts)
+                group.state = GroupState(codec.group_summary(message, total), position, None)
         return sure + await self._ask(unsure)
 
     def _pages(self, subjects: list[_Subject]) -> Iterator[list[_Subject]]:
@@ -277,12 +285,18 @@ class Poller:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Watched(name, self)
-            group.subscription = self._relay.listen(name, group.receive)
+            group.subscription = self._relay.listen(name, group.receive, group.lose)
         group.users.add(user)
         user.groups.add(group)
         await self._relay.wait_heard(group.subscription)
         if group.state is UNKNOWN:
             self._dirty.add(group)
+
+    def _listen_anew(self) -> None:
+        deaf, self.deaf = self.deaf, set()
+        for group in deaf:
+            if group.users:
+                group.subscription = self._relay.listen(group.name, group.receive, group.lose)
 
     def _unwatch(self, group: _Watched, user: _User) -> None:
         group.users.discard(user)
@@ -300,8 +314,8 @@ class Poller:
 def _knows_newest(group: _Watched) -> bool:
     """The newest message was heard, and the list is known to expire."""
     heard = group.heard
-    return heard is not None and heard[0] > group.state.last_ts and group.expiry_due < math.inf
+    return heard is not None and heard[0] > group.state.position.ts and group.expiry_due < math.inf
 
 
 def _by_activity(state: GroupState) -> int:
-    return -state.last_ts
+    return -state.position.ts

@@ -24,6 +24,7 @@ from .metrics import Metrics
 from .redis import scripts
 from .redis.appender import OnAppended, Place
 from .redis.client import Client
+from .redis.refusal import key_unusable
 from .redis.scripts import Script
 from .redis.wire import Argument, Reply
 
@@ -35,6 +36,16 @@ PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
 GAP_BYTES = 256 * 1024
 """Bytes of messages read at once to repair a gap: they go to every member's outbox together."""
+
+AHEAD = 60_000
+STEP = 1_000
+"""Milliseconds by which a ``ts`` may be ahead of the clock of Redis, and of the newest that is
+known in its group: a burst runs ahead of the clock, one by one. Whatever is later is *foreign*:
+somebody else wrote it. It is shown, and never taken for the measure of what is new."""
+SEEK_PAGE = 1000
+SEEK_PAGES = 100
+"""How many entries are looked through at once for a message that is not where its ``ts`` belongs,
+and how often."""
 
 _Answer = TypeVar("_Answer")
 
@@ -59,22 +70,35 @@ class Event(msgspec.Struct, omit_defaults=True):
     kick: bool = False
 
 
+class Position(NamedTuple):
+    """Up to where a group is known.
+
+    ``ts`` is that of the newest message that is not foreign, 0 when there is none; ``entry`` is the
+    newest entry of the list as it is stored, b"" when there is none.
+    """
+
+    ts: int = 0
+    entry: bytes = b""
+
+
 class Greeting(NamedTuple):
-    """``payload`` is the greeting's JSON, ``last_ts`` the ts of its newest message or 0."""
+    """``payload`` is the greeting's JSON, ``position`` where it ends; ``foreign`` are its foreign
+    messages as plain JSON."""
 
     payload: bytes
-    last_ts: int
+    position: Position
+    foreign: frozenset[bytes]
 
 
 class GroupState(NamedTuple):
     """What a group list shows of a group.
 
-    ``summary`` is its JSON, ``last_ts`` its newest message's ts or 0, ``expires_in`` the seconds
-    until the list expires, None when it does not.
+    ``summary`` is its JSON, ``expires_in`` the seconds until the list expires, None when it does
+    not. The ``ts`` of ``position`` is that of its newest message that is not foreign, or 0.
     """
 
     summary: bytes
-    last_ts: int
+    position: Position
     expires_in: float | None
 
 
@@ -91,9 +115,15 @@ class GroupLook(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Messages with their ts, oldest first, and whether there are more."""
+    """Messages that somebody missed.
 
-    messages: list[tuple[int, bytes]]
+    ``messages`` are each one's ts, plain JSON and entry, oldest first; ``end`` is the last entry
+    that was read, though it may be no message; ``latest`` is the latest ts that is not foreign.
+    """
+
+    messages: list[tuple[int, bytes, bytes]]
+    end: bytes
+    latest: int
     more: bool
 
 
@@ -173,15 +203,25 @@ class Store:
         """Wait while more appends are under way than may wait."""
         await self._client.appender.wait_room()
 
+    def latest(self) -> int:
+        """The latest ts that is not foreign in any group, by the clock of Redis."""
+        shown = self._client.clock.latest_shown()
+        return shown + AHEAD if shown else codec.MAX_TS
+
     async def greeting(self, group: str) -> Greeting:
         """The last ``list_num`` messages and the list's length, of one moment."""
-        total, entries = await self._run(
-            scripts.TAIL, (_messages_key(group),), self._config.group_message.list_num
+        count = self._config.group_message.list_num
+        total, ts, latest, entries = await self._run(
+            scripts.TAIL, _list_keys(group), self._believed(group), count
         )
+        position = Position(ts, entries[-1] if entries else b"")
+        if not count:
+            entries = []
         messages = self.readable(group, entries)
         return Greeting(
             codec.greeting((message for _, message in messages), total),
-            messages[-1][0] if messages else 0,
+            position,
+            frozenset(message for ts, message in messages if ts > latest),
         )
 
     async def messages(self, group: str, first: int, last: int) -> History:
@@ -191,7 +231,14 @@ class Store:
 
     async def before(self, group: str, user: str, ts: int, count: int) -> History:
         """The ``count`` messages just before the one of ``user`` at ``ts``."""
-        found = await self._run(scripts.BEFORE, (_messages_key(group),), user, ts, count, PAGE)
+        keys, believed = _list_keys(group), self._believed(group)
+        *found, is_there = await self._run(
+            scripts.BEFORE, keys, user, ts, b"", believed, count, PAGE
+        )
+        if not is_there and (entry := await self._seek(group, user, ts)) is not None:
+            *found, _ = await self._run(
+                scripts.BEFORE, keys, user, ts, entry, believed, count, PAGE
+            )
         return History(self, group, *found)
 
     async def next_page(
@@ -207,10 +254,23 @@ class Store:
         )
         return found[0], found[1]
 
-    async def after(self, group: str, ts: int) -> Gap:
-        """The first messages after ``ts``."""
-        more, entries = await self._run(scripts.AFTER, (_messages_key(group),), ts, PAGE, GAP_BYTES)
-        return Gap(self.readable(group, entries), more == 1)
+    async def after(self, group: str, position: Position) -> Gap:
+        """The first messages after a position."""
+        more, latest, entries = await self._run(
+            scripts.AFTER,
+            _list_keys(group),
+            position.entry,
+            position.ts,
+            self._believed(group),
+            PAGE,
+            GAP_BYTES,
+        )
+        messages = [
+            (ts, message, entry)
+            for entry in entries
+            for ts, message in self.readable(group, [entry])
+        ]
+        return Gap(messages, entries[-1] if entries else b"", latest, more == 1)
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
         """What a group list shows of each of ``groups``, asked in one pipelined batch."""
@@ -248,29 +308,51 @@ class Store:
 
     async def _group_state(self, group: str) -> GroupState:
         try:
-            total, newest, expires_in = await self._run(scripts.PEEK, (_messages_key(group),))
+            total, newest, expires_in, ts = await self._run(
+                scripts.PEEK, _list_keys(group), self._believed(group)
+            )
         except KeyUnusable:
-            total, newest, expires_in = 0, None, -1
+            total, newest, expires_in, ts = 0, None, -1, 0
         readable = self.readable(group, [newest] if newest else [])
-        last_ts, message = readable[0] if readable else (0, None)
+        message = readable[0][1] if readable else None
         return GroupState(
             codec.group_summary(message, total),
-            last_ts,
+            Position(ts, newest or b""),
             expires_in / 1000 if expires_in >= 0 else None,
         )
 
     async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
         """Delete the user's own message, if it is not older than ``recall_time_limit``."""
+        outcome = await self._recall(group, user, ts, b"")
+        if outcome == "elsewhere":
+            entry = await self._seek(group, user, ts)
+            outcome = "missing" if entry is None else await self._recall(group, user, ts, entry)
+        return outcome  # type: ignore[return-value]
+
+    async def _recall(self, group: str, user: str, ts: int, entry: bytes) -> str:
         outcome: bytes = await self._run(
             scripts.RECALL,
-            (_messages_key(group), _floor_key(group)),
+            _list_keys(group),
             user,
             ts,
+            entry,
+            self._believed(group),
             self._config.group_message.recall_time_limit * 1000,
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user, ts)),
         )
-        return outcome.decode()  # type: ignore[return-value]
+        return outcome.decode()
+
+    async def _seek(self, group: str, user: str, ts: int) -> bytes | None:
+        """The entry of a message that is not where its ts belongs, if there is one."""
+        stop: int | str = ""
+        for _ in range(SEEK_PAGES):
+            stop, entry = await self._run(
+                scripts.SEEK, (_messages_key(group),), user, ts, stop, SEEK_PAGE
+            )
+            if entry is not None or not stop:
+                return entry  # type: ignore[no-any-return]
+        return None
 
     async def join(self, group: str, user: str) -> bool:
         """Put a user into a group; False when they were in it."""
@@ -287,16 +369,20 @@ class Store:
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""
         key = _messages_key(group)
-        total, entries = await self._run(scripts.TAIL, (key,), count)
+        total, _, _, entries = await self._run(
+            scripts.TAIL, _list_keys(group), self._believed(group), count
+        )
         expires_in = await self._client.call("PTTL", key)
-        messages = [message for _, message in self.readable(group, entries)]
+        shown = entries[-count:] if count else []
+        messages = [message for _, message in self.readable(group, shown)]
         return GroupLook(total, messages, expires_in / 1000 if expires_in >= 0 else None)
 
     async def purge(self, group: str) -> int:
         """Delete all messages of a group; returns how many there were. What is no list stays."""
         deleted: int = await self._run(
             scripts.PURGE,
-            (_messages_key(group), _floor_key(group)),
+            _list_keys(group),
+            self._believed(group),
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, "", 0)),
         )
@@ -371,19 +457,19 @@ class Store:
         try:
             return await self._client.call(command, key, *arguments)
         except exceptions.ResponseError as exc:
-            raise self._unusable(key, exc) from exc
+            raise key_unusable(self._metrics, key, exc) from exc
 
     async def _run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
         """A script on keys of one group or one user; the first is the one that is named."""
         try:
             return await self._client.run_script(script, keys, *arguments)
         except exceptions.ResponseError as exc:
-            raise self._unusable(keys[0], exc) from exc
+            raise key_unusable(self._metrics, keys[0], exc) from exc
 
-    def _unusable(self, key: str, failure: Exception) -> KeyUnusable:
-        self._metrics.unusable_keys += 1
-        log.warning("store.key_unusable", key=key, error=str(failure))
-        return KeyUnusable(key, str(failure))
+    def _believed(self, group: str) -> int:
+        """The latest ts that is not foreign in a group, by all that is known here."""
+        heard = self._client.appender.heard(_place(group).channel)
+        return max(self._client.clock.latest_shown() + AHEAD, heard + STEP)
 
     def _corrupt(self, key: str, failure: Exception) -> None:
         self._metrics.corrupt_entries += 1
@@ -400,7 +486,12 @@ def _floor_key(group: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def _place(group: str) -> Place:
-    return Place(_messages_key(group), _floor_key(group), channel_of(group))
+    return Place(_messages_key(group), _floor_key(group), channel_of(group).encode())
+
+
+def _list_keys(group: str) -> tuple[str, str]:
+    place = _place(group)
+    return place.list_key, place.floor_key
 
 
 def _groups_key(user: str) -> str:

@@ -16,6 +16,7 @@ from fastimd.config import Config, Redis
 from fastimd.errors import StoreUnavailable
 from fastimd.metrics import Metrics
 from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
+from fastimd.redis.clock import RedisClock
 from fastimd.redis.connection import Connection, OnReply
 from fastimd.redis.scripts import APPEND, SETTLE, Script
 from fastimd.redis.wire import NotNow
@@ -80,10 +81,10 @@ class Peer:
 
     def _apply(self, command: tuple[Any, ...]) -> object:
         keys, _mark, *rest = command
-        epoch, first, last, _mark_seconds, _expiry, _longest, *groups = rest[keys - 1 :]
+        epoch, first, last, _mark_seconds, _expiry, _longest, _shown, *groups = rest[keys - 1 :]
         prefixes: list[bytes] = []
         while groups:
-            _channel, count, *groups = groups
+            _channel, _heard, count, *groups = groups
             prefixes += groups[:count]
             groups = groups[count:]
         assert len(prefixes) == last - first + 1
@@ -98,15 +99,18 @@ class Peer:
         self.stored += [prefix.decode().strip() for prefix in prefixes]
         return 1
 
-    async def run_script(self, script: Script, keys: object, epoch: int, known: int, _: int) -> int:
+    async def run_script(
+        self, script: Script, keys: object, epoch: int, known: int, _: int
+    ) -> tuple[int, int]:
         assert script is SETTLE
         self.settled += 1
         await trio.lowlevel.checkpoint()
         if self.refusal is not None:
             raise self.refusal
+        was_there = self.mark is not None
         applied = max(known, self.mark[1] if self.mark else 0)
         self.mark = (epoch, applied)
-        return applied
+        return applied, int(was_there)
 
     def fail(self, reason: str) -> None:
         self.failed = reason
@@ -118,14 +122,14 @@ class House:
     def __init__(self, hold_bytes: int = 100, hold_seconds: float = 10) -> None:
         config = Config(redis=Redis(hold_bytes=hold_bytes, hold_seconds=hold_seconds))
         self.metrics = Metrics()
-        self.appender = Appender(config, self.metrics)
+        self.appender = Appender(config, self.metrics, RedisClock())
         self.peer = Peer()
         self.outcomes: dict[str, Exception | None] = {}
 
     async def append(self, *texts: str, size: int = 10, group: str = "1") -> None:
         """Append in one turn of the scheduler, and see it over."""
         for text in texts:
-            place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}")
+            place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}".encode())
             self.appender.append(place, text.encode().ljust(size), partial(self._note, text))
         await wait_all_tasks_blocked()
 

@@ -145,8 +145,7 @@ class Connection:
 
     def _take_time(self, asked_at: float, reply: Reply) -> None:
         if not isinstance(reply, Exception):
-            seconds, microseconds = reply
-            self._clock.learn(asked_at, int(seconds) + int(microseconds) / 1e6)
+            self._clock.learn(asked_at, seconds_of(reply))
 
     async def _watch(self) -> None:
         # One look for all calls: a deadline of its own for each costs more than the call.
@@ -160,6 +159,12 @@ class Connection:
         waiting, self._waiting = self._waiting, deque()
         for on_reply in waiting:
             on_reply(exceptions.ConnectionError(str(self._broken)))
+
+
+def seconds_of(time: list[bytes]) -> float:
+    """The reply to TIME as seconds since the epoch."""
+    seconds, microseconds = time
+    return int(seconds) + int(microseconds) / 1e6
 
 
 class _Wake:
