@@ -240,6 +240,21 @@ class Proxy:
         for link in self._links:
             link.open()
 
+    def hold(self, *, answers_of_listeners: bool = False, questions: bool = False) -> None:
+        """Hold back what comes for those who listen to channels, or what others ask."""
+        for link in self._links:
+            if link.listens and answers_of_listeners:
+                link.answers = 0
+            if not link.listens and questions:
+                link.asks = 0
+
+    def forget_ended(self) -> None:
+        """Forget the connections that have ended on both sides."""
+        ended = [link for link in self._links if link.has_ended]
+        self._links = [link for link in self._links if link not in ended]
+        for link in ended:
+            link.close()
+
     def close(self) -> None:
         """End everything."""
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -287,6 +302,10 @@ class _Link:
     def start(self) -> None:
         for pump in self._pumps:
             pump.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return not any(pump.is_alive() for pump in self._pumps)
 
     def open(self) -> None:
         """Let everything through."""
