@@ -8,8 +8,8 @@ stored and delivered in it, or never will be, and it can be judged by what was d
 * A message whose sender has heard it was heard by all who were connected, unless its list was lost
   in the segment while a daemon did not hear Redis: then it may be in no place to be read again.
 * A sender who is still connected has heard all it said, with the same exception.
-* ``ts`` increases at each connection, unless the list was lost while a daemon was deaf: what it had
-  not heard it cannot know.
+* ``ts`` increases at each connection, unless the list was lost while a daemon was deaf, or twice
+  within a moment: what it had not heard it cannot know.
 * Nothing is heard twice, unless the marks of what was applied were lost while an answer was: then
   nobody can know whether a message is stored.
 * A socket that was greeted is closed only with 1013, and only when its list was no list, or with
@@ -45,6 +45,9 @@ NEAR_MS = 61_000
 CLOCK_SECONDS = 8
 LOOK_BACK = 0.1
 """Seconds in which what has come to a daemon is read by it, also while its connection breaks."""
+AT_ONCE = 0.5
+"""Of what is said between two losses so soon after each other a daemon may know nothing, when it
+sends what comes after the second: it is on its way to it, and that may have been held back."""
 GAPS = (0.0, 0.0, 0.0, 0.002, 0.01, 0.05, 0.2)
 """Seconds between two harms."""
 
@@ -151,32 +154,30 @@ class Speaker:
 class Segment:
     """What was said in a group, and what was done meanwhile.
 
-    ``events`` has each harm with its moment. Of the others each says that something happened: the
-    list was lost; it was no list; a daemon was deaf; the list was lost while or just before one
-    was; answers of Redis were lost; the marks of what was applied were lost; anything broke that
-    who comes may notice.
+    ``lost_at`` and ``deaf_at`` are when the list was lost last, and when a daemon was deaf last.
+    ``may_disorder`` says that the list was lost while a daemon could not know its newest ``ts``,
+    ``was_rough`` that something broke which who comes may notice.
     """
 
-    number: int
-    events: list[tuple[float, str]] = field(default_factory=list)
+    begun: float = field(default_factory=time.monotonic)
     said: dict[str, Ear] = field(default_factory=dict)
     lost_at: float = -math.inf
     was_no_list: bool = False
     deaf_at: float = -math.inf
-    lost_while_deaf: bool = False
+    may_disorder: bool = False
     lost_answers: bool = False
     lost_marks: bool = False
     was_rough: bool = False
 
     def note_lost(self) -> None:
         """The list is lost now."""
-        self.lost_at = time.monotonic()
-        self.lost_while_deaf |= self.deaf_at > -math.inf
+        before, self.lost_at = self.lost_at, time.monotonic()
+        self.may_disorder |= self.deaf_at > -math.inf or self.lost_at - before < AT_ONCE
 
     def note_deaf(self) -> None:
         """A daemon does not hear Redis, or hears it late."""
         self.deaf_at = time.monotonic()
-        self.lost_while_deaf |= self.deaf_at - self.lost_at < LOOK_BACK
+        self.may_disorder |= self.deaf_at - self.lost_at < LOOK_BACK
 
     @property
     def may_miss(self) -> bool:
@@ -194,7 +195,7 @@ class Group:
 
     def __init__(self, name: str, daemons: Sequence[Daemon], each: int) -> None:
         self.name = name
-        self.segments = [Segment(0)]
+        self.segments = [Segment()]
         self.may_talk = trio.Event()
         self.speakers = [
             Speaker(daemon, f"{name}-{number}-{place}", self)
@@ -212,7 +213,7 @@ class Group:
 
     def let_talk(self) -> None:
         """Let everybody talk, in a new segment."""
-        self.segments.append(Segment(len(self.segments)))
+        self.segments.append(Segment())
         self.may_talk.set()
 
     async def calm_down(self) -> None:
@@ -243,7 +244,9 @@ class Group:
             deliveries += self._judge_heard(ear, segment)
             if ear.closed_in is segment:
                 self._judge_close(ear, segment)
-            if ear.is_open and not segment.may_miss:
+            # Who came after a disorder may be taken to know what it does not.
+            knows_less = segment.may_disorder and ear.greeted_at > segment.begun
+            if ear.is_open and not segment.may_miss and not knows_less:
                 self._judge_missing(ear, echoed)
             ear.unseen.clear()
         return deliveries
@@ -262,7 +265,7 @@ class Group:
                 continue
             self._demand(type(message.ts) is int, ear, "its ts is no integer", message)
             self._demand(message.ts < latest, ear, "its ts is far ahead of the clock", message)
-            if last and not segment.lost_while_deaf:
+            if last and not segment.may_disorder:
                 pair = (last[-1], message)
                 self._demand(last[-1].ts < message.ts, ear, "ts does not increase", pair)
             last.append(message)
