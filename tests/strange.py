@@ -348,6 +348,15 @@ class World:
                     return exc
         raise AssertionError
 
+    def tell(self) -> str:
+        """Where the daemons' logs are, and the last warnings in them."""
+        lines = []
+        for daemon in self.daemons:
+            loud = [line for line in daemon.lines if line["level"] not in ("debug", "info")]
+            lines.append(f"  {daemon.log_path}")
+            lines += [f"    {json.dumps(line)[:300]}" for line in loud[-5:]]
+        return "\n".join(lines)
+
     def check_daemons(self) -> None:
         """The daemons run, and their logs have no crash."""
         for number, daemon in enumerate(self.daemons):
@@ -708,9 +717,13 @@ async def run_schedules(
                 await schedule.run()
             except* Broken as broken:
                 reason = _first(broken)
-                tally.broken.append(f"{seed}/{number}: {reason}\n{schedule.tell()}")
+                story = f"{schedule.tell()}\n{world.tell()}"
+                tally.broken.append(f"{seed}/{number}: {reason}\n{story}")
                 stack.close()
                 world = None
+            except* Exception as failure:
+                failure.add_note(f"in the schedule {seed}/{number}\n{schedule.tell()}")
+                raise
             tally.schedules += 1
             tally.harms += schedule.harms
             tally.deliveries += schedule.deliveries

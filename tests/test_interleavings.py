@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import os
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 from strange import HARMS, run_schedules
 
 SECONDS = float(os.environ.get("FASTIMD_INTERLEAVINGS_SECONDS", "12"))
@@ -26,13 +28,14 @@ WITHOUT = [name for name in os.environ.get("FASTIMD_INTERLEAVINGS_WITHOUT", "").
 
 
 @pytest.mark.timeout(SECONDS + 90)
-async def test_every_member_hears_what_is_stored_whatever_is_done_to_redis(
+def test_every_member_hears_what_is_stored_whatever_is_done_to_redis(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two daemons, two groups, a seeded schedule of harms, again and again."""
     assert set(WITHOUT) <= HARMS.keys(), f"the harms are {', '.join(HARMS)}"
     seed, _, first = SEED.partition("/")
-    tally = await run_schedules(
+    run = partial(
+        run_schedules,
         tmp_path,
         seed=int(seed),
         first=int(first or 0),
@@ -40,10 +43,12 @@ async def test_every_member_hears_what_is_stored_whatever_is_done_to_redis(
         most_broken=FAILURES,
         without=WITHOUT,
     )
+    tally = trio.run(run)
     with capsys.disabled():
         print(
             f"\ninterleavings: seed {seed}, {tally.schedules} schedules, {tally.harms} harms,"
             f" {tally.deliveries} deliveries judged, {len(tally.broken)} schedules failed"
         )
-    assert not tally.broken, "\n\n".join(tally.broken)
+    if tally.broken:
+        pytest.fail("\n\n".join(tally.broken), pytrace=False)
     assert tally.schedules
