@@ -12,6 +12,7 @@ stored and delivered in it, or never will be, and it can be judged by what was d
   within a moment: what it had not heard it cannot know.
 * Nothing is heard twice, unless the marks of what was applied were lost while an answer was: then
   nobody can know whether a message is stored.
+* Who came in the segment, and no list was lost in it, hears on from its greeting as others do.
 * A socket that was greeted is closed only with 1013, and only when its list was no list, or with
   the first exception.
 """
@@ -81,8 +82,10 @@ class Ear(Member):
         """Hear everything until either side closes."""
         try:
             await self._connect(_Greeted(self))
+        except trio.ClosedResourceError:
+            pass  # dropped
         except (OSError, AssertionError):
-            pass  # it may have crashed: the schedule looks
+            pass  # the daemon may have crashed: the schedule looks
         except (ValueError, KeyError) as exc:
             raise Broken(f"a frame that is none of the protocol's, at {self.user}: {exc}") from exc
         if self.closed is None and not self._leaving:
@@ -98,6 +101,12 @@ class Ear(Member):
             if self.is_open and self.is_of.may_talk.is_set():
                 await self.say_next(f"{id(self):x} {next(self._number)}")
             await trio.sleep(random.uniform(0.002, 0.02))
+
+    async def drop(self) -> None:
+        """End the connection without a word."""
+        self._leaving = True
+        self.closed = (0, "left")
+        await trio.aclose_forcefully(self._stream)
 
     async def say_next(self, text: str) -> None:
         """Say something that nobody has said before."""
@@ -248,6 +257,8 @@ class Group:
             knows_less = segment.may_disorder and ear.greeted_at > segment.begun
             if ear.is_open and not segment.may_miss and not knows_less:
                 self._judge_missing(ear, echoed)
+            if ear.is_open and ear.greeted_at > segment.begun and segment.lost_at == -math.inf:
+                self._judge_arrival(ear, segment)
             ear.unseen.clear()
         return deliveries
 
@@ -290,6 +301,23 @@ class Group:
             if sender.said[text] > ear.greeted_at and text not in heard
         ]
         self._demand(not missing, ear, "not heard, though its sender has", missing)
+
+    def _judge_arrival(self, ear: Ear, segment: Segment) -> None:
+        """Who came hears on from its greeting as another does who was there before."""
+        others = [
+            other
+            for other in (speaker.ears[-1] for speaker in self.speakers)
+            if other.is_open and other.greeted_at <= segment.begun
+        ]
+        known = [each.info for each in ear.greeting or () if each.user != FOREIGN]
+        if not others or not known:
+            return
+        heard = [each.info for each in others[0].heard if each.user != FOREIGN]
+        if known[-1] in heard:
+            expected = heard[heard.index(known[-1]) + 1 :]
+            found = [each.info for each in ear.heard if each.user != FOREIGN]
+            missing = [text for text in expected if text not in found]
+            self._demand(found == expected, ear, "not heard after the greeting", missing)
 
     def _demand(self, holds: object, ear: Ear, what: str, details: object) -> None:
         if not holds:
@@ -634,6 +662,17 @@ async def slow(schedule: Schedule, rng: random.Random) -> None:
     proxy.hold(questions=True)
     await trio.sleep(rng.uniform(0, 0.2))
     proxy.resume()
+
+
+@harm("come and go")
+async def come_and_go(schedule: Schedule, rng: random.Random) -> None:
+    """One member after another drops its connection, and comes again."""
+    for _ in range(rng.randint(1, 5)):
+        speaker = rng.choice(schedule.group.speakers)
+        ear = speaker.ears[-1]
+        if ear.is_open:
+            await ear.drop()
+        await trio.sleep(rng.uniform(0, 0.05))
 
 
 @harm("publish far")
