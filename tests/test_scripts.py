@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis import Redis
@@ -290,6 +290,31 @@ def test_a_batch_is_applied_whole_or_not_at_all(redis: Redis) -> None:
     del batch["2"]
     append_batch(redis, batch)
     assert redis.exists("gml:1", "gml:3") == 2
+
+
+def test_a_channel_that_may_not_be_published_in_keeps_no_other_from_hearing(redis: Redis) -> None:
+    """Its messages are stored, the reply names it, and the other groups of the batch hear all."""
+    settle(redis, 1)
+    redis.execute_command(  # type: ignore[no-untyped-call]
+        "ACL", "SETUSER", "some", "on", "nopass", "+@all", "allkeys", "resetchannels", "&mq:[13]"
+    )
+    batch = {group: [codec.message_prefix(group, "3", "hi")] for group in ("1", "2", "3")}
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe("mq:1", "mq:2", "mq:3")
+        for _ in batch:
+            assert channel.get_message(timeout=5)["type"] == "subscribe"
+        port = redis.connection_pool.connection_kwargs["port"]
+        with Redis(port=port, username="some", password="x") as some:
+            ts, refused, error = cast(list[Any], append_batch(some, batch))
+        heard = [channel.get_message(timeout=5)["channel"] for _ in range(2)]
+        assert channel.get_message(timeout=0.05) is None
+    assert redis.execute_command("ACL", "DELUSER", "some") == 1  # type: ignore[no-untyped-call]
+    assert heard == [b"mq:1", b"mq:3"]
+    assert refused == b"mq:2"
+    assert b"channel" in error
+    assert codec.read_entry(listed(redis, "3")[0])[0] == ts
+    assert [redis.llen(f"gml:{group}") for group in batch] == [1, 1, 1]
+    assert redis.get(MARK) == b"1:3"
 
 
 # Settling

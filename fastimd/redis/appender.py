@@ -282,6 +282,9 @@ class Appender:
         if not isinstance(reply, Exception):
             assert self._unanswered[0] is batch.appends[0]
             self._held_since = -math.inf
+            if isinstance(reply, list):
+                reply, channel, refusal = reply
+                key_unusable(self._metrics, channel.decode(), refusal.decode())
             self.last_ts = reply if len(batch.appends) == 1 else None
             self._finish(None, len(batch.appends))
         elif isinstance(reply, exceptions.NoScriptError):
@@ -290,14 +293,17 @@ class Appender:
             pass  # they stay here for the next connection
         elif isinstance(reply, NotNow):
             self._refuse(str(reply))
-        elif str(reply).startswith("UNSETTLED"):
+        elif str(reply).startswith("UNSETTLED") or not self._is_next(batch):
             self._hold()
         elif len(batch.appends) > 1:
             self._singly_to = batch.appends[-1].sequence
             self._hold()
         else:
-            assert self._unanswered[0] is batch.appends[0]
             self._finish(key_unusable(self._metrics, batch.appends[0].place.list_key, reply))
+
+    def _is_next(self, batch: _Batch) -> bool:
+        """Nothing before a batch is unanswered: a missing permission is told before all else."""
+        return bool(self._unanswered) and self._unanswered[0] is batch.appends[0]
 
     def _refuse(self, refusal: str) -> None:
         self.refusal = refusal

@@ -10,7 +10,7 @@ from ..metrics import Metrics
 log = structlog.get_logger("fastimd.redis")
 
 
-def key_unusable(metrics: Metrics, key: str, refusal: Exception) -> KeyUnusable:
+def key_unusable(metrics: Metrics, key: str, refusal: Exception | str) -> KeyUnusable:
     """Count and log a refusal; returns what is to be raised."""
     metrics.unusable_keys += 1
     log.warning("store.key_unusable", key=key, error=str(refusal))

@@ -5,7 +5,8 @@
 --       expiry of a list in seconds, longest list (0 = any), the latest time that the daemon knows
 --       Redis to have shown; then of each group its channel, the newest ts that the daemon knows,
 --       the number of its messages, and each one's JSON up to "ts":
--- Returns the ts of the last. UNSETTLED when the mark does not say that the append before the first
+-- Returns the ts of the last; and where a channel may not be published in, it and the error after
+-- it, for the messages are stored all the same. UNSETTLED when the mark does not say that the append before the first
 -- was the last to be applied: a later connection took over, an append was refused, or the mark is
 -- lost. Any other error too means that nothing was applied.
 local asked = {KEYS[1]}
@@ -54,7 +55,12 @@ for key = 2, #KEYS, 2 do
   end
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[3], 'EX', ARGV[4])
+-- What is stored is published as far as that is allowed: nothing may fail between two groups.
+local refused
 for _, message in ipairs(published) do
-  redis.call('PUBLISH', message[1], message[2])
+  local answer = redis.pcall('PUBLISH', message[1], message[2])
+  if type(answer) == 'table' and answer.err then
+    refused = {ts, message[1], answer.err}
+  end
 end
-return ts
+return refused or ts
