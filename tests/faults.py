@@ -468,7 +468,7 @@ class Member:
             self._saw_own = trio.Event()
 
     def _end(self, code: int, reason: str) -> None:
-        if not self._leaving:
+        if not self._leaving and self.closed is None:  # what follows a close frame says less
             self.closed, self.closed_at = (code, reason), time.monotonic()
 
     async def _send(self, opcode: int, payload: bytes) -> None:

@@ -359,7 +359,7 @@ def test_who_speaks_to_a_list_that_is_none_is_told(
         for member in others:
             assert member.heard == others[0].heard
             check_order(member.heard, f"at {member.user}")
-        assert not [each for each in list_messages(redis.client, "bad") if "too" in each.info]
+        assert "too bad 0" not in {each.info for each in list_messages(redis.client, "bad")}
         talk.settle(redis.client)
 
 
