@@ -34,5 +34,6 @@ AFTER = _read("after")
 RECALL = _read("recall")
 JOIN = _read("join")
 PURGE = _read("purge")
+KICK = _read("kick")
 
-ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, RECALL, JOIN, PURGE)
+ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, RECALL, JOIN, PURGE, KICK)
