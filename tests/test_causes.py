@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
 import socket
 import ssl
 import struct
@@ -18,7 +19,7 @@ from typing import TypeAlias
 import pytest
 import trio
 from conftest import Daemon, redis_servers, run_daemon, run_fastimd, wait_for
-from faults import MortalRedis, ask_admin, free_port, unavailable
+from faults import MortalRedis, Proxy, ask_admin, free_port, unavailable
 from redis import Redis
 
 from fastimd.redis.cause import cause_of
@@ -42,6 +43,8 @@ def certify(folder: Path, alternative: str, *, at: str = "") -> Path:
         alternative: the name or address that it is for, ``DNS:…`` or ``IP:…``.
         at: the day on which it was made for a day; else today.
     """
+    if at and shutil.which("faketime") is None:
+        pytest.skip("needs faketime (Debian's package)")
     key, certificate, path = folder / "key.pem", folder / "crt.pem", folder / "both.pem"
     subprocess.run(
         [
@@ -393,9 +396,27 @@ def test_a_redis_that_ends_is_told(tmp_path: Path) -> None:
         assert daemon.stop() == 0
 
 
+def test_a_port_that_has_answered_before_is_the_right_one(tmp_path: Path) -> None:
+    """What takes connections for a Redis that is away closes them: nobody is sent after TLS."""
+    with mortal(tmp_path, redis_servers()[0]) as server:
+        proxy = Proxy(server.port)
+        daemon = run_daemon(tmp_path, proxy.url)
+        server.kill()
+        for purpose in PURPOSES:
+            lines = daemon_lines(daemon, purpose)
+            wait_for(partial(has_lines, lines, 4), daemon)
+            assert set(lines()) <= {"closed by Redis", "connection reset by peer", "broken pipe"}
+        assert daemon.stop() == 0
+        proxy.close()
+
+
 def daemon_lines(daemon: Daemon, purpose: str) -> Callable[[], list[str]]:
     """What is wrong with a connection, line by line, so far."""
     return lambda: [line["error"] for line in unavailable(daemon, purpose)]
+
+
+def has_lines(lines: Callable[[], list[str]], count: int) -> bool:
+    return len(lines()) >= count
 
 
 def has_said(lines: Callable[[], list[str]], text: str) -> bool:

@@ -242,6 +242,7 @@ class Address:
         self._username: str | None = options.get("username")
         self._password: str | None = options.get("password")
         self._database: int = options.get("db", 0)
+        self._has_answered = False
         self._ssl = _ssl_context(options) if url.startswith("rediss:") else None
 
     def __str__(self) -> str:
@@ -264,6 +265,7 @@ class Address:
         except BaseException:
             await wire.aclose()
             raise
+        self._has_answered = True
         return wire
 
     async def _open_stream(self, deadline: float) -> trio.abc.Stream:
@@ -278,7 +280,8 @@ class Address:
             return _PromptStream(stream)
         encrypted = trio.SSLStream(stream, self._ssl, server_hostname=self._host)
         try:
-            with _step(deadline, "no TLS handshake", late=NO_TLS):
+            late = "" if self._has_answered else NO_TLS
+            with _step(deadline, "no TLS handshake", late=late):
                 await encrypted.do_handshake()
         except BaseException:
             await trio.aclose_forcefully(encrypted)
@@ -286,8 +289,8 @@ class Address:
         return encrypted
 
     def _why_closed(self) -> str:
-        """Why a server may hang up before it has answered anything."""
-        if self._path is not None:
+        """Why a server may hang up before it has ever answered anything."""
+        if self._path is not None or self._has_answered:
             return ""
         return TLS_WANTED if self._ssl is None else CERTIFICATE_WANTED
 
