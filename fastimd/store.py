@@ -1,7 +1,8 @@
 """The domain over Redis: messages, membership, logins. It alone knows the keys.
 
 Everything raises ``StoreUnavailable`` when Redis is away, and ``KeyUnusable`` when Redis refuses
-what concerns the key of one group or one user: it has another type, or must not be touched.
+what concerns the key of one group or one user, or that of the kicks: it has another type, or must
+not be touched.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from .redis.wire import Argument, Reply
 EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
 purges."""
+
+_KICKS_KEY = "fastimd:kicks"
 
 PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
@@ -391,13 +394,34 @@ class Store:
     async def kick(self, user: str, group: str) -> int:
         """Have every daemon close a user's sockets: those in ``group``, or all when it is "".
 
+        It is remembered for ``redis.hold_seconds``. With ``KeyUnusable`` it is not, but announced.
+
         Returns:
             How many daemons heard of it.
         """
-        told: int = await self._client.call(
-            "PUBLISH", EVENTS_CHANNEL, msgspec.json.encode(Event(group, user, kick=True))
+        told: int = await self._run(
+            scripts.KICK,
+            (_KICKS_KEY,),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user, kick=True)),
+            int(self._config.redis.hold_seconds * 1000),
         )
         return told
+
+    async def kicks(self) -> list[tuple[Event, int]]:
+        """The kicks that are remembered, oldest first, each with its ``ts``."""
+        pairs = iter(await self._call("ZRANGE", _KICKS_KEY, 0, -1, "WITHSCORES"))
+        kicks = []
+        for entry, score in zip(pairs, pairs, strict=True):
+            try:
+                event = msgspec.json.decode(entry, type=Event)
+                ts = int(score)
+            except (msgspec.MsgspecError, ValueError) as exc:
+                self._corrupt(_KICKS_KEY, exc)
+                continue
+            if event.kick:
+                kicks.append((event, ts))
+        return kicks
 
     async def is_member(self, group: str, user: str) -> bool:
         """Tell whether a user is in a group."""

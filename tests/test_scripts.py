@@ -16,7 +16,7 @@ from fastimd.redis.scripts import Script
 from fastimd.store import AHEAD, STEP
 
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
-CHANNEL, EVENTS = "mq:1", "fastimd:events"
+CHANNEL, EVENTS, KICKS = "mq:1", "fastimd:events", "fastimd:kicks"
 EVERY_REDIS = True
 MINUTE = 60_000
 
@@ -793,6 +793,32 @@ def test_a_join_counts_once_and_is_announced(redis: Redis) -> None:
         heard = [channel.get_message(timeout=0.2) for _ in range(3)]
     assert [each and each["data"] for each in heard] == [b"event", b"event", None]
     assert redis.smembers(GROUPS) == {b"1", b"2"}
+
+
+def test_a_kick_is_announced_and_remembered(redis: Redis) -> None:
+    """With its moment, by the clock of Redis; older ones are forgotten, and all when none comes."""
+    redis.zadd(KICKS, {"old": now(redis) - 2 * MINUTE, "young": now(redis) - MINUTE // 2})
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        before = now(redis)
+        assert [run(redis, scripts.KICK, [KICKS], EVENTS, "event", MINUTE) for _ in "12"] == [1, 1]
+        assert [channel.get_message(timeout=1)["data"] for _ in "12"] == [b"event"] * 2
+    remembered: Any = redis.zrange(KICKS, 0, -1, withscores=True)
+    assert [entry for entry, _ in remembered] == [b"young", b"event"]
+    assert before <= remembered[1][1] <= now(redis)
+    assert MINUTE - 10_000 < redis.pttl(KICKS) <= MINUTE
+
+
+def test_a_kick_that_cannot_be_remembered_is_announced(redis: Redis) -> None:
+    """And who gives it is told."""
+    redis.set(KICKS, "x")
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            run(redis, scripts.KICK, [KICKS], EVENTS, "event", MINUTE)
+        assert channel.get_message(timeout=1)["data"] == b"event"
 
 
 def test_a_member_by_the_java_server_is_in_already(redis: Redis) -> None:

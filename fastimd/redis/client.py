@@ -18,6 +18,7 @@ from redis.backoff import ExponentialWithJitterBackoff
 from ..errors import StartupError, StoreUnavailable
 from ..metrics import Metrics
 from .appender import Appender
+from .cause import cause_of
 from .clock import RedisClock
 from .connection import Connection, seconds_of
 from .scripts import ALL, Script
@@ -58,7 +59,7 @@ class Reconnecting:
         Raises:
             StartupError: Redis refuses the very first login.
         """
-        self.last_error = str(failure) or type(failure).__name__
+        self.last_error = cause_of(failure)
         if isinstance(failure, exceptions.AuthenticationError) and not self._was_connected:
             raise StartupError(f"redis.url: {self._address} refuses the login: {failure}")
         self._failures += 1
@@ -186,7 +187,7 @@ class Client:
         try:
             await self.appender.attach(connection)
         except (exceptions.RedisError, TimeoutError) as exc:
-            connection.fail(str(exc))
+            connection.fail(f"the applied mark fastimd:applied:*: {cause_of(exc)}")
             return
         self._connection = connection
         self._is_connected.set()

@@ -16,6 +16,7 @@ import outcome
 import trio
 from redis import exceptions
 
+from .cause import cause_of
 from .clock import RedisClock
 from .scripts import Script
 from .wire import USELESS_CONNECTION, Argument, Reply, Wire
@@ -117,10 +118,13 @@ class Connection:
     async def _fail_when_broken(self, serve: Callable[[], object]) -> None:
         try:
             await serve()  # type: ignore[misc]
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
-            self.fail(str(exc) or "broken")
-        except exceptions.InvalidResponse as exc:
-            self.fail(f"not RESP: {exc}")
+        except (
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            exceptions.InvalidResponse,
+            OSError,
+        ) as exc:
+            self.fail(cause_of(exc))
 
     async def _read(self) -> None:
         while True:

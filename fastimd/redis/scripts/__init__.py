@@ -35,5 +35,6 @@ SEEK = _read("seek")
 RECALL = _read("recall")
 JOIN = _read("join")
 PURGE = _read("purge")
+KICK = _read("kick")
 
-ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, RECALL, JOIN, PURGE)
+ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, RECALL, JOIN, PURGE, KICK)
