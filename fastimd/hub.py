@@ -352,8 +352,8 @@ class Hub:
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
         if deliveries:
-            oldest = next((ts for ts, _ in batch if ts), 0)
-            if oldest:
+            oldest = batch[0][0]
+            if oldest:  # else it is foreign
                 self._metrics.delivery_seconds.observe(self._store.age(oldest), deliveries)
         for (ts, _), count in zip(batch, hearers, strict=False):
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)

@@ -53,9 +53,6 @@ write to a member carries several, and a write costs more than what is written."
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
 
-NOWHERE = Position()
-"""The position of a group of which nothing was handed on or read."""
-
 OnMessage: TypeAlias = Callable[[int, bytes], None]
 """Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON; must not wait."""
 OnLost: TypeAlias = Callable[[], None]
@@ -70,22 +67,25 @@ log = structlog.get_logger("fastimd.relay")
 class Subscription:
     """A group's channel, as this daemon hears it.
 
-    ``position`` is the newest message handed on, ``newest_ts`` the newest ts that was heard or
-    read. While ``held`` is a list the gap after the position is being repaired, and live messages
-    wait there. ``overheld`` says that too many came: they were dropped, and the repair must go on
-    to them.
+    ``last_ts`` is the newest ts that was handed on, ``last_entry`` the entry of the newest message
+    that was, foreign or not; ``newest_ts`` is the newest ts that was handed on or read. While
+    ``held`` is a list the gap after the last message is being repaired, and live messages wait
+    there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
+    them.
     ``refusal`` says why Redis does not let the channel be heard.
     """
 
     __slots__ = (
         "confirmed",
         "group",
+        "has_begun",
         "held",
         "idle_since",
+        "last_entry",
+        "last_ts",
         "listeners",
         "newest_ts",
         "overheld",
-        "position",
         "refusal",
     )
 
@@ -93,7 +93,9 @@ class Subscription:
         self.group = group
         self.listeners: dict[OnMessage, OnLost] = {}
         self.confirmed = trio.Event()
-        self.position = NOWHERE
+        self.has_begun = False
+        self.last_ts = 0
+        self.last_entry = b""
         self.newest_ts = 0
         self.held: list[_Live] | None = None
         self.overheld = False
@@ -106,8 +108,9 @@ class Subscription:
         Only the first time, and before the first message was handed on: later, one that was read
         may still be on its way to the others.
         """
-        if self.position is NOWHERE:
-            self.position = position
+        if not self.has_begun:
+            self.has_begun = True
+            self.last_ts, self.last_entry = position
         self.newest_ts = max(self.newest_ts, position.ts)
 
     def receive(self, ts: int, message: bytes, entry: bytes) -> None:
@@ -122,11 +125,14 @@ class Subscription:
 
     def hand_on(self, ts: int, message: bytes, entry: bytes) -> None:
         """Give a message to everybody who listens."""
-        if ts > self.position.ts:
-            self.position = Position(ts, entry)
-            self.newest_ts = max(self.newest_ts, ts)
+        if ts > self.last_ts:
+            self.last_ts = ts
+            self.last_entry = entry
+            if ts > self.newest_ts:
+                self.newest_ts = ts
         elif not ts:
-            self.position = Position(self.position.ts, entry)
+            self.last_entry = entry
+        self.has_begun = True
         if logs.is_debug:
             log.debug("message.relayed", group=self.group, user=_user_of(message), message_ts=ts)
         for listener in self.listeners:
@@ -148,7 +154,7 @@ class Subscription:
                 read[live[1]] -= 1
             else:
                 held.append(live)
-        known = self.position.ts
+        known = self.last_ts
         for ts, message, entry in messages:
             # What was published and stands in no list any more.
             while held and 0 < held[0][0] < ts:
@@ -156,7 +162,7 @@ class Subscription:
             if not 0 < ts <= known:  # an entry out of order, which was handed on before
                 self.hand_on(ts, message, entry)
         if end:
-            self.position = Position(self.position.ts, end)
+            self.last_entry = end
         self.held = list(held)
         if not more:
             self.held = None
@@ -529,7 +535,9 @@ class Relay:
         async with repairs:
             while subscription.held is not None and self._is_current(subscription):
                 try:
-                    gap = await self._store.after(subscription.group, subscription.position)
+                    gap = await self._store.after(
+                        subscription.group, Position(subscription.last_ts, subscription.last_entry)
+                    )
                 except StoreUnavailable:
                     await trio.sleep(0.1)  # the other connection says why
                     continue

@@ -1,0 +1,132 @@
+"""This tree beside an earlier commit: the seed's wire, in turn, for several rounds.
+
+Prints how much CPU each took for the same work, and the ratio, as the median over the rounds: of
+two runs that stand side by side the load of the machine cancels out.
+
+    python bench/before.py COMMIT
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from servers import BenchRedis, Fastimd, NotStarted
+
+from fastimd.bench.report import Result
+from fastimd.bench.run import Failed, run
+from fastimd.bench.spec import Spec
+
+ROOT = Path(__file__).parent.parent
+SETTLE = 0.5
+
+CASES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "burst 100": ("burst", {"members": 100}, "cpu_us_per_delivery"),
+    "burst 1000": ("burst", {"members": 1000}, "cpu_us_per_delivery"),
+    "talk 100 x 5": ("talk", {"groups": 100, "members": 5, "in_flight": 1}, "cpu_us_per_message"),
+    "talk 20 x 25": ("talk", {"groups": 20, "members": 25, "in_flight": 1}, "cpu_us_per_message"),
+    "idle 1000": ("idle", {"groups": 100, "members": 10, "opening": 1}, "cpu_us_per_socket"),
+    "storm 2000": ("storm", {"groups": 200, "members": 10}, "cpu_us_per_socket"),
+}
+"""Mode, options and what is compared. ``idle`` opens its sockets one after the other."""
+
+
+class Tree(Fastimd):
+    """fastimd as it is in a folder, whatever is installed."""
+
+    tree: Path
+
+    def environment(self) -> Mapping[str, str]:
+        return {**super().environment(), "PYTHONPATH": str(self.tree)}
+
+    def find_version(self) -> str:
+        asked = (sys.executable, "-c", "import fastimd; print(fastimd.__file__)")
+        environment = {**os.environ, **self.environment()}
+        said = subprocess.run(
+            asked, cwd=self.folder, env=environment, check=True, capture_output=True, text=True
+        ).stdout
+        if not said.startswith(f"{self.tree}{os.sep}"):
+            raise NotStarted(f"it runs {said.strip()}, not {self.tree}")
+        return super().find_version()
+
+
+class Now(Tree):
+    """This tree."""
+
+    tree = ROOT
+
+
+class Before(Tree):
+    """An earlier commit."""
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("commit", metavar="COMMIT", help="what this tree is compared with")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each is measured")
+    parser.add_argument("--only", default="", help="cases whose names have this in them")
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
+        folder = Path(name)
+        Before.tree = _check_out(arguments.commit, folder / "before")
+        print(f"{'':<14}{'before':>10}{'now':>10}{'now/before':>12}  us of CPU, {redis.version}")
+        for case in filter(lambda case: arguments.only in case, CASES):
+            used: list[tuple[float, float]] = []
+            for number in range(arguments.rounds):
+                # Each begins as often as the other.
+                order = (Before, Now) if number % 2 else (Now, Before)
+                found = {kind: _measure(kind, case, folder, redis, arguments) for kind in order}
+                used.append((found[Before], found[Now]))
+            before, now = (median(column) for column in zip(*used, strict=True))
+            ratio = median(now / before for before, now in used)
+            print(f"{case:<14}{before:>10.2f}{now:>10.2f}{ratio:>12.3f}", flush=True)
+    return 0
+
+
+def _check_out(commit: str, folder: Path) -> Path:
+    packed = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", commit], check=True, capture_output=True
+    ).stdout
+    with tarfile.open(fileobj=BytesIO(packed)) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
+def _measure(
+    kind: type[Tree], case: str, folder: Path, redis: BenchRedis, arguments: argparse.Namespace
+) -> float:
+    mode, options, what = CASES[case]
+    try:
+        with kind(folder, redis) as server:
+            spec = Spec(
+                mode,
+                (server.address,),
+                server.dialect,
+                seconds=arguments.seconds,
+                warm_up=min(2.0, arguments.seconds / 2),
+                settle=SETTLE,
+                **options,
+            )
+            result: Result = run(spec, pids=server.pids)
+    except (Failed, NotStarted) as exc:
+        sys.exit(f"{kind.__name__}, {case}: {exc}")
+    finally:
+        redis.flush()
+    if not result.is_sound or result.server is None:
+        sys.exit(f"{kind.__name__}, {case}: {result.as_table()}")
+    return float(getattr(result.server, what))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
