@@ -283,7 +283,7 @@ def _settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
+    gc.set_threshold(10_000, 4, 200)
 
 
 def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:

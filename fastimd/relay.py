@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import TypeAlias
 
 import structlog
@@ -30,6 +31,8 @@ from .redis.wire import Address, NotNow, Reply, Wire
 from .store import EVENTS_CHANNEL, Store, channel_of
 
 LINGER_SECONDS = 5.0
+DROPPED_A_TURN = 256
+"""Channels that are dropped before other tasks get their turn."""
 REPAIRS_AT_ONCE = 32
 REPAIR_PAUSE = 0.005
 """Seconds between two pages of a repair, in which the members' connections can take the first."""
@@ -340,11 +343,18 @@ class Relay:
     async def _drop_idle(self) -> None:
         while True:
             await trio.sleep(1)
-            now = trio.current_time()
-            for channel, subscription in list(self._idle.items()):
-                if now - subscription.idle_since < LINGER_SECONDS:
-                    break  # they stand in the order in which they became idle
-                del self._idle[channel]
-                del self._by_channel[channel]
-                if self._wire is not None:
-                    self._wire.write("UNSUBSCRIBE", channel)
+            while self._drop_some_idle():
+                await trio.lowlevel.checkpoint()
+
+    def _drop_some_idle(self) -> bool:
+        """Drop some that were idle for long enough; False when there are no more."""
+        now = trio.current_time()
+        first = list(islice(self._idle.items(), DROPPED_A_TURN))
+        for channel, subscription in first:
+            if now - subscription.idle_since < LINGER_SECONDS:
+                return False  # they stand in the order in which they became idle
+            del self._idle[channel]
+            del self._by_channel[channel]
+            if self._wire is not None:
+                self._wire.write("UNSUBSCRIBE", channel)
+        return bool(first)

@@ -7,10 +7,9 @@ what concerns the key of one group or one user: it has another type, or must not
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -35,8 +34,8 @@ PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
 GAP_BYTES = 256 * 1024
 """Bytes of messages read at once to repair a gap: they go to every member's outbox together."""
-
-_Answer = TypeVar("_Answer")
+GROUPS_A_TURN = 2048
+"""Ids of a user's groups that are read before other tasks get their turn."""
 
 log = structlog.get_logger("fastimd.store")
 
@@ -76,6 +75,9 @@ class GroupState(NamedTuple):
     summary: bytes
     last_ts: int
     expires_in: float | None
+
+
+NO_MESSAGES = GroupState(codec.group_summary(None, 0), 0, None)
 
 
 class GroupLook(NamedTuple):
@@ -213,51 +215,51 @@ class Store:
         return Gap(self.readable(group, entries), more == 1)
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
-        """What a group list shows of each of ``groups``, asked in one pipelined batch."""
-        return await self._ask_each(groups, self._group_state)
+        """What a group list shows of each of ``groups``, asked in one pipelined batch.
 
-    async def totals(self, groups: list[str]) -> list[int]:
-        """How many messages each of ``groups`` has, asked in one pipelined batch."""
-        return await self._ask_each(groups, self._total)
+        A key that cannot be used counts as a list without messages. Nearly always all of a group
+        is of one moment; a message that comes between is told by the relay.
+        """
+        keys = [_messages_key(group) for group in groups]
+        replies = await self._client.call_many(
+            [
+                command
+                for key in keys
+                for command in (("LINDEX", key, -1), ("LLEN", key), ("PTTL", key))
+            ]
+        )
+        every = zip(groups, keys, *(replies[start::3] for start in range(3)), strict=True)
+        return [self._group_state(*each) for each in every]
 
-    async def _ask_each(
-        self, ids: list[str], ask: Callable[[str], Awaitable[_Answer]]
-    ) -> list[_Answer]:
-        answers: dict[str, _Answer] = {}
-
-        async def keep(each: str) -> None:
-            answers[each] = await ask(each)
-
-        failures: list[StoreUnavailable] = []
-        try:
-            async with trio.open_nursery() as nursery:
-                for each in ids:
-                    nursery.start_soon(keep, each)
-        except* StoreUnavailable as unavailable:
-            failures.append(StoreUnavailable(str(unavailable.exceptions[0])))
-        if failures:
-            raise failures[0]
-        return [answers[each] for each in ids]
-
-    async def _total(self, group: str) -> int:
-        try:
-            total: int = await self._call("LLEN", _messages_key(group))
-        except KeyUnusable:
-            return 0
-        return total
-
-    async def _group_state(self, group: str) -> GroupState:
-        try:
-            total, newest, expires_in = await self._run(scripts.PEEK, (_messages_key(group),))
-        except KeyUnusable:
-            total, newest, expires_in = 0, None, -1
-        readable = self.readable(group, [newest] if newest else [])
+    def _group_state(
+        self, group: str, key: str, newest: Reply, total: Reply, expires_in: Reply
+    ) -> GroupState:
+        for reply in (total, newest, expires_in):
+            if isinstance(reply, Exception):
+                self._unusable(key, reply)
+                return NO_MESSAGES
+        readable = self.readable(group, [newest]) if newest and total else []
         last_ts, message = readable[0] if readable else (0, None)
         return GroupState(
             codec.group_summary(message, total),
             last_ts,
             expires_in / 1000 if expires_in >= 0 else None,
         )
+
+    async def totals(self, groups: list[str]) -> list[int]:
+        """How many messages each of ``groups`` has, asked in one pipelined batch.
+
+        A key that cannot be used counts as a list without messages.
+        """
+        keys = [_messages_key(group) for group in groups]
+        totals = []
+        for key, total in zip(
+            keys, await self._client.call_many([("LLEN", key) for key in keys]), strict=True
+        ):
+            if isinstance(total, Exception):
+                self._unusable(key, total)
+            totals.append(0 if isinstance(total, Exception) else total)
+        return totals
 
     async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
         """Delete the user's own message, if it is not older than ``recall_time_limit``."""
@@ -315,23 +317,37 @@ class Store:
 
     async def is_member(self, group: str, user: str) -> bool:
         """Tell whether a user is in a group."""
-        return group in await self.groups_of(user)
+        forms = codec.plain_unless_quoted(group), codec.wrap(group)
+        return any(await self._call("SMISMEMBER", _groups_key(user), *forms))
 
     async def groups_of(self, user: str) -> list[str]:
         """The groups a user is in, in no order."""
         key = _groups_key(user)
-        members = await self._call("SMEMBERS", key)
-        groups: dict[str, None] = {}
-        for member in members:
-            try:
-                groups[codec.unwrap(member)] = None
-            except codec.CorruptEntry as exc:
-                self._corrupt(key, exc)
-        return list(groups)
+        return await self._read_groups(key, await self._call("SMEMBERS", key))
 
-    async def groups_of_each(self, users: list[str]) -> list[list[str]]:
-        """The groups of each of ``users``, asked in one pipelined batch."""
-        return await self._ask_each(users, self.groups_of)
+    async def groups_of_each(self, users: list[str]) -> list[list[str] | KeyUnusable]:
+        """The groups of each of ``users``, or why there are none, asked in one pipelined batch."""
+        keys = [_groups_key(user) for user in users]
+        replies = await self._client.call_many([("SMEMBERS", key) for key in keys])
+        return [
+            self._unusable(key, members)
+            if isinstance(members, Exception)
+            else await self._read_groups(key, members)
+            for key, members in zip(keys, replies, strict=True)
+        ]
+
+    async def _read_groups(self, key: str, members: list[bytes]) -> list[str]:
+        """Members of a user's set as ids, without those that are none."""
+        groups: dict[str, None] = {}
+        for start in range(0, len(members), GROUPS_A_TURN):
+            if start:
+                await trio.lowlevel.checkpoint()
+            for member in members[start : start + GROUPS_A_TURN]:
+                try:
+                    groups[codec.read_group(member)] = None
+                except codec.CorruptEntry as exc:
+                    self._corrupt(key, exc)
+        return list(groups)
 
     async def log_in(self, user: str) -> str:
         """Give a user a new token, valid for ``token_ttl`` seconds; an older one ends."""

@@ -398,15 +398,6 @@ def test_tail_is_the_length_and_the_last_entries(redis: Redis) -> None:
     assert run(redis, scripts.TAIL, [LIST], 0) == [5, []]
 
 
-def test_peek_is_length_newest_and_life(redis: Redis) -> None:
-    """An empty list has no newest entry; a list without expiry has a negative life."""
-    assert run(redis, scripts.PEEK, [LIST]) == [0, None, -2]
-    entries = fill(redis, entry(1), entry(2))
-    assert run(redis, scripts.PEEK, [LIST]) == [2, entries[1], -1]
-    redis.expire(LIST, 100)
-    assert 99_000 < run(redis, scripts.PEEK, [LIST])[2] <= 100_000
-
-
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_before_is_what_stands_just_before(redis: Redis, wrapped: bool) -> None:
     """Exactly count, oldest first, without the named message; fewer at the list's start."""
@@ -573,7 +564,6 @@ def test_a_long_list_is_not_read_through(redis: Redis, wrapped: bool) -> None:
         "after one in the middle": lambda: after(redis, middle, 50),
         "after one near the start": lambda: after(redis, oldest + 100, 50),
         "tail": lambda: run(redis, scripts.TAIL, [LIST], 50),
-        "peek": lambda: run(redis, scripts.PEEK, [LIST]),
     }
     costs = {name: microseconds(redis, "eval", work) for name, work in works.items()}
     assert redis.llen(LIST) == 100_000, "recalls and appends do not balance"

@@ -26,7 +26,6 @@ def _read(name: str) -> Script:
 APPEND = _read("append")
 SETTLE = _read("settle")
 TAIL = _read("tail")
-PEEK = _read("peek")
 RANGE = _read("range")
 NEXT = _read("next")
 BEFORE = _read("before")
@@ -35,4 +34,4 @@ RECALL = _read("recall")
 JOIN = _read("join")
 PURGE = _read("purge")
 
-ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, RECALL, JOIN, PURGE)
+ALL = (APPEND, SETTLE, TAIL, RANGE, NEXT, BEFORE, AFTER, RECALL, JOIN, PURGE)
