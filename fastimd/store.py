@@ -274,8 +274,8 @@ class Store:
         )
         return outcome.decode()  # type: ignore[return-value]
 
-    async def join(self, group: str, user: str) -> bool:
-        """Put a user into a group; False when they were in it."""
+    async def join(self, group: str, user: str) -> Literal["joined", "member", "full"]:
+        """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
         joined: int = await self._run(
             scripts.JOIN,
             (_groups_key(user),),
@@ -283,8 +283,9 @@ class Store:
             codec.wrap(group),
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user)),
+            self._config.group.max_joined,
         )
-        return joined == 1
+        return "full" if joined < 0 else "joined" if joined else "member"
 
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""

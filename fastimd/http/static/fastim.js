@@ -52,6 +52,8 @@ const QUEUE_LENGTH = 32;
 const PAGE = 100;
 const MOST_MISSED = 2_000;
 
+/** What `joinGroup` answers to who is a member. */
+const WAS_MEMBER = "操作失败";
 /** The close code after which connecting again by itself would be wrong. */
 const FINAL_CODE = 1008;
 const CLOSED_HERE = "closed by the client";
@@ -145,10 +147,12 @@ export class FastIM extends EventTarget {
    * Become a member of a group.
    * @param {string} groupId
    * @returns {Promise<boolean>} false if the user was one
-   * @throws {FastIMError}
+   * @throws {FastIMError} code 100: the user is in too many groups
    */
   async joinGroup(groupId) {
-    return (await this.#post("/user/joinGroup", { groupId }, [200, 100])).code === 200;
+    const { code, msg } = await this.#post("/user/joinGroup", { groupId }, [200, 100]);
+    if (code === 100 && msg !== WAS_MEMBER) throw new FastIMError(code, msg);
+    return code === 200;
   }
 
   /**
@@ -253,7 +257,7 @@ export class FastIM extends EventTarget {
  *
  * Event `state`: `state` has changed. `retryAt` is when it will be tried again, in milliseconds since
  * the epoch, while "waiting". `reason` is why it is "closed", until `reconnect`: "login required",
- * "kicked", "flood", "not a member", "not allowed" or a hook's own words.
+ * "kicked", "flood", "not a member", "too many groups", "not allowed" or a hook's own words.
  */
 class Link extends EventTarget {
   /** @type {LinkState} */
