@@ -279,7 +279,8 @@ def _settle_memory() -> None:
     """Let the garbage collector leave alone what stays, and look seldom for what seldom is.
 
     Sockets are freed without it. With its defaults it took a quarter of the CPU time of a storm of
-    connections, and held everybody up for a full look at all objects again and again.
+    connections, and held everybody up for a full look at all objects again and again. The look at
+    the younger ones is taken often, for then it is short.
     """
     gc.collect()
     gc.freeze()

@@ -323,6 +323,24 @@ async def test_foreign_data_of_another_kind_is_left_out(daemon: Daemon, redis: R
     assert daemon.events("store.corrupt_entry")[0]["key"] in ("ugs:9", "gml:1", "gml:2")
 
 
+async def test_what_nobody_announces_is_told_by_the_sweep(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """Groups that others put in or take out, messages that others write or delete."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", "1", "2")
+    redis.rpush("gml:2", old := message(now_ms() - 9, group="2"))
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [summary(old, 1), EMPTY]
+        redis.sadd("ugs:1", "3")
+        redis.srem("ugs:1", "2")
+        redis.rpush("gml:3", new := message(now_ms(), group="3"))
+        redis.client_kill_filter(_type="pubsub")  # after that everything is asked
+        listed = await receive(ann)
+        while listed != [summary(new, 1), EMPTY]:  # what was found first may be told first
+            listed = await receive(ann)
+
+
 # What is wrong in Redis
 
 
