@@ -26,9 +26,13 @@ MAX_ID_LENGTH = 128
 USER_INFO = "user_info"
 """``data`` of the answer to a login of which no hook says more."""
 
+MAX_TS = 2**53 - 1
+"""The latest ``ts``: beyond it a number of Lua or of JavaScript is not exact any more."""
+
 _TEXT_FRAME = 0x81  # FIN and opcode 1, RFC 6455 section 5.2
 _PLAIN_START = b'{"groupId":"'
 _TS_KEY = b'"ts":'
+_TS_DIGITS = len(str(MAX_TS))
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -50,13 +54,12 @@ class _StoredMessage(msgspec.Struct):
     groupId: str | int
     userId: str | int
     info: str
-    ts: int
+    ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_TS)]
 
 
 _encode = msgspec.json.Encoder().encode
 _decode_stored = msgspec.json.Decoder(_StoredMessage).decode
 _decode_string = msgspec.json.Decoder(str).decode
-_decode_ts = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0)]).decode
 
 
 def _is_utf8(data: bytes) -> bool:
@@ -90,8 +93,11 @@ def read_entry(stored: bytes) -> tuple[int, bytes]:
     if stored.startswith(_PLAIN_START):
         ts_at = stored.rfind(_TS_KEY)
         digits = stored[ts_at + len(_TS_KEY) : -1]
-        if ts_at > 0 and digits.isdigit() and stored.endswith(b"}") and _is_utf8(stored):
-            return int(digits), stored
+        is_plain = ts_at > 0 and digits.isdigit() and stored.endswith(b"}")
+        if is_plain and len(digits) <= _TS_DIGITS and _is_utf8(stored):
+            ts = int(digits)
+            if ts <= MAX_TS:
+                return ts, stored
     message = decode_message(stored)
     return message.ts, _encode(message)
 
@@ -105,9 +111,9 @@ def decode_message(stored: bytes) -> Message:
     try:
         text = unwrap(stored)
         read = _decode_stored(text)
-    except (msgspec.MsgspecError, UnicodeError) as exc:
+        return Message(str(read.groupId), str(read.userId), read.info, read.ts)
+    except (ValueError, RecursionError) as exc:  # numbers may be too long, arrays too deep
         raise CorruptEntry(f"not a message ({exc})") from exc
-    return Message(str(read.groupId), str(read.userId), read.info, read.ts)
 
 
 def unwrap(stored: bytes) -> str:

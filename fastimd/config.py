@@ -19,7 +19,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -53,6 +53,19 @@ _NEVER_SHOWN = frozenset(("redis.url", "hooks.webhook_url", "hooks.webhook_secre
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _MAY_HOLD_PASSWORD = re.compile(r"@|password|rediss?://", re.IGNORECASE)
 _BIND = re.compile(r"(?:\[(?P<v6>[^\[\]]+)\]|(?P<host>\w[\w.-]*)):(?P<port>[0-9]{1,5})", re.ASCII)
+_TLS_OPTIONS = (
+    *("ssl_ca_certs", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *("ssl_check_hostname", "ssl_cert_reqs"),
+)
+_REDIS_OPTIONS = frozenset(("db", "username", "password", *_TLS_OPTIONS))
+# What redis-py knows beside these and fastimd has its own way with: others may share the URL.
+_IDLE_OPTIONS = frozenset(
+    (
+        *("protocol", "timeout", "socket_timeout", "socket_connect_timeout", "socket_keepalive"),
+        *("retry_on_timeout", "health_check_interval", "max_connections", "client_name"),
+        *("decode_responses", "encoding"),
+    )
+)
 _UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its end
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(?:\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
 
@@ -113,6 +126,25 @@ def _check_redis_url(value: str) -> None:
         understood = understood and re.fullmatch(r"/?[0-9]*", parts.path) is not None
     if not understood:
         raise ValueError("not a URL of Redis")
+    if parts.query:
+        _check_redis_options(parts.query, is_tls=value.startswith("rediss://"))
+
+
+def _check_redis_options(query: str, *, is_tls: bool) -> None:
+    """Refuse options that would mean nothing: misspelled ones, and those of TLS without TLS."""
+    options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+    names = [name for name, _ in options]
+    given = dict(options)
+    if len(given) < len(names) or not given.keys() <= _REDIS_OPTIONS | _IDLE_OPTIONS:
+        raise ValueError("an option that is unknown or given twice")
+    if any(not value for value in given.values()):
+        raise ValueError("an option without a value")
+    if not is_tls and given.keys() & set(_TLS_OPTIONS):
+        raise ValueError("an option of TLS without TLS")
+    if re.fullmatch("[0-9]+", given.get("db", "0"), re.ASCII) is None:
+        raise ValueError("not a database")
+    if given.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
+        raise ValueError("not a value of ssl_cert_reqs")
 
 
 def _check_webhook_url(value: str) -> None:
@@ -216,7 +248,8 @@ class Redis(msgspec.Struct, frozen=True):
             _check_redis_url,
             '"embedded", "redis://[[user]:password@]host[:port][/database]", the same with'
             ' rediss:// (TLS), or "unix:///path/to/socket"; reserved characters in a password'
-            " are percent-encoded",
+            ' are percent-encoded; behind "?", divided by "&", may stand db, username, password,'
+            " and with rediss:// " + ", ".join(_TLS_OPTIONS),
         ),
     ] = "embedded"
     data_dir: Annotated[

@@ -40,10 +40,12 @@ from .http.admin import create_admin_app
 from .http.app import create_app
 from .http.server import HttpServer
 from .hub import Hub
+from .kicks import Kicks
 from .metrics import Metrics
 from .poller import Poller
 from .redis.appender import Appender
 from .redis.client import Client
+from .redis.clock import RedisClock
 from .redis.embedded import serve_embedded
 from .redis.wire import Address
 from .relay import Relay
@@ -121,15 +123,20 @@ async def _serve_floors(
             redis_floor.start_soon(supervise, "log", logs.keep_telling)
             redis_floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
             address = await _redis_address(config, redis_floor)
-            client = Client(address, Appender(config, metrics), metrics)
+            clock = RedisClock()
+            appender = Appender(config, metrics, clock)
+            client = Client(address, appender, clock, metrics)
             redis_floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
             async with open_floor() as relay_floor:
-                relay, hub, poller = _build_hub(config, client, store, metrics)
+                kicks = Kicks(store)
+                relay, hub, poller = _build_hub(config, client, store, kicks, metrics)
+                appender.heard, appender.hear_out = relay.newest_of, relay.hear_out
                 sessions = Sessions()
-                poller.on_kick = sessions.kick
+                poller.on_kick = kicks.on_kick = sessions.kick
                 relay_floor.start_soon(supervise, "relay", relay.run)
                 relay_floor.start_soon(supervise, "poller", poller.run)
+                relay_floor.start_soon(supervise, "kicks", kicks.run)
                 if systemd.is_listening():
                     tell = partial(_state, stop, client, relay, hub, sessions, metrics)
                     relay_floor.start_soon(
@@ -341,13 +348,18 @@ async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
 
 
 def _build_hub(
-    config: Config, client: Client, store: Store, metrics: Metrics
+    config: Config, client: Client, store: Store, kicks: Kicks, metrics: Metrics
 ) -> tuple[Relay, Hub, Poller]:
     relay = Relay(client.address, store, metrics)
     client.on_moved = relay.reconnect
     hub = Hub(relay, store, metrics, config)
     poller = Poller(relay, store, metrics, config)
-    relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=poller.sweep)
+
+    def on_gap() -> None:
+        poller.sweep()
+        kicks.look()
+
+    relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=on_gap)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
     metrics.add_gauge("held_messages", "Appends without an answer.", lambda: store.unanswered)

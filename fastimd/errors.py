@@ -44,7 +44,9 @@ class StoreUnavailable(FastimdError):
 
 
 class KeyUnusable(FastimdError):
-    """What stands at a key of one group or one user cannot be used, until somebody puts it right.
+    """What stands at a key cannot be used, until somebody puts it right.
+
+    It is a key of one group or one user, or that of the kicks; the rest of the daemon goes on.
 
     Args:
         key: the key, as Redis has it.

@@ -4,9 +4,10 @@ Theory of operation: the relay hands messages in batches. The hub turns each int
 joins the frames of a group that came in one batch, and pushes the same bytes to every member.
 
 An arriving member hears nothing until its greeting was read; frames that come meanwhile are kept
-with their ``ts``. The greeting then says up to which ``ts`` the member knows everything, and until
-the first frame newer than that goes by, it stands with the arrivals and frames are chosen for it.
-So between the greeting and the first live message nothing is missing and nothing comes twice.
+with their ``ts``. The greeting then says up to which ``ts`` the member knows everything. Until the
+first frame newer than that goes by, or everything has that was published before the greeting was
+read, it stands with the arrivals, and frames are chosen for it. So between the greeting and the
+first live message nothing is missing and nothing comes twice.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -21,11 +23,11 @@ import trio
 from . import codec
 from . import log as logs
 from .config import Config
-from .errors import StoreUnavailable
+from .errors import KeyUnusable, StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
-from .relay import OnMessage, Relay, Subscription
-from .store import Store
+from .relay import OnLost, OnMessage, Relay, Subscription
+from .store import Position, Store
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -35,89 +37,167 @@ PIECE_BYTES = 65536
 log = structlog.get_logger("fastimd.hub")
 
 
+class _Greeting(NamedTuple):
+    """``frame`` is pushed first; ``foreign`` are the frames of the foreign messages in it."""
+
+    frame: bytes
+    position: Position
+    foreign: frozenset[bytes]
+
+
 class _Reading:
     """A greeting that is being read.
 
-    ``result`` is its frame and ``last_ts``, or why there is none; None when its reader gave up.
+    ``result`` is it, or why there is none; None when its reader gave up.
     """
 
     __slots__ = ("ended", "result")
 
     def __init__(self) -> None:
         self.ended = trio.Event()
-        self.result: tuple[bytes, int] | str | None = None
+        self.result: _Greeting | StoreUnavailable | KeyUnusable | None = None
+
+
+class _Arrival:
+    """A member that was greeted, before it hears everything.
+
+    ``known`` is the ``ts`` up to which it knows everything, ``foreign`` the frames of the foreign
+    messages that it knows. It has got what came before the message with the number ``since``;
+    whatever comes from ``settled`` on is new to it, when that is known.
+    """
+
+    __slots__ = ("foreign", "known", "settled", "since")
+
+    def __init__(self, greeting: _Greeting, since: int) -> None:
+        self.known = greeting.position.ts
+        self.foreign = greeting.foreign
+        self.since = since
+        self.settled: int | None = None
+
+    def lacks(self, ts: int, frame: bytes) -> bool:
+        """A message is not in the greeting; a ``ts`` of 0 is a foreign one's."""
+        return ts > self.known if ts else frame not in self.foreign
+
+    def choose(self, batch: list[tuple[int, bytes]], first: int) -> tuple[list[bytes], bool]:
+        """Which frames it lacks of a batch whose first message has the number ``first``.
+
+        Returns:
+            Them, and whether all that come later are new to it.
+        """
+        is_settled = self.settled is not None
+        frames = []
+        for number, (ts, frame) in enumerate(batch, first):
+            if number < self.since:
+                continue
+            if self.lacks(ts, frame) or (self.settled is not None and number >= self.settled):
+                frames.append(frame)
+                is_settled = is_settled or ts > 0
+        return frames, is_settled
 
 
 class _Group:
     __slots__ = (
         "arrivals",
         "delivered",
+        "lose",
         "members",
         "name",
+        "on_lost",
         "pending",
         "reading",
         "receive",
+        "received",
         "recent",
         "subscription",
     )
 
     receive: OnMessage
+    lose: OnLost
     subscription: Subscription
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # How many messages went to the members so far, and how many had when each became one.
+        # How many messages came so far, how many went to the members, and how many had when each
+        # became one.
+        self.received = 0
         self.delivered = 0
         self.members: dict[Outbox, int] = {}
-        # Where each arrival's greeting ended, None before it is read.
-        self.arrivals: dict[Outbox, int | None] = {}
+        # Nothing before an arrival's greeting is read.
+        self.arrivals: dict[Outbox, _Arrival | None] = {}
+        # What is called when a member will hear nothing more.
+        self.on_lost: dict[Outbox, Callable[[], None]] = {}
         self.recent: list[tuple[int, bytes]] = []
         self.pending: list[tuple[int, bytes]] = []
         self.reading: _Reading | None = None
 
-    def admit(self, outbox: Outbox, greeting: bytes, last_ts: int) -> int:
+    def admit(self, outbox: Outbox, opening: bytes, greeting: _Greeting) -> int:
         """Push a greeting and what came after it was read; returns how many bytes it was."""
-        missed = [(ts, frame) for ts, frame in self.recent if ts > last_ts]
-        first = greeting + b"".join([frame for _, frame in missed])
+        arrival = _Arrival(greeting, self.received)
+        missed = [(ts, frame) for ts, frame in self.recent if arrival.lacks(ts, frame)]
+        first = b"".join([opening, greeting.frame, *(frame for _, frame in missed)])
         outbox.push(first)
         outbox.messages += 1 + len(missed)
-        if missed:
-            last_ts = missed[-1][0]
-        self.arrivals[outbox] = last_ts
+        self.arrivals[outbox] = arrival
         self._forget_recent()
         return len(first)
+
+    def settle(self, outbox: Outbox) -> None:
+        """What comes from now on was published after the greeting of an arrival was read."""
+        arrival = self.arrivals.get(outbox)
+        if arrival is None:
+            return  # it has left, or has become a member
+        if self.pending:
+            arrival.settled = self.received
+        else:
+            self._promote(outbox)
 
     def leave(self, outbox: Outbox) -> None:
         if outbox in self.members:
             outbox.messages += self.delivered - self.members.pop(outbox)
         self.arrivals.pop(outbox, None)
+        self.on_lost.pop(outbox, None)
         self._forget_recent()
 
     def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> tuple[int, int]:
-        """Give the batch's newer frames to the arrivals; who got one is a member from now on.
+        """Give the batch's newer frames to the arrivals; who knows enough is a member from now on.
 
         Returns:
             How many frames were given, and how many bytes.
         """
         given = size = 0
-        for outbox, known in list(self.arrivals.items()):
-            if known is None:
+        first = self._number_of(batch)
+        for outbox, arrival in list(self.arrivals.items()):
+            if arrival is None:
                 continue
-            frames = [frame for ts, frame in batch if ts > known]
+            frames, is_settled = arrival.choose(batch, first)
             if frames:
                 for piece in _pieces(frames, piece_bytes):
                     outbox.push(piece)
                     size += len(piece)
                 outbox.messages += len(frames)
                 given += len(frames)
-                del self.arrivals[outbox]
-                self.members[outbox] = self.delivered
+            if is_settled:
+                self._promote(outbox)
         return given, size
 
-    def count_hearers(self, ts: int) -> int:
-        """How many a message at ``ts`` goes to, before it does."""
-        known = self.arrivals.values()
-        return len(self.members) + sum(each is not None and each < ts for each in known)
+    def count_hearers(self, batch: list[tuple[int, bytes]]) -> list[int]:
+        """How many each message of a batch goes to, before it does."""
+        first = self._number_of(batch)
+        heard = [len(self.members)] * len(batch)
+        for arrival in self.arrivals.values():
+            if arrival is not None:
+                frames = arrival.choose(batch, first)[0]
+                for index, (_, frame) in enumerate(batch):
+                    heard[index] += frame in frames
+        return heard
+
+    def _number_of(self, batch: list[tuple[int, bytes]]) -> int:
+        """The number of the first message of a batch that is served now."""
+        return self.received - len(self.pending) - len(batch)
+
+    def _promote(self, outbox: Outbox) -> None:
+        del self.arrivals[outbox]
+        self.members[outbox] = self.delivered
 
     def _forget_recent(self) -> None:
         if self.recent and None not in self.arrivals.values():
@@ -149,23 +229,32 @@ class Hub:
 
     @asynccontextmanager
     async def member(
-        self, name: str, outbox: Outbox, before: Callable[[], bytes] = lambda: b""
+        self,
+        name: str,
+        outbox: Outbox,
+        on_lost: Callable[[], None],
+        before: Callable[[], bytes] = lambda: b"",
     ) -> AsyncIterator[None]:
         """Greet a socket, and let it hear the group until the block ends.
 
         Args:
+            on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
+                the group.
             before: returns what is to be sent together with the greeting, before it.
 
         Raises:
             StoreUnavailable: the group's messages cannot be read now.
+            KeyUnusable: Redis refuses what concerns the group.
         """
         group = self._groups.get(name) or self._open(name)
         group.arrivals[outbox] = None
+        group.on_lost[outbox] = on_lost
         try:
             await self._relay.wait_heard(group.subscription)
-            frame, last_ts = await self._greeting(group)
-            group.subscription.begin_at(last_ts)
-            self._metrics.bytes_sent += group.admit(outbox, before() + frame, last_ts)
+            greeting = await self._greeting(group)
+            group.subscription.begin_at(greeting.position)
+            self._metrics.bytes_sent += group.admit(outbox, before(), greeting)
+            self._relay.when_passed(group.subscription, partial(group.settle, outbox))
             yield
         finally:
             self._leave(group, outbox)
@@ -188,24 +277,25 @@ class Hub:
         finally:
             self._flushing.release()
 
-    async def _greeting(self, group: _Group) -> tuple[bytes, int]:
-        """The frame of a greeting and its ``last_ts``; who comes while one is read shares it.
+    async def _greeting(self, group: _Group) -> _Greeting:
+        """A greeting; who comes while one is read shares it.
 
         What was said since that was read has come, or will, by the relay, and is kept for them.
         """
         while (reading := group.reading) is not None:
             await reading.ended.wait()
-            if isinstance(reading.result, str):
-                raise StoreUnavailable(reading.result)
+            if isinstance(reading.result, Exception):
+                raise reading.result
             if reading.result is not None:
                 return reading.result
         group.reading = reading = _Reading()
         try:
-            payload, last_ts = await self._store.greeting(group.name)
-            reading.result = codec.text_frame(payload), last_ts
-            return reading.result
-        except StoreUnavailable as exc:
-            reading.result = str(exc)
+            payload, position, foreign = await self._store.greeting(group.name)
+            frames = frozenset(map(codec.text_frame, foreign))
+            reading.result = greeting = _Greeting(codec.text_frame(payload), position, frames)
+            return greeting
+        except (StoreUnavailable, KeyUnusable) as exc:
+            reading.result = exc
             raise
         finally:
             group.reading = None
@@ -214,20 +304,30 @@ class Hub:
     def _open(self, name: str) -> _Group:
         group = self._groups[name] = _Group(name)
         group.receive = partial(self._receive, group)
-        group.subscription = self._relay.listen(name, group.receive)
+        group.lose = partial(self._lose, group)
+        group.subscription = self._relay.listen(name, group.receive, group.lose)
         return group
+
+    def _lose(self, group: _Group) -> None:
+        """The group will hear nothing more: who comes from now on begins anew."""
+        if self._groups.get(group.name) is group:
+            del self._groups[group.name]
+        for on_lost in list(group.on_lost.values()):
+            on_lost()
 
     def _leave(self, group: _Group, outbox: Outbox) -> None:
         group.leave(outbox)
         if not group.members and not group.arrivals:
             self._relay.unlisten(group.subscription, group.receive)
-            del group.receive  # it leads back to the group: no garbage for the collector
-            del self._groups[group.name]
+            del group.receive, group.lose  # they lead back to the group: no garbage is left
+            if self._groups.get(group.name) is group:
+                del self._groups[group.name]
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
         frame = codec.text_frame(message)
         if not group.pending:
             self._to_flush.append(group)
+        group.received += 1
         group.pending.append((ts, frame))
         if None in group.arrivals.values():
             group.recent.append((ts, frame))
@@ -236,7 +336,7 @@ class Hub:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         members = tuple(group.members)
-        hearers = [(ts, group.count_hearers(ts)) for ts, _ in batch] if logs.is_debug else []
+        hearers = group.count_hearers(batch) if logs.is_debug else []
         group.delivered += len(batch)
         deliveries = size = 0
         if group.arrivals:
@@ -252,8 +352,10 @@ class Hub:
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
         if deliveries:
-            self._metrics.delivery_seconds.observe(self._store.age(batch[0][0]), deliveries)
-        for ts, count in hearers:
+            oldest = next((ts for ts, _ in batch if ts), 0)
+            if oldest:
+                self._metrics.delivery_seconds.observe(self._store.age(oldest), deliveries)
+        for (ts, _), count in zip(batch, hearers, strict=False):
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 
     async def _yield_turn(self) -> None:

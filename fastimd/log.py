@@ -61,13 +61,14 @@ def configure(log_format: str, level: str) -> None:
         else [structlog.processors.format_exc_info, _render_json]
     )
     _limit.clear()
+    recent.forget()
     structlog.configure(
         processors=[
             _drop_lesser,
-            _limit,
             structlog.contextvars.merge_contextvars,
+            recent.remember,  # before lines are left out: it counts them
+            _limit,
             structlog.processors.add_log_level,
-            recent.remember,
             structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
             *render,
             *([_put_priority] if _is_journal() else []),

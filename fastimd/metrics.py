@@ -79,6 +79,7 @@ class Metrics(Collector):
         self.flood_closes = 0
         self.corrupt_entries = 0
         self.unusable_keys = 0
+        self.foreign_ts = 0
         self.gap_repairs = 0
         self.messages_repaired = 0
         self.group_list_pushes = 0
@@ -199,6 +200,7 @@ _COUNTERS = {
     "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",
     "corrupt_entries": "Values in Redis that are neither messages nor groups and were left out.",
     "unusable_keys": "Requests that Redis refused for what stands at one group's or user's key.",
+    "foreign_ts": "Messages of others whose ts is no measure, as it is too far ahead of the clock.",
     "gap_repairs": "Groups whose list was read for what a broken relay connection had missed.",
     "messages_repaired": "Messages read from lists after a broken relay connection.",
     "group_list_pushes": "Group lists pushed.",

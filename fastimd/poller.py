@@ -37,7 +37,7 @@ from .errors import BadParameter, KeyUnusable, StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
 from .relay import Relay, Subscription
-from .store import NO_MESSAGES, Event, GroupState, Store
+from .store import NO_MESSAGES, Event, GroupState, Position, Store
 
 SWEEP_SECONDS = 30.0
 SWEEP_PAUSE = 0.005
@@ -100,6 +100,10 @@ class _Watched:
         self.heard = ts, message
         self.moved_at = self._poller.count()
         self._poller.moved.add(self)
+
+    def lose(self) -> None:
+        """Nothing more will be heard, until the next sweep listens anew."""
+        self._poller.deaf.add(self)
 
 
 class _Device:
@@ -178,6 +182,8 @@ class Poller:
         self._dirty: set[_Watched] = set()
         self.moved: set[_Watched] = set()
         self._changed: set[_Watched] = set()
+        # Groups whose channel cannot be heard now.
+        self.deaf: set[_Watched] = set()
 
     @asynccontextmanager
     async def watcher(
@@ -262,6 +268,7 @@ class Poller:
             await trio.sleep(self._config.group_list.update_rate)
 
     async def _ask_about_everything(self) -> None:
+        self._listen_anew()
         for users in self._pages(list(self._users.values()), USERS_AT_ONCE):
             known = [user.groups.copy() for user in users]
             answers = await self._store.groups_of_each([user.name for user in users])
@@ -309,7 +316,7 @@ class Poller:
                     unsure.append(group)  # it has expired, or has been asked about meanwhile
                     continue
                 ts, message = newest
-                state = GroupState(codec.group_summary(message, total), ts, None)
+                state = GroupState(codec.group_summary(message, total), Position(ts), None)
                 self._take(group, state, asked_at)
         await self._ask(unsure)
 
@@ -317,8 +324,7 @@ class Poller:
         """Take an answer of Redis, unless that to a later question is there already."""
         if asked_at < group.asked_at:
             return
-        if group.state is UNKNOWN and group.subscription.listeners == [group.receive]:
-            group.subscription.begin_at(state.last_ts)
+        group.subscription.begin_at(state.position)
         if group.state is UNKNOWN or group.state.summary != state.summary:
             group.changed_at = self.count()
             self._changed.add(group)
@@ -439,7 +445,7 @@ class Poller:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Watched(name, self)
-            group.subscription = self._relay.listen(name, group.receive)
+            group.subscription = self._relay.listen(name, group.receive, group.lose)
         group.users.add(user)
         user.groups[name] = group
         if group.state is not UNKNOWN:
@@ -448,6 +454,12 @@ class Poller:
     def _owe(self, user: _User) -> None:
         user.changed_at = self.count()
         self._owed.add(user)
+
+    def _listen_anew(self) -> None:
+        deaf, self.deaf = self.deaf, set()
+        for group in deaf:
+            if group.users:
+                group.subscription = self._relay.listen(group.name, group.receive, group.lose)
 
     def _unwatch(self, group: _Watched, user: _User) -> None:
         group.users.discard(user)
@@ -492,7 +504,7 @@ async def _by_activity(groups: list[_Watched]) -> list[_Watched]:
     parts: list[list[_Watched]] = [[] for _ in range(len(bounds) + 1)]
     for some in _parts(groups, GROUPS_A_TURN):
         for group in some:
-            parts[bisect_left(bounds, group.state.last_ts)].append(group)
+            parts[bisect_left(bounds, group.state.position.ts)].append(group)
         await trio.lowlevel.checkpoint()
     in_order: list[_Watched] = []
     for part in reversed(parts):
@@ -510,7 +522,7 @@ def _parts(subjects: Sequence[_Subject], size: int) -> Iterator[list[_Subject]]:
 def _knows_newest(group: _Watched) -> bool:
     """The newest message was heard, and the list is known to expire."""
     heard = group.heard
-    return heard is not None and heard[0] > group.state.last_ts and group.expiry_due < math.inf
+    return heard is not None and heard[0] > group.state.position.ts and group.expiry_due < math.inf
 
 
-_LAST_TS = attrgetter("state.last_ts")
+_LAST_TS = attrgetter("state.position.ts")

@@ -1,10 +1,20 @@
 """The pub/sub relay: every message of the groups that somebody here listens to.
 
 Theory of operation: one connection subscribes to the channels of those groups. Each group has a
-``Subscription`` that remembers the ``ts`` of the newest message it handed on. When the connection
-breaks, the next one subscribes to all of them again; what comes live is held back, group by group,
-until the messages after that ``ts`` were read from the group's list. As ``ts`` is unique and
-increasing within a group, nothing is missed and nothing comes twice.
+``Subscription`` that remembers the newest message it handed on. When the connection breaks, the
+next one subscribes to all of them again; what comes live is held back, group by group, until the
+messages after that one were read from the group's list.
+
+Which of the held messages were read as well is known for certain, whatever their ``ts``: after each
+page the relay puts up a *fence*, a PING on its own connection. Redis answers in order. So when the
+answer comes, everything that was published before the page was read has come too, and what stands
+in the page is taken from what is held.
+
+A message of somebody else may have a ``ts`` that is no measure of anything, years ahead. It is
+shown like every other, but the relay does not go by it: see ``store.AHEAD``.
+
+What Redis refuses for one group (its key is no list, its channel must not be heard) is told to
+those who listen to that group, and the relay forgets it: whoever comes later tries again.
 
 A group that nobody listens to any more stays subscribed for a few seconds: a client that comes
 back at once costs Redis nothing.
@@ -13,8 +23,9 @@ back at once costs Redis nothing.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 from itertools import islice
 from typing import TypeAlias
 
@@ -24,11 +35,12 @@ from redis import exceptions
 
 from . import codec
 from . import log as logs
-from .errors import StoreUnavailable
+from .errors import KeyUnusable, StoreUnavailable
 from .metrics import Metrics
 from .redis.client import CALL_SECONDS, Reconnecting, connected_wire
-from .redis.wire import Address, NotNow, Reply, Wire
-from .store import EVENTS_CHANNEL, Store, channel_of
+from .redis.refusal import key_unusable
+from .redis.wire import Address, Argument, NotNow, Reply, Wire
+from .store import EVENTS_CHANNEL, STEP, Gap, Position, Store, channel_of
 
 LINGER_SECONDS = 5.0
 DROPPED_A_TURN = 256
@@ -44,8 +56,16 @@ write to a member carries several, and a write costs more than what is written."
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
 
+NOWHERE = Position()
+"""The position of a group of which nothing was handed on or read."""
+
 OnMessage: TypeAlias = Callable[[int, bytes], None]
-"""Gets ``ts`` and the message as plain JSON; must not wait."""
+"""Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON; must not wait."""
+OnLost: TypeAlias = Callable[[], None]
+"""Told that nothing more will come: Redis refuses what concerns the group. Must not wait."""
+
+SUBSCRIBED_AT_ONCE = 1000
+"""Channels in one command."""
 
 log = structlog.get_logger("fastimd.relay")
 
@@ -53,9 +73,11 @@ log = structlog.get_logger("fastimd.relay")
 class Subscription:
     """A group's channel, as this daemon hears it.
 
-    ``last_ts`` is the newest message handed on, milliseconds since the epoch. While ``held`` is a
-    list the gap after it is being repaired, and live messages wait there. ``overheld`` says that
-    too many came: they were dropped, and the repair must go on to them.
+    ``position`` is the newest message handed on, ``newest_ts`` the newest ts that was heard or
+    read. While ``held`` is a list the gap after the position is being repaired, and live messages
+    wait there. ``overheld`` says that too many came: they were dropped, and the repair must go on
+    to them.
+    ``refusal`` says why Redis does not let the channel be heard.
     """
 
     __slots__ = (
@@ -63,55 +85,102 @@ class Subscription:
         "group",
         "held",
         "idle_since",
-        "last_ts",
         "listeners",
+        "newest_ts",
         "overheld",
-        "repaired_to",
+        "position",
+        "refusal",
     )
 
     def __init__(self, group: str) -> None:
         self.group = group
-        self.listeners: list[OnMessage] = []
+        self.listeners: dict[OnMessage, OnLost] = {}
         self.confirmed = trio.Event()
-        self.last_ts = 0
-        self.repaired_to = 0
-        self.held: list[tuple[int, bytes]] | None = None
+        self.position = NOWHERE
+        self.newest_ts = 0
+        self.held: list[_Live] | None = None
         self.overheld = False
         self.idle_since = 0.0
+        self.refusal: KeyUnusable | None = None
 
-    def begin_at(self, ts: int) -> None:
-        """Somebody has read the list up to ``ts``: a repair need not go further back.
+    def begin_at(self, position: Position) -> None:
+        """Somebody has read the list up to there: a repair need not go further back.
 
-        Only before the first message was handed on: later, one that was read may still be on its
-        way to the others.
+        Only the first time, and before the first message was handed on: later, one that was read
+        may still be on its way to the others.
         """
-        self.last_ts = self.last_ts or ts
+        if self.position is NOWHERE:
+            self.position = position
+        self.newest_ts = max(self.newest_ts, position.ts)
 
-    def receive(self, ts: int, message: bytes) -> None:
-        """Take a live message."""
-        if self.held is not None:
-            if len(self.held) >= MAX_HELD:
-                self.held.clear()
-                self.overheld = True
-            self.held.append((ts, message))
-        elif ts > self.repaired_to:
-            self.repaired_to = 0
-            self.hand_on(ts, message)
+    def receive(self, ts: int, message: bytes, entry: bytes) -> None:
+        """Take a live message; ``ts`` is 0 when it is foreign, ``entry`` is what was published."""
+        if self.held is None:
+            self.hand_on(ts, message, entry)
+            return
+        if len(self.held) >= MAX_HELD:
+            self.held.clear()
+            self.overheld = True
+        self.held.append((ts, message, entry))
 
-    def hand_on(self, ts: int, message: bytes) -> None:
+    def hand_on(self, ts: int, message: bytes, entry: bytes) -> None:
         """Give a message to everybody who listens."""
-        self.last_ts = max(self.last_ts, ts)
+        if ts > self.position.ts:
+            self.position = Position(ts, entry)
+            self.newest_ts = max(self.newest_ts, ts)
+        elif not ts:
+            self.position = Position(self.position.ts, entry)
         if logs.is_debug:
             log.debug("message.relayed", group=self.group, user=_user_of(message), message_ts=ts)
         for listener in self.listeners:
             listener(ts, message)
 
-    def finish_repair(self) -> None:
-        """The gap is filled: let the held messages through, without those that were in it."""
-        held, self.held = self.held or [], None
-        self.repaired_to = self.last_ts
-        for ts, message in held:
-            self.receive(ts, message)
+    def fill(self, messages: list[_Live], end: bytes, *, more: bool) -> None:
+        """Hand on a page of the gap, and of what is held what came before its end.
+
+        Everything that was published before the page was read must be held already.
+
+        Args:
+            end: the last entry of the page, though it may be no message.
+            more: there are further pages.
+        """
+        read = Counter(message for _, message, _ in messages)
+        held = deque[_Live]()
+        for live in self.held or ():
+            if read[live[1]]:
+                read[live[1]] -= 1
+            else:
+                held.append(live)
+        known = self.position.ts
+        for ts, message, entry in messages:
+            # What was published and stands in no list any more.
+            while held and 0 < held[0][0] < ts:
+                self.hand_on(*held.popleft())
+            if not 0 < ts <= known:  # an entry out of order, which was handed on before
+                self.hand_on(ts, message, entry)
+        if end:
+            self.position = Position(self.position.ts, end)
+        self.held = list(held)
+        if not more:
+            self.held = None
+            for live in held:
+                self.hand_on(*live)
+
+
+_Live: TypeAlias = tuple[int, bytes, bytes]
+
+
+class _Ping:
+    """A PING that was sent; who waits is told whether it was answered, or the connection broke."""
+
+    __slots__ = ("waiting",)
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[bool], None]] = []
+
+    def tell(self, *, answered: bool) -> None:
+        for on_passed in self.waiting:
+            on_passed(answered)
 
 
 def _user_of(message: bytes) -> str | None:
@@ -133,9 +202,17 @@ class Relay:
         self._on_gap: Callable[[], None]
         self._by_channel: dict[bytes, Subscription] = {}
         self._idle: dict[bytes, Subscription] = {}
-        self._awaiting: deque[Subscription] = deque()
         self._wire: Wire | None = None
-        # How many messages the read has that is being taken, and the first one's ts.
+        # What the connection was asked and has not answered yet, in order: channels to subscribe,
+        # each command with those that are not confirmed yet; a PING; None for what is forgotten.
+        self._asked: deque[deque[Subscription] | _Ping | None] = deque()
+        # Those of them that more can be added to, for they have not been written yet.
+        self._subscribing: deque[Subscription] | None = None
+        self._ping: _Ping | None = None
+        self._unhurried: list[tuple[Subscription, Callable[[], None]]] = []
+        # The latest ts that is not foreign, by the clock; how many messages the read has that is
+        # being taken, and the first one's ts.
+        self._latest = 0
         self._heard = 0
         self._heard_ts = 0
         self._was_connected = trio.Event()
@@ -175,23 +252,47 @@ class Relay:
         """Why there is no connection; None while there is one."""
         return self._reconnecting.last_error
 
-    def listen(self, group: str, listener: OnMessage) -> Subscription:
-        """Listen to a group; ``wait_heard`` tells when every new message will be heard."""
+    def listen(self, group: str, listener: OnMessage, on_lost: OnLost) -> Subscription:
+        """Listen to a group; ``wait_heard`` tells when every new message will be heard.
+
+        After ``on_lost`` was called the subscription is worth nothing: listen anew, later.
+        """
         channel = channel_of(group).encode()
         subscription = self._by_channel.get(channel)
         if subscription is None:
             subscription = self._by_channel[channel] = Subscription(group)
             self._send_subscribe(subscription)
         self._idle.pop(channel, None)
-        subscription.listeners.append(listener)
+        subscription.listeners[listener] = on_lost
         return subscription
 
     def unlisten(self, subscription: Subscription, listener: OnMessage) -> None:
         """Stop listening."""
-        subscription.listeners.remove(listener)
-        if not subscription.listeners:
+        del subscription.listeners[listener]
+        channel = channel_of(subscription.group).encode()
+        if not subscription.listeners and self._by_channel.get(channel) is subscription:
             subscription.idle_since = trio.current_time()
-            self._idle[channel_of(subscription.group).encode()] = subscription
+            self._idle[channel] = subscription
+
+    def newest_of(self, channel: bytes) -> int:
+        """The newest ts that is known of the group with a channel, 0 when nobody listens."""
+        subscription = self._by_channel.get(channel)
+        return 0 if subscription is None else subscription.newest_ts
+
+    async def hear_out(self) -> None:
+        """Wait until what has been published so far was handed on, or never will be.
+
+        That is, until the connection has brought it or broke, but no longer than for a call.
+        """
+        with trio.move_on_after(CALL_SECONDS):
+            await self._fence()
+
+    def when_passed(self, subscription: Subscription, on_passed: Callable[[], None]) -> None:
+        """Have ``on_passed`` called when all that was published before has been handed on.
+
+        That takes a second or two, and longer while the connection is away.
+        """
+        self._unhurried.append((subscription, on_passed))
 
     def reconnect(self) -> None:
         """Give the connection up: it may lead to a server that is no longer the right one."""
@@ -202,11 +303,14 @@ class Relay:
 
         Raises:
             StoreUnavailable: it did not within two seconds.
+            KeyUnusable: it does not let the channel be heard.
         """
+        if not subscription.confirmed.is_set():
+            with trio.move_on_after(CALL_SECONDS):
+                await subscription.confirmed.wait()
+        if subscription.refusal is not None:
+            raise subscription.refusal
         if subscription.confirmed.is_set():
-            return
-        with trio.move_on_after(CALL_SECONDS):
-            await subscription.confirmed.wait()
             return
         raise StoreUnavailable(f"Redis is away ({self.last_error or 'no confirmation'})")
 
@@ -217,7 +321,7 @@ class Relay:
             StartupError: Redis refuses the login.
         """
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._drop_idle)
+            nursery.start_soon(self._look_after)
             while True:
                 try:
                     await self._serve_connection()
@@ -228,39 +332,94 @@ class Relay:
         async with connected_wire(self._address) as wire:
             await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
             failures: list[Exception] = []
-            async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+            try:
+                async with trio.open_nursery() as nursery:
+                    self._scope = nursery.cancel_scope
 
-                async def guard(serve: Callable[..., Awaitable[None]], *arguments: object) -> None:
-                    try:
-                        await serve(*arguments)
-                    except (exceptions.RedisError, OSError, trio.BrokenResourceError) as exc:
-                        failures.append(exc)
-                        nursery.cancel_scope.cancel()
+                    async def guard(
+                        serve: Callable[..., Awaitable[None]], *arguments: object
+                    ) -> None:
+                        try:
+                            await serve(*arguments)
+                        except (exceptions.RedisError, OSError, trio.BrokenResourceError) as exc:
+                            failures.append(exc)
+                            nursery.cancel_scope.cancel()
 
-                self._take_over(wire)
-                nursery.start_soon(guard, wire.run_writer)
-                nursery.start_soon(guard, wire.probe, lambda: wire.write("PING"))
-                nursery.start_soon(guard, self._read, wire, nursery)
-            self._wire = None
+                    self._take_over(wire)
+                    nursery.start_soon(guard, wire.run_writer)
+                    nursery.start_soon(guard, wire.probe, self._probe)
+                    nursery.start_soon(guard, self._read, wire, nursery)
+            finally:
+                self._let_go()
             if failures:
                 raise failures[0]
 
+    def _let_go(self) -> None:
+        """The connection is gone; what it was asked will not be answered."""
+        self._wire = None
+        asked, self._asked = self._asked, deque()
+        self._subscribing = self._ping = None
+        for each in asked:
+            if isinstance(each, _Ping):
+                each.tell(answered=False)
+
     def _take_over(self, wire: Wire) -> None:
         self._wire = wire
-        self._awaiting.clear()
         for subscription in self._by_channel.values():
             if subscription.confirmed.is_set():
                 subscription.held = []
+                subscription.overheld = False
             self._send_subscribe(subscription)
         self._on_gap()
         self._was_connected.set()
         self._reconnecting.connected()
 
     def _send_subscribe(self, subscription: Subscription) -> None:
+        if self._wire is None:
+            return
+        if self._subscribing is None or len(self._subscribing) == SUBSCRIBED_AT_ONCE:
+            self._subscribing = deque()
+            self._asked.append(self._subscribing)
+            self._wire.write_later(partial(self._subscribe_all, self._subscribing))
+        self._subscribing.append(subscription)
+
+    def _subscribe_all(self, batch: deque[Subscription]) -> tuple[Argument, ...]:
+        """The command for those of one scheduler turn, as it leaves."""
+        if self._subscribing is batch:
+            self._subscribing = None
+        return ("SUBSCRIBE", *(channel_of(subscription.group) for subscription in batch))
+
+    def _unsubscribe(self, channel: bytes) -> None:
         if self._wire is not None:
-            self._awaiting.append(subscription)
-            self._wire.write("SUBSCRIBE", channel_of(subscription.group))
+            self._subscribing = None  # what comes later must be written later
+            self._asked.append(None)
+            self._wire.write("UNSUBSCRIBE", channel)
+
+    def _send_ping(self, on_passed: Callable[[bool], None]) -> None:
+        """Have ``on_passed`` told when all that was published before was handed on, or was lost."""
+        if self._wire is None:
+            on_passed(False)
+            return
+        if self._ping is None:
+            self._ping = _Ping()
+            self._asked.append(self._ping)
+            self._wire.write_later(self._ping_leaves)
+        self._ping.waiting.append(on_passed)
+
+    def _ping_leaves(self) -> tuple[Argument, ...]:
+        self._ping = None
+        return ("PING",)
+
+    def _probe(self) -> None:
+        assert self._wire is not None
+        self._asked.append(None)
+        self._wire.write("PING")
+
+    async def _fence(self) -> None:
+        """Wait until all that was published before was handed on; or the connection broke."""
+        passed = trio.Event()
+        self._send_ping(lambda _answered: passed.set())
+        await passed.wait()
 
     async def _read(self, wire: Wire, nursery: trio.Nursery) -> None:
         repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
@@ -280,24 +439,68 @@ class Relay:
     ) -> None:
         """Take what one read brought; its messages count as old as the first of them."""
         self._heard = 0
+        self._latest = self._store.latest()
         for reply in replies:
             self._receive(reply, nursery, repairs)
         if self._heard:
             self._metrics.relay_seconds.observe(self._store.age(self._heard_ts), self._heard)
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
-        if isinstance(reply, NotNow) and not self._awaiting:
-            return  # to a PING: a sign of life all the same
         if isinstance(reply, Exception):
-            raise reply
-        kind, channel, payload = reply if len(reply) == 3 else (*reply, None)
-        if kind == b"message":
-            self._receive_message(channel, payload)
-        elif kind == b"subscribe":
-            subscription = self._awaiting.popleft()
+            self._take_refusal(reply)
+        elif reply[0] == b"message":
+            self._receive_message(reply[1], reply[2])
+        elif reply[0] == b"subscribe":
+            batch = self._asked[0]
+            assert isinstance(batch, deque)
+            subscription = batch.popleft()
+            if not batch:
+                self._asked.popleft()
             subscription.confirmed.set()
-            if subscription.held is not None:
+            if subscription.held is not None and self._is_current(subscription):
                 nursery.start_soon(self._repair, subscription, repairs)
+        else:  # "unsubscribe" or "pong"
+            asked = self._asked.popleft()
+            if isinstance(asked, _Ping):
+                asked.tell(answered=True)
+
+    def _take_refusal(self, refusal: Exception) -> None:
+        asked = self._asked.popleft()
+        if isinstance(asked, deque):
+            if not isinstance(refusal, exceptions.NoPermissionError):
+                raise refusal
+            if len(asked) == 1:
+                self._refuse(asked[0], refusal)
+                return
+            for subscription in filter(self._is_current, asked):
+                self._subscribing = None  # each alone, to see which it concerns
+                self._send_subscribe(subscription)
+            self._subscribing = None
+        elif not isinstance(refusal, NotNow):
+            raise refusal
+        elif asked is not None:  # a sign of life all the same, and in its place
+            asked.tell(answered=True)
+
+    def _refuse(self, subscription: Subscription, refusal: Exception) -> None:
+        """Redis does not let a group's channel be heard."""
+        key = channel_of(subscription.group)
+        subscription.refusal = key_unusable(self._metrics, key, refusal)
+        self._lose(subscription)
+        subscription.confirmed.set()
+
+    def _lose(self, subscription: Subscription) -> None:
+        """Forget a subscription, and tell those who listen."""
+        channel = channel_of(subscription.group).encode()
+        if self._is_current(subscription):
+            del self._by_channel[channel]
+            self._idle.pop(channel, None)
+            if subscription.refusal is None:
+                self._unsubscribe(channel)
+        for on_lost in list(subscription.listeners.values()):
+            on_lost()
+
+    def _is_current(self, subscription: Subscription) -> bool:
+        return self._by_channel.get(channel_of(subscription.group).encode()) is subscription
 
     def _receive_message(self, channel: bytes, payload: bytes) -> None:
         subscription = self._by_channel.get(channel)
@@ -311,38 +514,58 @@ class Relay:
             self._metrics.corrupt_entries += 1
             log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))
             return
+        if ts > self._latest and ts > subscription.newest_ts + STEP:
+            self._tell_foreign(subscription, ts)
+            subscription.receive(0, message, payload)
+            return
         if not self._heard:
             self._heard_ts = ts
         self._heard += 1
-        subscription.receive(ts, message)
+        subscription.receive(ts, message, payload)
+
+    def _tell_foreign(self, subscription: Subscription, ts: int) -> None:
+        self._metrics.foreign_ts += 1
+        log.warning("relay.foreign_ts", group=subscription.group, message_ts=ts)
 
     async def _repair(self, subscription: Subscription, repairs: trio.CapacityLimiter) -> None:
         repaired = 0
         async with repairs:
-            while True:
+            while subscription.held is not None and self._is_current(subscription):
                 try:
-                    gap = await self._store.after(subscription.group, subscription.last_ts)
+                    gap = await self._store.after(subscription.group, subscription.position)
                 except StoreUnavailable:
                     await trio.sleep(0.1)  # the other connection says why
                     continue
-                for ts, message in gap.messages:
-                    subscription.hand_on(ts, message)
-                repaired += len(gap.messages)
+                except KeyUnusable:  # the log has said why
+                    self._lose(subscription)
+                    return
+                await self._fence()
+                repaired += self._fill(subscription, gap)
                 await self._on_batch()
-                if not (gap.more and gap.messages) and not subscription.overheld:
-                    break
-                subscription.overheld = False
                 await trio.sleep(REPAIR_PAUSE)
-            subscription.finish_repair()
-            await self._on_batch()
         self._metrics.gap_repairs += 1
         self._metrics.messages_repaired += repaired
         if repaired:
             log.info("relay.repaired", group=subscription.group, messages=repaired)
 
-    async def _drop_idle(self) -> None:
+    def _fill(self, subscription: Subscription, gap: Gap) -> int:
+        """Hand on a page of a gap; returns how many messages it had."""
+        messages = []
+        for ts, message, entry in gap.messages:
+            is_foreign = ts > gap.latest and ts > subscription.newest_ts + STEP
+            if is_foreign:
+                self._tell_foreign(subscription, ts)
+            messages.append((0 if is_foreign else ts, message, entry))
+        subscription.overheld, overheld = False, subscription.overheld
+        subscription.fill(messages, gap.end, more=gap.more or overheld)
+        return len(messages)
+
+    async def _look_after(self) -> None:
         while True:
             await trio.sleep(1)
+            if self._unhurried:
+                waiting, self._unhurried = self._unhurried, []
+                self._send_ping(partial(self._tell_passed, waiting))
             while self._drop_some_idle():
                 await trio.lowlevel.checkpoint()
 
@@ -355,6 +578,14 @@ class Relay:
                 return False  # they stand in the order in which they became idle
             del self._idle[channel]
             del self._by_channel[channel]
-            if self._wire is not None:
-                self._wire.write("UNSUBSCRIBE", channel)
+            self._unsubscribe(channel)
         return bool(first)
+
+    def _tell_passed(
+        self, waiting: list[tuple[Subscription, Callable[[], None]]], answered: bool
+    ) -> None:
+        for subscription, on_passed in waiting:
+            if answered and subscription.held is None:
+                on_passed()
+            elif self._is_current(subscription):  # what is lost now will be repaired
+                self._unhurried.append((subscription, on_passed))

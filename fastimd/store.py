@@ -1,7 +1,8 @@
 """The domain over Redis: messages, membership, logins. It alone knows the keys.
 
 Everything raises ``StoreUnavailable`` when Redis is away, and ``KeyUnusable`` when Redis refuses
-what concerns the key of one group or one user: it has another type, or must not be touched.
+what concerns the key of one group or one user, or that of the kicks: it has another type, or must
+not be touched.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .metrics import Metrics
 from .redis import scripts
 from .redis.appender import OnAppended, Place
 from .redis.client import Client
+from .redis.refusal import key_unusable
 from .redis.scripts import Script
 from .redis.wire import Argument, Reply
 
@@ -30,12 +32,24 @@ EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
 purges."""
 
+_KICKS_KEY = "fastimd:kicks"
+
 PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
 GAP_BYTES = 256 * 1024
 """Bytes of messages read at once to repair a gap: they go to every member's outbox together."""
 GROUPS_A_TURN = 2048
 """Ids of a user's groups that are read before other tasks get their turn."""
+
+AHEAD = 60_000
+STEP = 1_000
+"""Milliseconds by which a ``ts`` may be ahead of the clock of Redis, and of the newest that is
+known in its group: a burst runs ahead of the clock, one by one. Whatever is later is *foreign*:
+somebody else wrote it. It is shown, and never taken for the measure of what is new."""
+SEEK_PAGE = 1000
+SEEK_PAGES = 100
+"""How many entries are looked through at once for a message that is not where its ``ts`` belongs,
+and how often."""
 
 log = structlog.get_logger("fastimd.store")
 
@@ -58,26 +72,39 @@ class Event(msgspec.Struct, omit_defaults=True):
     kick: bool = False
 
 
+class Position(NamedTuple):
+    """Up to where a group is known.
+
+    ``ts`` is that of the newest message that is not foreign, 0 when there is none; ``entry`` is the
+    newest entry of the list as it is stored, b"" when there is none.
+    """
+
+    ts: int = 0
+    entry: bytes = b""
+
+
 class Greeting(NamedTuple):
-    """``payload`` is the greeting's JSON, ``last_ts`` the ts of its newest message or 0."""
+    """``payload`` is the greeting's JSON, ``position`` where it ends; ``foreign`` are its foreign
+    messages as plain JSON."""
 
     payload: bytes
-    last_ts: int
+    position: Position
+    foreign: frozenset[bytes]
 
 
 class GroupState(NamedTuple):
     """What a group list shows of a group.
 
-    ``summary`` is its JSON, ``last_ts`` its newest message's ts or 0, ``expires_in`` the seconds
-    until the list expires, None when it does not.
+    ``summary`` is its JSON, ``expires_in`` the seconds until the list expires, None when it does
+    not. The ``ts`` of ``position`` is that of its newest message that is not foreign, or 0.
     """
 
     summary: bytes
-    last_ts: int
+    position: Position
     expires_in: float | None
 
 
-NO_MESSAGES = GroupState(codec.group_summary(None, 0), 0, None)
+NO_MESSAGES = GroupState(codec.group_summary(None, 0), Position(), None)
 
 
 class GroupLook(NamedTuple):
@@ -93,9 +120,15 @@ class GroupLook(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Messages with their ts, oldest first, and whether there are more."""
+    """Messages that somebody missed.
 
-    messages: list[tuple[int, bytes]]
+    ``messages`` are each one's ts, plain JSON and entry, oldest first; ``end`` is the last entry
+    that was read, though it may be no message; ``latest`` is the latest ts that is not foreign.
+    """
+
+    messages: list[tuple[int, bytes, bytes]]
+    end: bytes
+    latest: int
     more: bool
 
 
@@ -175,15 +208,25 @@ class Store:
         """Wait while more appends are under way than may wait."""
         await self._client.appender.wait_room()
 
+    def latest(self) -> int:
+        """The latest ts that is not foreign in any group, by the clock of Redis."""
+        shown = self._client.clock.latest_shown()
+        return shown + AHEAD if shown else codec.MAX_TS
+
     async def greeting(self, group: str) -> Greeting:
         """The last ``list_num`` messages and the list's length, of one moment."""
-        total, entries = await self._run(
-            scripts.TAIL, (_messages_key(group),), self._config.group_message.list_num
+        count = self._config.group_message.list_num
+        total, ts, latest, entries = await self._run(
+            scripts.TAIL, _list_keys(group), self._believed(group), count
         )
+        position = Position(ts, entries[-1] if entries else b"")
+        if not count:
+            entries = []
         messages = self.readable(group, entries)
         return Greeting(
             codec.greeting((message for _, message in messages), total),
-            messages[-1][0] if messages else 0,
+            position,
+            frozenset(message for ts, message in messages if ts > latest),
         )
 
     async def messages(self, group: str, first: int, last: int) -> History:
@@ -193,7 +236,14 @@ class Store:
 
     async def before(self, group: str, user: str, ts: int, count: int) -> History:
         """The ``count`` messages just before the one of ``user`` at ``ts``."""
-        found = await self._run(scripts.BEFORE, (_messages_key(group),), user, ts, count, PAGE)
+        keys, believed = _list_keys(group), self._believed(group)
+        *found, is_there = await self._run(
+            scripts.BEFORE, keys, user, ts, b"", believed, count, PAGE
+        )
+        if not is_there and (entry := await self._seek(group, user, ts)) is not None:
+            *found, _ = await self._run(
+                scripts.BEFORE, keys, user, ts, entry, believed, count, PAGE
+            )
         return History(self, group, *found)
 
     async def next_page(
@@ -209,10 +259,23 @@ class Store:
         )
         return found[0], found[1]
 
-    async def after(self, group: str, ts: int) -> Gap:
-        """The first messages after ``ts``."""
-        more, entries = await self._run(scripts.AFTER, (_messages_key(group),), ts, PAGE, GAP_BYTES)
-        return Gap(self.readable(group, entries), more == 1)
+    async def after(self, group: str, position: Position) -> Gap:
+        """The first messages after a position."""
+        more, latest, entries = await self._run(
+            scripts.AFTER,
+            _list_keys(group),
+            position.entry,
+            position.ts,
+            self._believed(group),
+            PAGE,
+            GAP_BYTES,
+        )
+        messages = [
+            (ts, message, entry)
+            for entry in entries
+            for ts, message in self.readable(group, [entry])
+        ]
+        return Gap(messages, entries[-1] if entries else b"", latest, more == 1)
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
         """What a group list shows of each of ``groups``, asked in one pipelined batch.
@@ -228,21 +291,40 @@ class Store:
                 for command in (("LINDEX", key, -1), ("LLEN", key), ("PTTL", key))
             ]
         )
-        every = zip(groups, keys, *(replies[start::3] for start in range(3)), strict=True)
-        return [self._group_state(*each) for each in every]
+        latest = self._client.clock.latest_shown() + AHEAD
+        states = []
+        for group, key, *answers in zip(
+            groups, keys, *(replies[start::3] for start in range(3)), strict=True
+        ):
+            refusal = next((each for each in answers if isinstance(each, Exception)), None)
+            if refusal is not None:
+                key_unusable(self._metrics, key, refusal)
+                states.append(NO_MESSAGES)
+                continue
+            state = self._group_state(group, *answers)
+            newest = state.position
+            if newest.entry and not 0 < newest.ts <= latest:
+                newest = newest._replace(ts=await self._newest_ts(group))
+                state = state._replace(position=newest)
+            states.append(state)
+        return states
+
+    async def _newest_ts(self, group: str) -> int:
+        """The ts of a group's newest message that is not foreign, or 0."""
+        try:
+            *_, ts = await self._run(scripts.PEEK, _list_keys(group), self._believed(group))
+        except KeyUnusable:
+            return 0
+        return int(ts)
 
     def _group_state(
-        self, group: str, key: str, newest: Reply, total: Reply, expires_in: Reply
+        self, group: str, newest: bytes | None, total: int, expires_in: int
     ) -> GroupState:
-        for reply in (total, newest, expires_in):
-            if isinstance(reply, Exception):
-                self._unusable(key, reply)
-                return NO_MESSAGES
         readable = self.readable(group, [newest]) if newest and total else []
-        last_ts, message = readable[0] if readable else (0, None)
+        ts, message = readable[0] if readable else (0, None)
         return GroupState(
             codec.group_summary(message, total),
-            last_ts,
+            Position(ts, newest or b""),
             expires_in / 1000 if expires_in >= 0 else None,
         )
 
@@ -257,22 +339,42 @@ class Store:
             keys, await self._client.call_many([("LLEN", key) for key in keys]), strict=True
         ):
             if isinstance(total, Exception):
-                self._unusable(key, total)
+                key_unusable(self._metrics, key, total)
             totals.append(0 if isinstance(total, Exception) else total)
         return totals
 
     async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
         """Delete the user's own message, if it is not older than ``recall_time_limit``."""
+        outcome = await self._recall(group, user, ts, b"")
+        if outcome == "elsewhere":
+            entry = await self._seek(group, user, ts)
+            outcome = "missing" if entry is None else await self._recall(group, user, ts, entry)
+        return outcome  # type: ignore[return-value]
+
+    async def _recall(self, group: str, user: str, ts: int, entry: bytes) -> str:
         outcome: bytes = await self._run(
             scripts.RECALL,
-            (_messages_key(group), _floor_key(group)),
+            _list_keys(group),
             user,
             ts,
+            entry,
+            self._believed(group),
             self._config.group_message.recall_time_limit * 1000,
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user, ts)),
         )
-        return outcome.decode()  # type: ignore[return-value]
+        return outcome.decode()
+
+    async def _seek(self, group: str, user: str, ts: int) -> bytes | None:
+        """The entry of a message that is not where its ts belongs, if there is one."""
+        stop: int | str = ""
+        for _ in range(SEEK_PAGES):
+            stop, entry = await self._run(
+                scripts.SEEK, (_messages_key(group),), user, ts, stop, SEEK_PAGE
+            )
+            if entry is not None or not stop:
+                return entry  # type: ignore[no-any-return]
+        return None
 
     async def join(self, group: str, user: str) -> Literal["joined", "member", "full"]:
         """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
@@ -290,16 +392,20 @@ class Store:
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""
         key = _messages_key(group)
-        total, entries = await self._run(scripts.TAIL, (key,), count)
+        total, _, _, entries = await self._run(
+            scripts.TAIL, _list_keys(group), self._believed(group), count
+        )
         expires_in = await self._client.call("PTTL", key)
-        messages = [message for _, message in self.readable(group, entries)]
+        shown = entries[-count:] if count else []
+        messages = [message for _, message in self.readable(group, shown)]
         return GroupLook(total, messages, expires_in / 1000 if expires_in >= 0 else None)
 
     async def purge(self, group: str) -> int:
         """Delete all messages of a group; returns how many there were. What is no list stays."""
         deleted: int = await self._run(
             scripts.PURGE,
-            (_messages_key(group), _floor_key(group)),
+            _list_keys(group),
+            self._believed(group),
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, "", 0)),
         )
@@ -308,13 +414,34 @@ class Store:
     async def kick(self, user: str, group: str) -> int:
         """Have every daemon close a user's sockets: those in ``group``, or all when it is "".
 
+        It is remembered for ``redis.hold_seconds``. With ``KeyUnusable`` it is not, but announced.
+
         Returns:
             How many daemons heard of it.
         """
-        told: int = await self._client.call(
-            "PUBLISH", EVENTS_CHANNEL, msgspec.json.encode(Event(group, user, kick=True))
+        told: int = await self._run(
+            scripts.KICK,
+            (_KICKS_KEY,),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user, kick=True)),
+            int(self._config.redis.hold_seconds * 1000),
         )
         return told
+
+    async def kicks(self) -> list[tuple[Event, int]]:
+        """The kicks that are remembered, oldest first, each with its ``ts``."""
+        pairs = iter(await self._call("ZRANGE", _KICKS_KEY, 0, -1, "WITHSCORES"))
+        kicks = []
+        for entry, score in zip(pairs, pairs, strict=True):
+            try:
+                event = msgspec.json.decode(entry, type=Event)
+                ts = int(score)
+            except (msgspec.MsgspecError, ValueError) as exc:
+                self._corrupt(_KICKS_KEY, exc)
+                continue
+            if event.kick:
+                kicks.append((event, ts))
+        return kicks
 
     async def is_member(self, group: str, user: str) -> bool:
         """Tell whether a user is in a group."""
@@ -331,7 +458,7 @@ class Store:
         keys = [_groups_key(user) for user in users]
         replies = await self._client.call_many([("SMEMBERS", key) for key in keys])
         return [
-            self._unusable(key, members)
+            key_unusable(self._metrics, key, members)
             if isinstance(members, Exception)
             else await self._read_groups(key, members)
             for key, members in zip(keys, replies, strict=True)
@@ -388,19 +515,19 @@ class Store:
         try:
             return await self._client.call(command, key, *arguments)
         except exceptions.ResponseError as exc:
-            raise self._unusable(key, exc) from exc
+            raise key_unusable(self._metrics, key, exc) from exc
 
     async def _run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
         """A script on keys of one group or one user; the first is the one that is named."""
         try:
             return await self._client.run_script(script, keys, *arguments)
         except exceptions.ResponseError as exc:
-            raise self._unusable(keys[0], exc) from exc
+            raise key_unusable(self._metrics, keys[0], exc) from exc
 
-    def _unusable(self, key: str, failure: Exception) -> KeyUnusable:
-        self._metrics.unusable_keys += 1
-        log.warning("store.key_unusable", key=key, error=str(failure))
-        return KeyUnusable(key, str(failure))
+    def _believed(self, group: str) -> int:
+        """The latest ts that is not foreign in a group, by all that is known here."""
+        heard = self._client.appender.heard(_place(group).channel)
+        return max(self._client.clock.latest_shown() + AHEAD, heard + STEP)
 
     def _corrupt(self, key: str, failure: Exception) -> None:
         self._metrics.corrupt_entries += 1
@@ -417,7 +544,12 @@ def _floor_key(group: str) -> str:
 
 @lru_cache(maxsize=16_384)
 def _place(group: str) -> Place:
-    return Place(_messages_key(group), _floor_key(group), channel_of(group))
+    return Place(_messages_key(group), _floor_key(group), channel_of(group).encode())
+
+
+def _list_keys(group: str) -> tuple[str, str]:
+    place = _place(group)
+    return place.list_key, place.floor_key
 
 
 def _groups_key(user: str) -> str:

@@ -13,14 +13,18 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, cast
 from urllib.parse import urlsplit
@@ -28,7 +32,7 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 from clients import Answer, log_in
-from conftest import Daemon, wait_for
+from conftest import Daemon, run_daemon, wait_for
 from redis import Redis, exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -59,9 +63,12 @@ class MortalRedis:
     for a process that is killed, and the tests do not wait for a slow disk.
     """
 
-    def __init__(self, executable: str, folder: Path) -> None:
+    def __init__(
+        self, executable: str, folder: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.executable = executable
         self.folder = folder
+        self.environment = {**os.environ, **(environment or {})}
         self.port = free_port()
         self.client = self.connect()
         self.process: subprocess.Popen[bytes]
@@ -86,9 +93,15 @@ class MortalRedis:
                 *("--repl-diskless-sync-delay", "0", *options),
             ],
             stdout=subprocess.DEVNULL,
+            env=self.environment,
         )
         if wait:
             wait_for(lambda: self.refusal() is None, seconds=20)
+
+    def wipe(self) -> None:
+        """Lose everything that a killed one had written down."""
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -131,6 +144,46 @@ class MortalRedis:
     def listeners(self) -> set[int]:
         """The numbers of the connections that listen to channels."""
         return {int(client["id"]) for client in self.client.client_list(_type="pubsub")}
+
+    def now(self) -> int:
+        """Its clock, milliseconds since the epoch."""
+        seconds, microseconds = self.client.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+class ClockOfRedis:
+    """A wall clock for the one redis-server that is started with its ``environment``."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.ahead = 0.0
+        self.move(0)
+        # jemalloc, which Debian's redis-server has, asks for the time before libfaketime knows it,
+        # and hangs: let the C library's own malloc come first.
+        self.environment = {
+            "LD_PRELOAD": f"{find_faketime()} libc.so.6",
+            "FAKETIME_TIMESTAMP_FILE": str(file),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_RESET": "1",
+        }
+
+    def move(self, seconds: float) -> None:
+        """Set it so many seconds ahead of the true time."""
+        self.ahead = seconds
+        new = self._file.with_suffix(".new")
+        new.write_text(f"{seconds:+.3f}\n")
+        new.replace(self._file)
+
+
+def find_faketime() -> str:
+    """The path of libfaketime; without it the test is skipped, unless it must be there."""
+    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
+    if found:
+        return str(found[0])
+    if os.environ.get("FASTIMD_TEST_FAKETIME") == "required":
+        pytest.fail("no libfaketime on this machine, and FASTIMD_TEST_FAKETIME=required")
+    pytest.skip("needs libfaketime (Debian's package faketime)")
 
 
 # A proxy
@@ -187,6 +240,21 @@ class Proxy:
         for link in self._links:
             link.open()
 
+    def hold(self, *, answers_of_listeners: bool = False, questions: bool = False) -> None:
+        """Hold back what comes for those who listen to channels, or what others ask."""
+        for link in self._links:
+            if link.listens and answers_of_listeners:
+                link.answers = 0
+            if not link.listens and questions:
+                link.asks = 0
+
+    def forget_ended(self) -> None:
+        """Forget the connections that have ended on both sides."""
+        ended = [link for link in self._links if link.has_ended]
+        self._links = [link for link in self._links if link not in ended]
+        for link in ended:
+            link.close()
+
     def close(self) -> None:
         """End everything."""
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -234,6 +302,10 @@ class _Link:
     def start(self) -> None:
         for pump in self._pumps:
             pump.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return not any(pump.is_alive() for pump in self._pumps)
 
     def open(self) -> None:
         """Let everything through."""
@@ -396,7 +468,7 @@ class Member:
             self._saw_own = trio.Event()
 
     def _end(self, code: int, reason: str) -> None:
-        if not self._leaving:
+        if not self._leaving and self.closed is None:  # what follows a close frame says less
             self.closed, self.closed_at = (code, reason), time.monotonic()
 
     async def _send(self, opcode: int, payload: bytes) -> None:
@@ -517,7 +589,8 @@ class Talk:
         moment = time.monotonic() if since is None else since
 
         def is_new(message: Message) -> bool:
-            return self._by_user[message.user].said[message.info] >= moment
+            speaker = self._by_user.get(message.user)  # None: somebody foreign
+            return speaker is not None and speaker.said.get(message.info, 0.0) >= moment
 
         def all_heard() -> bool:
             assert self.open_members, "everybody was closed"
@@ -725,3 +798,44 @@ def ready(daemon: Daemon) -> list[str]:
 def unavailable(daemon: Daemon, purpose: str) -> list[dict[str, Any]]:
     """The log lines that say that a connection to Redis is not there."""
     return [line for line in daemon.events("redis.unavailable") if line["purpose"] == purpose]
+
+
+StartDaemons = Callable[..., list[Daemon]]
+
+CRASHES = ("connection.crashed", "http.crashed", "daemon.crashed")
+
+
+@contextmanager
+def running_daemons(folder: Path) -> Iterator[StartDaemons]:
+    """Starts daemons, two by default; at the end each must stop cleanly, unharmed."""
+    daemons: list[Daemon] = []
+
+    def start(redis_url: str, count: int = 2, **settings: Any) -> list[Daemon]:
+        with ThreadPoolExecutor() as pool:
+            begun = [
+                pool.submit(partial(run_daemon, folder, redis_url, **settings))
+                for _ in range(count)
+            ]
+        daemons.extend(each.result() for each in begun)
+        return daemons[-count:]
+
+    try:
+        yield start
+        for daemon in daemons:
+            check_unharmed(daemon)
+            assert daemon.stop() == 0, daemon.log_path.read_text()[-4000:]
+            check_unharmed(daemon, has_ended=True)
+    finally:
+        for daemon in daemons:
+            if daemon.process.poll() is None:
+                daemon.process.kill()
+                daemon.process.wait()
+
+
+def check_unharmed(daemon: Daemon, *, has_ended: bool = False) -> None:
+    """A daemon runs, and its log has no crash and no traceback."""
+    said = daemon.log_path.read_text()
+    assert has_ended or daemon.process.poll() is None, f"the daemon has ended\n{said[-4000:]}"
+    crashed = [line for line in daemon.lines if line["event"] in CRASHES or "exception" in line]
+    assert not crashed, f"something crashed: {json.dumps(crashed, indent=1)[-4000:]}"
+    assert "Traceback (most recent call last)" not in said, said[-4000:]

@@ -13,9 +13,10 @@ from redis import exceptions
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fastimd.config import Config, Redis
-from fastimd.errors import StoreUnavailable
+from fastimd.errors import KeyUnusable, StoreUnavailable
 from fastimd.metrics import Metrics
 from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
+from fastimd.redis.clock import RedisClock
 from fastimd.redis.connection import Connection, OnReply
 from fastimd.redis.scripts import APPEND, SETTLE, Script
 from fastimd.redis.wire import NotNow
@@ -27,8 +28,9 @@ OUT_OF_MEMORY = NotNow("OOM command not allowed")
 class Peer:
     """A Redis that keeps the applied mark and refuses what the test wants refused.
 
-    ``stored`` are the prefixes it has applied, in order. While ``refusal`` is set, every command is
-    refused with it. With ``is_silent`` it applies nothing and answers nothing.
+    ``told`` are the latest time shown and the newest ts heard, as they came with each group of a
+    batch. ``stored`` are the prefixes it has applied, in order. While ``refusal`` is set, every
+    command is refused with it. With ``is_silent`` it applies nothing and answers nothing.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,7 @@ class Peer:
         self.submitted = trio.Event()
         self.waiting: deque[tuple[OnReply, tuple[Any, ...]]] = deque()
         self.batches: list[int] = []
+        self.told: list[tuple[int, int]] = []
         self.failed: str | None = None
         self.mark: tuple[int, int] | None = None
 
@@ -80,16 +83,19 @@ class Peer:
 
     def _apply(self, command: tuple[Any, ...]) -> object:
         keys, _mark, *rest = command
-        epoch, first, last, _mark_seconds, _expiry, _longest, *groups = rest[keys - 1 :]
+        epoch, first, last, _mark_seconds, _expiry, _longest, shown, *groups = rest[keys - 1 :]
         prefixes: list[bytes] = []
         while groups:
-            _channel, count, *groups = groups
+            _channel, heard, count, *groups = groups
+            self.told.append((shown, heard))
             prefixes += groups[:count]
             groups = groups[count:]
         assert len(prefixes) == last - first + 1
         self.batches.append(len(prefixes))
         if self.refusal is not None:
             return self.refusal
+        if any(prefix.startswith(b"forbidden") for prefix in prefixes):
+            return exceptions.NoPermissionError("NOPERM no permissions to access a key")
         if self.mark != (epoch, first - 1):
             return UNSETTLED
         if any(prefix.startswith(b"wrong type") for prefix in prefixes):
@@ -98,15 +104,18 @@ class Peer:
         self.stored += [prefix.decode().strip() for prefix in prefixes]
         return 1
 
-    async def run_script(self, script: Script, keys: object, epoch: int, known: int, _: int) -> int:
+    async def run_script(
+        self, script: Script, keys: object, epoch: int, known: int, _: int
+    ) -> tuple[int, int]:
         assert script is SETTLE
         self.settled += 1
         await trio.lowlevel.checkpoint()
         if self.refusal is not None:
             raise self.refusal
+        was_there = self.mark is not None
         applied = max(known, self.mark[1] if self.mark else 0)
         self.mark = (epoch, applied)
-        return applied
+        return applied, int(was_there)
 
     def fail(self, reason: str) -> None:
         self.failed = reason
@@ -118,14 +127,15 @@ class House:
     def __init__(self, hold_bytes: int = 100, hold_seconds: float = 10) -> None:
         config = Config(redis=Redis(hold_bytes=hold_bytes, hold_seconds=hold_seconds))
         self.metrics = Metrics()
-        self.appender = Appender(config, self.metrics)
+        self.clock = RedisClock()
+        self.appender = Appender(config, self.metrics, self.clock)
         self.peer = Peer()
         self.outcomes: dict[str, Exception | None] = {}
 
     async def append(self, *texts: str, size: int = 10, group: str = "1") -> None:
         """Append in one turn of the scheduler, and see it over."""
         for text in texts:
-            place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}")
+            place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}".encode())
             self.appender.append(place, text.encode().ljust(size), partial(self._note, text))
         await wait_all_tasks_blocked()
 
@@ -258,6 +268,76 @@ async def test_a_lost_mark_is_settled(nursery: trio.Nursery, autojump_clock: Moc
     await house.append("c")
     await trio.sleep(1)
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+
+
+async def test_what_was_published_is_heard_out_when_the_mark_is_lost(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """With the mark much else may be lost; what is known then goes with what is sent again."""
+    house = await attached(nursery)
+    heard = {b"mq:1": 5}
+    house.appender.heard = heard.__getitem__
+    asked: list[str] = []
+
+    async def hear_out() -> None:
+        asked.append("heard out")
+        await trio.sleep(0.5)
+        assert house.peer.stored == ["a"]
+        heard[b"mq:1"] = 7
+
+    house.appender.hear_out = hear_out
+    house.clock.learn(house.clock.now(), 1000)
+    await house.append("a")
+    assert asked == []
+    house.peer.mark = None
+    await house.append("b")
+    await trio.sleep(1)
+    assert asked == ["heard out"]
+    assert house.peer.stored == house.succeeded() == ["a", "b"]
+    assert [ts for _, ts in house.peer.told] == [5, 5, 7]
+    assert all(1_000_000 <= shown < 1_100_000 for shown, _ in house.peer.told)
+
+
+async def test_a_connection_that_breaks_while_the_rest_is_heard_out_is_given_up(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Nothing is sent on it; the next one settles."""
+    house = await attached(nursery)
+    await house.append("a")
+
+    async def hear_out() -> None:
+        await trio.sleep(0.5)
+        house.appender.detach()
+        await trio.sleep(0.5)
+
+    house.appender.hear_out = hear_out
+    house.peer.mark = None
+    await house.append("b")
+    await trio.sleep(2)
+    assert house.peer.stored == ["a"]
+    house.appender.hear_out = trio.lowlevel.checkpoint
+    await house.attach()
+    await trio.sleep(1)
+    assert house.peer.stored == house.succeeded() == ["a", "b"]
+
+
+async def test_what_is_forbidden_meets_its_own_sender(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """A permission is looked at before the mark: batches in flight are all refused for theirs."""
+    house = await attached(nursery)
+    house.peer.is_silent = True
+    for texts in (("a", "forbidden 1"), ("b",), ("forbidden 2",), ("c", "d"), ("forbidden 3", "e")):
+        await house.append(*texts)
+    house.peer.is_silent = False
+    house.peer.answer()
+    await trio.sleep(2)
+    assert house.peer.stored == house.succeeded() == ["a", "b", "c", "d", "e"]
+    for number in (1, 2, 3):
+        refusal = house.outcomes[f"forbidden {number}"]
+        assert isinstance(refusal, KeyUnusable)
+        assert refusal.key == "gml:1"
+    assert house.metrics.unusable_keys == 3
 
 
 async def test_a_message_that_can_never_be_stored_holds_up_no_other(

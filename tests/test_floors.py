@@ -30,6 +30,7 @@ FLOORS = {
     "fastimd.clients": 3,
     "fastimd.access": 4,
     "fastimd.hub": 4,
+    "fastimd.kicks": 4,
     "fastimd.poller": 4,
     "fastimd.relay": 4,
     "fastimd.http": 5,

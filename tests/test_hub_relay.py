@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -17,10 +18,15 @@ from fastimd.errors import StoreUnavailable
 from fastimd.hub import MEMBERS_A_TURN, Hub
 from fastimd.metrics import Metrics
 from fastimd.outbox import Outbox
-from fastimd.relay import Relay, Subscription
-from fastimd.store import Greeting, Store
+from fastimd.relay import MAX_HELD, Relay, Subscription
+from fastimd.store import Greeting, Position, Store
 
 # The hub, with everything around it played
+
+
+def no_loss() -> None:
+    """Nobody is told that nothing more will come."""
+    raise AssertionError
 
 
 class Ear:
@@ -60,19 +66,31 @@ class FakeRelay:
     def __init__(self) -> None:
         self.subscriptions: dict[str, Subscription] = {}
         self.confirming = True
+        self.waiting: list[Callable[[], None]] = []
 
-    def listen(self, group: str, listener: Callable[[int, bytes], None]) -> Subscription:
+    def listen(
+        self, group: str, listener: Callable[[int, bytes], None], on_lost: Callable[[], None]
+    ) -> Subscription:
         subscription = self.subscriptions.setdefault(group, Subscription(group))
-        subscription.listeners.append(listener)
+        subscription.listeners[listener] = on_lost
         if self.confirming:
             subscription.confirmed.set()
         return subscription
 
     def unlisten(self, subscription: Subscription, listener: Callable[[int, bytes], None]) -> None:
-        subscription.listeners.remove(listener)
+        del subscription.listeners[listener]
 
     async def wait_heard(self, subscription: Subscription) -> None:
         await subscription.confirmed.wait()
+
+    def when_passed(self, _subscription: Subscription, on_passed: Callable[[], None]) -> None:
+        self.waiting.append(on_passed)
+
+    def pass_all(self) -> None:
+        """All that was published before has been handed on."""
+        waiting, self.waiting = self.waiting, []
+        for on_passed in waiting:
+            on_passed()
 
 
 class FakeStore:
@@ -80,6 +98,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.listed: list[int] = []
+        self.foreign: list[bytes] = []
         self.held: deque[trio.Event] = deque()
         self.holding = False
         self.failure: StoreUnavailable | None = None
@@ -94,8 +113,9 @@ class FakeStore:
             await self.held[-1].wait()
         if self.failure is not None:
             raise self.failure
-        payload = codec.greeting((message(ts) for ts in listed), len(listed))
-        return Greeting(payload, listed[-1] if listed else 0)
+        entries = [*map(message, listed), *self.foreign]
+        position = Position(listed[-1] if listed else 0)
+        return Greeting(codec.greeting(entries, len(entries)), position, frozenset(self.foreign))
 
 
 def message(ts: int, info: str = "hi") -> bytes:
@@ -140,11 +160,14 @@ class Room:
             self.hear(ts)
 
     def hear(self, ts: int) -> None:
-        self.relay.subscriptions["1"].receive(ts, message(ts))
+        self.relay.subscriptions["1"].receive(ts, message(ts), message(ts))
+
+    def hear_foreign(self, info: str) -> None:
+        self.relay.subscriptions["1"].receive(0, message(9, info), message(9, info))
 
     async def _stay(self, ear: Ear) -> None:
         left = self._leave[ear]
-        async with self.hub.member("1", cast(Outbox, ear)):
+        async with self.hub.member("1", cast(Outbox, ear), no_loss):
             await left.wait()
 
 
@@ -255,6 +278,88 @@ async def test_the_first_member_misses_nothing_before_its_greeting(room: Room) -
     assert ear.heard == [[], 1, 2]
 
 
+async def test_who_has_been_settled_hears_whatever_comes(room: Room) -> None:
+    """Once all is through that was published before the greeting, no ts keeps anything away."""
+    room.store.listed += [5]
+    ear = await room.arrive()
+    room.hear(4)
+    await room.hub.flush()
+    room.hear(3)
+    room.relay.pass_all()
+    room.hear(2)
+    await room.hub.flush()
+    room.hear(1)
+    await room.hub.flush()
+    assert ear.heard == [[5], 2, 1]
+
+
+async def test_the_quiet_are_settled_without_a_message(room: Room) -> None:
+    """Who left meanwhile, or became a member, is not settled again."""
+    gone, member, quiet = [await room.arrive() for _ in range(3)]
+    await room.leave(gone)
+    room.relay.pass_all()
+    room.relay.pass_all()
+    room.say(1)
+    await room.hub.flush()
+    assert member.heard == quiet.heard == [[], 1]
+    assert gone.heard == [[]]
+
+
+async def test_a_foreign_message_of_the_greeting_is_not_doubled(room: Room) -> None:
+    """It is known by its text, for its ts says nothing; others are heard, and settle nobody."""
+    room.store.listed += [3]
+    room.store.foreign = [message(9, "a")]
+    ear = await room.arrive()
+    for text in ("a", "b"):
+        room.hear_foreign(text)
+    room.hear(2)
+    await room.hub.flush()
+    room.hear_foreign("a")
+    room.hear(4)
+    await room.hub.flush()
+    room.hear_foreign("a")
+    await room.hub.flush()
+    assert ear.heard == [[3, 9], 9, 4, 9]
+
+
+async def test_foreign_messages_amid_a_greeting_come_once(room: Room) -> None:
+    """Those that come while it is read follow it, and are not given again with the flush."""
+    room.store.holding = True
+    ear = await room.arrive()
+    room.hear_foreign("a")
+    room.say(1)
+    room.store.held[0].set()
+    await wait_all_tasks_blocked()
+    await room.hub.flush()
+    assert ear.heard == [[], 9, 1]
+
+
+async def test_who_hears_nothing_more_is_told(room: Room) -> None:
+    """Everybody of the group, and nobody else; who comes then begins anew."""
+    told: list[str] = []
+
+    async def enter(name: str) -> None:
+        async with room.hub.member(name, cast(Outbox, Ear()), partial(told.append, name)):
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        for name in ("1", "1", "2"):
+            nursery.start_soon(enter, name)
+        await wait_all_tasks_blocked()
+        lost = room.relay.subscriptions.pop("1")
+        for on_lost in list(lost.listeners.values()):
+            on_lost()
+        assert told == ["1", "1"]
+        assert room.hub.groups == 1
+        late = await room.arrive()
+        nursery.cancel_scope.cancel()
+    assert room.hub.groups == 1
+    assert lost.listeners == {}
+    room.say(1)
+    await room.hub.flush()
+    assert late.heard == [[], 1]
+
+
 async def test_arrivals_at_once_share_a_greeting(room: Room) -> None:
     """Who comes while one is read gets the same, and hears what was said since it was read."""
     room.store.holding = True
@@ -282,7 +387,7 @@ async def test_a_greeting_outlives_its_reader(room: Room) -> None:
     async with trio.open_nursery() as nursery:
 
         async def enter() -> None:
-            async with room.hub.member("1", cast(Outbox, Ear())):
+            async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
                 pytest.fail("greeted")
 
         nursery.start_soon(enter)
@@ -304,7 +409,7 @@ async def test_who_shares_a_greeting_shares_its_failure(room: Room) -> None:
 
     async def enter() -> None:
         try:
-            async with room.hub.member("1", cast(Outbox, Ear())):
+            async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
                 pytest.fail("greeted")
         except StoreUnavailable as exc:
             told.append(str(exc))
@@ -345,7 +450,7 @@ async def test_who_left_hears_nothing_more(room: Room) -> None:
     await room.leave(late)
     await room.leave(arrival)
     assert room.hub.groups == 0
-    assert room.relay.subscriptions["1"].listeners == []
+    assert room.relay.subscriptions["1"].listeners == {}
 
 
 async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room: Room) -> None:
@@ -355,7 +460,7 @@ async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room:
     async with trio.open_nursery() as nursery:
 
         async def enter() -> None:
-            async with room.hub.member("1", cast(Outbox, Ear())):
+            async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
                 pytest.fail("greeted")
 
         nursery.start_soon(enter)
@@ -374,10 +479,10 @@ async def test_a_failed_greeting_leaves_nothing_behind(room: Room) -> None:
     """When the store is away the arrival hears of it and the group is closed."""
     room.store.failure = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
-        async with room.hub.member("1", cast(Outbox, Ear())):
+        async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
             pytest.fail("greeted")
     assert room.hub.groups == 0
-    assert room.relay.subscriptions["1"].listeners == []
+    assert room.relay.subscriptions["1"].listeners == {}
 
 
 async def test_messages_are_counted_for_everybody(room: Room) -> None:
@@ -470,63 +575,153 @@ async def test_a_batch_reaches_everybody_though_its_bringer_is_cancelled(room: R
 
 
 class Listened:
-    """A subscription and the ts it handed on."""
+    """A subscription and the ts it handed on, 0 for what is foreign."""
 
     def __init__(self, last_ts: int = 0) -> None:
         self.subscription = Subscription("1")
-        self.subscription.last_ts = last_ts
+        if last_ts:
+            self.subscription.begin_at(Position(last_ts))
         self.heard: list[int] = []
-        self.subscription.listeners.append(lambda ts, _message: self.heard.append(ts))
+        self.subscription.listeners[lambda ts, _message: self.heard.append(ts)] = no_loss
 
     def receive(self, *moments: int) -> None:
         for ts in moments:
-            self.subscription.receive(ts, b"")
+            self.subscription.receive(ts, message(ts), message(ts))
 
-    def repair(self, *moments: int) -> None:
-        for ts in moments:
-            self.subscription.hand_on(ts, b"")
+    def receive_foreign(self, *infos: str) -> None:
+        for info in infos:
+            self.subscription.receive(0, message(9, info), message(9, info))
+
+    def repair(self, *moments: int | str, more: bool = False) -> None:
+        """A page is read: moments, and texts of what is foreign; all published before was heard."""
+        page = [
+            (0, message(9, each), message(9, each))
+            if isinstance(each, str)
+            else (each, message(each), message(each))
+            for each in moments
+        ]
+        self.subscription.fill(page, page[-1][2] if page else b"", more=more)
+
+
+def listened_with_a_gap(last_ts: int = 2) -> Listened:
+    listened = Listened(last_ts)
+    listened.subscription.held = []
+    return listened
+
+
+async def test_the_first_reader_says_where_a_repair_begins() -> None:
+    """Even of an empty list: what a later one has read may still be on its way to the first."""
+    listened = Listened()
+    listened.subscription.begin_at(Position(0, b""))
+    listened.subscription.begin_at(Position(5, message(5)))
+    assert listened.subscription.position == Position(0, b"")
+    assert listened.subscription.newest_ts == 5
 
 
 async def test_live_messages_are_handed_on_at_once() -> None:
-    """Without a gap nothing is held, and the newest ts is known."""
+    """Without a gap nothing is held, and the newest message is known."""
     listened = Listened()
     listened.receive(1, 2, 3)
     assert listened.heard == [1, 2, 3]
-    assert listened.subscription.last_ts == 3
+    assert listened.subscription.position == Position(3, message(3))
 
 
 async def test_live_messages_wait_behind_a_gap() -> None:
     """While the gap is read, what comes live is held, and follows it without doubles."""
-    listened = Listened(last_ts=2)
-    listened.subscription.held = []
-    listened.receive(5, 6)
+    listened = listened_with_a_gap()
+    listened.receive(5, 6, 7)
     assert listened.heard == []
     listened.repair(3, 4, 5)
-    listened.receive(7)
-    listened.subscription.finish_repair()
     assert listened.heard == [3, 4, 5, 6, 7]
     listened.receive(8)
     assert listened.heard == [3, 4, 5, 6, 7, 8]
-    assert listened.subscription.last_ts == 8
-
-
-async def test_what_the_repair_read_and_comes_live_later_is_not_doubled() -> None:
-    """The list may be ahead of the channel when the repair ends."""
-    listened = Listened(last_ts=2)
-    listened.subscription.held = []
-    listened.repair(3, 4, 5)
-    listened.subscription.finish_repair()
-    listened.receive(4, 5, 6)
-    assert listened.heard == [3, 4, 5, 6]
+    assert listened.subscription.position == Position(8, message(8))
 
 
 async def test_an_empty_gap_lets_everything_through() -> None:
     """Nothing was missed: what was held goes on as it is."""
-    listened = Listened(last_ts=2)
-    listened.subscription.held = []
+    listened = listened_with_a_gap()
     listened.receive(3, 4)
-    listened.subscription.finish_repair()
+    listened.repair()
     assert listened.heard == [3, 4]
     listened.subscription.held = []
-    listened.subscription.finish_repair()
+    listened.repair()
     assert listened.heard == [3, 4]
+
+
+async def test_what_is_held_waits_for_the_last_page() -> None:
+    """Only what must have come before a page's end goes with it."""
+    listened = listened_with_a_gap()
+    listened.receive(5, 8, 9)
+    listened.repair(3, 6, more=True)
+    assert listened.heard == [3, 5, 6]
+    listened.repair(7, 8)
+    assert listened.heard == [3, 5, 6, 7, 8, 9]
+
+
+async def test_what_was_published_and_is_in_no_list_keeps_its_place() -> None:
+    """The list was lost between two messages: those of before come first, and none is missed."""
+    listened = listened_with_a_gap()
+    listened.receive(3, 4, 5, 6)
+    listened.repair(5, 6)
+    assert listened.heard == [3, 4, 5, 6]
+
+
+async def test_a_ts_behind_the_position_makes_nobody_deaf() -> None:
+    """Where a clock stepped back unknown to the sender, the message is heard all the same."""
+    listened = Listened(last_ts=9)
+    listened.receive(4, 5)
+    assert listened.heard == [4, 5]
+    assert listened.subscription.position.ts == 9
+    listened.subscription.held = []
+    listened.receive(6)
+    listened.repair()
+    assert listened.heard == [4, 5, 6]
+
+
+async def test_a_foreign_message_is_shown_once_and_is_no_measure() -> None:
+    """Neither live nor from the list is its ts taken for the position; its entry is."""
+    listened = Listened()
+    listened.receive(3)
+    listened.receive_foreign("a")
+    assert listened.subscription.position == Position(3, message(9, "a"))
+    listened.subscription.held = []
+    listened.receive_foreign("c")
+    listened.receive(5)
+    listened.repair("b", 4, "c")
+    assert listened.heard == [3, 0, 0, 4, 0, 5]
+    assert listened.subscription.position == Position(5, message(5))
+    assert listened.subscription.newest_ts == 5
+
+
+async def test_an_entry_out_of_order_is_not_handed_on_again() -> None:
+    """What has a ts up to the position was handed on, wherever it stands in the list."""
+    listened = listened_with_a_gap(last_ts=4)
+    listened.repair(2, 5)
+    assert listened.heard == [5]
+
+
+async def test_a_page_without_a_message_is_passed() -> None:
+    """The position is its last entry, so that the next page is another one."""
+    listened = listened_with_a_gap()
+    listened.subscription.fill([], b"no message", more=True)
+    assert listened.subscription.position == Position(2, b"no message")
+    assert listened.subscription.held == []
+
+
+async def test_what_was_held_sets_the_position_after_the_page() -> None:
+    """The next repair begins after the newest that was handed on."""
+    listened = listened_with_a_gap()
+    listened.receive(4)
+    listened.receive_foreign("a")
+    listened.repair(3)
+    assert listened.subscription.position == Position(4, message(9, "a"))
+
+
+async def test_too_many_held_messages_are_left_to_the_list() -> None:
+    """They are dropped, and the repair is told."""
+    listened = listened_with_a_gap()
+    listened.receive(*range(3, 3 + MAX_HELD + 1))
+    assert listened.subscription.overheld
+    assert listened.subscription.held is not None
+    assert len(listened.subscription.held) == 1

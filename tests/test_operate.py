@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,19 @@ from typing import Any
 
 import pytest
 import trio
-from clients import closing, log_in_async, message, post_async
-from conftest import Daemon, StartDaemon, connect, receive, run_daemon, run_fastimd, wait_for
+from clients import closing, log_in, log_in_async, message, post_async
+from clients import post as post_form
+from conftest import (
+    Daemon,
+    StartDaemon,
+    connect,
+    receive,
+    redis_servers,
+    run_daemon,
+    run_fastimd,
+    run_redis,
+    wait_for,
+)
 from redis import Redis
 
 from fastimd.desk import SAY_SECONDS
@@ -153,6 +165,39 @@ def test_status_shows_the_last_troubles(unix_post: Post, redis: Redis) -> None:
     assert (trouble["level"], trouble["event"]) == ("warning", "poller.unknown_event")
     assert "malformed" in trouble["fields"]["error"]
     assert "warning poller.unknown_event error=" in unix_post.run("status").stdout
+
+
+def test_an_outage_leaves_the_other_troubles_in_the_status(
+    start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """It is a line for each of its events, which counts also what the log left out."""
+    bind = f"unix:{tmp_path}/admin.sock"
+    with run_redis(redis_servers()[0], tmp_path) as url:
+        daemon = start_daemon(redis__url=url, admin__bind=bind)
+        with Redis.from_url(url) as client:
+            for _ in range(30):
+                client.publish("fastimd:events", "foreign")
+            wait_for(lambda: daemon.events("poller.unknown_event"), daemon)
+        headers = log_in(daemon)
+    wait_for(lambda: len(daemon.events("redis.unavailable")) > 4, daemon)
+    with ThreadPoolExecutor(25) as pool:
+        ask_groups = partial(post_form, daemon, "/user/listGroup", {}, headers)
+        requests = [pool.submit(ask_groups) for _ in range(25)]
+    assert {each.result().status for each in requests} == {503}
+    told = json.loads(run_fastimd("status", "--json", admin__bind=bind).stdout)["troubles"]
+    by_event = {trouble["event"]: trouble for trouble in told}
+    assert len(told) == 4
+    assert by_event["poller.unknown_event"]["count"] == 30
+    assert by_event["http.store_unavailable"]["count"] == 25
+    outage = [trouble for trouble in told if trouble["event"] == "redis.unavailable"]
+    assert sorted(each["fields"]["purpose"] for each in outage) == ["commands", "messages"]
+    for each in outage:
+        assert each["count"] == int(each["fields"]["attempts"]) > 1
+        assert each["first_at"] < each["at"]
+    shown = run_fastimd("status", admin__bind=bind).stdout
+    assert re.search(
+        r"warning poller\.unknown_event \(30 times since [-0-9]+ [:0-9]+\) error=", shown
+    )
 
 
 def test_status_is_there_before_redis_is(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ from fastimd.errors import StoreUnavailable
 from fastimd.metrics import Metrics
 from fastimd.redis.appender import Appender
 from fastimd.redis.client import Client
+from fastimd.redis.clock import RedisClock
 from fastimd.redis.wire import Address
 
 PURPOSES = ("commands", "messages")
@@ -262,7 +263,9 @@ def ask_until(moment: float, daemon: Daemon, headers: dict[str, str]) -> set[int
 @pytest.mark.timeout(60)
 async def test_a_call_is_answered_or_told_that_redis_is_away(mortal_redis: MortalRedis) -> None:
     """Many tasks call all the time while connections are killed: nothing else becomes of a call."""
-    client = Client(Address(mortal_redis.url), Appender(Config(), Metrics()), Metrics())
+    clock = RedisClock()
+    appender = Appender(Config(), Metrics(), clock)
+    client = Client(Address(mortal_redis.url), appender, clock, Metrics())
     outcomes: Counter[str] = Counter()
 
     async def call() -> None:
@@ -291,7 +294,9 @@ async def test_a_call_is_answered_or_told_that_redis_is_away(mortal_redis: Morta
 @pytest.mark.timeout(60)
 async def test_many_calls_at_once_are_answered_or_told(mortal_redis: MortalRedis) -> None:
     """Each command has its reply or refusal, in its place, or all are told that Redis is away."""
-    client = Client(Address(mortal_redis.url), Appender(Config(), Metrics()), Metrics())
+    clock = RedisClock()
+    appender = Appender(Config(), Metrics(), clock)
+    client = Client(Address(mortal_redis.url), appender, clock, Metrics())
     mortal_redis.client.set("text", "x")
     outcomes: Counter[str] = Counter()
 

@@ -101,10 +101,13 @@ def _last_troubles(troubles: list[Trouble]) -> Iterator[str]:
     if not troubles:
         yield "no warnings or errors are remembered"
         return
-    yield f"last {len(troubles)} warnings and errors:"
+    yield f"last {len(troubles)} different warnings and errors:"
     for trouble in troubles:
-        fields = " ".join(f"{name}={value}" for name, value in trouble.fields.items())
-        yield printable(f"  {_moment(trouble.at)} {trouble.level} {trouble.event} {fields}")
+        words = [_moment(trouble.at), trouble.level, trouble.event]
+        if trouble.count > 1:
+            words.append(f"({trouble.count} times since {_moment(trouble.first_at)})")
+        words += (f"{name}={value}" for name, value in trouble.fields.items())
+        yield printable(f"  {' '.join(words)}")
 
 
 def _message(stored: bytes) -> str:

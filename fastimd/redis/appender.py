@@ -15,6 +15,11 @@ queue, bounded by bytes and by age.
 
 A refusal that concerns one append alone (its list is no list) refuses its whole batch. Then those
 of the batch are sent one by one, so that it meets the right one.
+
+Lists and clocks can be lost: by a fail-over, a FLUSHALL, an eviction. So with the appends goes what
+the daemon knows itself: the latest time that Redis has shown, and the newest ``ts`` of each group
+that was heard. When the mark is lost, much else may be; then what was published before is heard out
+before anything is sent again.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -35,7 +40,9 @@ from .. import log as logs
 from ..config import Config
 from ..errors import StoreUnavailable
 from ..metrics import Metrics
+from .clock import RedisClock
 from .connection import Connection
+from .refusal import key_unusable
 from .scripts import APPEND, SETTLE
 from .wire import USELESS_CONNECTION, Argument, NotNow, Reply
 
@@ -58,7 +65,7 @@ class Place(NamedTuple):
 
     list_key: str
     floor_key: str
-    channel: str
+    channel: bytes
 
 
 class _Append:
@@ -98,13 +105,19 @@ class Appender:
         config: how much may wait while Redis takes nothing, and how long; how long a list may be,
             and how long it lives after its last message.
 
+    ``heard`` tells the newest ``ts`` that is known of the group with a channel, or 0. ``hear_out``
+    waits until what was published before was heard, or never will be.
+
     ``refusal`` is what Redis refused the last append with, while it does; else None. ``last_ts`` is
     the ``ts`` of the message that is told to be in Redis now, if that is known; else None.
     """
 
-    def __init__(self, config: Config, metrics: Metrics) -> None:
+    def __init__(self, config: Config, metrics: Metrics, clock: RedisClock) -> None:
         self._config = config
         self._metrics = metrics
+        self._clock = clock
+        self.heard: Callable[[bytes], int] = lambda _channel: 0
+        self.hear_out: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
         self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
@@ -206,12 +219,16 @@ class Appender:
         self._epoch += 1
         known = self._unanswered[0].sequence - 1 if self._unanswered else self._sequence
         try:
-            applied = await connection.run_script(
+            applied, was_there = await connection.run_script(
                 SETTLE, (self._mark_key,), self._epoch, known, MARK_SECONDS
             )
         except NotNow as exc:
             self._refuse(str(exc))
             return
+        if not was_there and self._sequence:
+            await self.hear_out()
+            if self._connection is not connection:
+                raise exceptions.ConnectionError("the connection is gone")
         self.last_ts = None
         while self._unanswered and self._unanswered[0].sequence <= applied:
             self._finish(None)
@@ -251,10 +268,12 @@ class Appender:
             MARK_SECONDS,
             settings.timeout,
             settings.max_length,
+            self._clock.latest_shown(),
         ]
         for place, prefixes in by_place.items():
             keys += (place.list_key, place.floor_key)
-            arguments += (place.channel, len(prefixes), *prefixes)
+            heard = self.heard(place.channel)
+            arguments += (place.channel, heard, len(prefixes), *prefixes)
         return ("EVALSHA", APPEND.sha, len(keys), *keys, *arguments)
 
     def _take_reply(self, batch: _Batch, reply: Reply) -> None:
@@ -263,6 +282,9 @@ class Appender:
         if not isinstance(reply, Exception):
             assert self._unanswered[0] is batch.appends[0]
             self._held_since = -math.inf
+            if isinstance(reply, list):
+                reply, channel, refusal = reply
+                key_unusable(self._metrics, channel.decode(), refusal.decode())
             self.last_ts = reply if len(batch.appends) == 1 else None
             self._finish(None, len(batch.appends))
         elif isinstance(reply, exceptions.NoScriptError):
@@ -271,14 +293,17 @@ class Appender:
             pass  # they stay here for the next connection
         elif isinstance(reply, NotNow):
             self._refuse(str(reply))
-        elif str(reply).startswith("UNSETTLED"):
+        elif str(reply).startswith("UNSETTLED") or not self._is_next(batch):
             self._hold()
         elif len(batch.appends) > 1:
             self._singly_to = batch.appends[-1].sequence
             self._hold()
         else:
-            assert self._unanswered[0] is batch.appends[0]
-            self._finish(reply)
+            self._finish(key_unusable(self._metrics, batch.appends[0].place.list_key, reply))
+
+    def _is_next(self, batch: _Batch) -> bool:
+        """Nothing before a batch is unanswered: a missing permission is told before all else."""
+        return bool(self._unanswered) and self._unanswered[0] is batch.appends[0]
 
     def _refuse(self, refusal: str) -> None:
         self.refusal = refusal

@@ -18,8 +18,9 @@ from redis.backoff import ExponentialWithJitterBackoff
 from ..errors import StartupError, StoreUnavailable
 from ..metrics import Metrics
 from .appender import Appender
+from .cause import cause_of
 from .clock import RedisClock
-from .connection import Connection
+from .connection import Connection, seconds_of
 from .scripts import ALL, Script
 from .wire import Address, Argument, NotNow, Reply, Wire
 
@@ -62,7 +63,7 @@ class Reconnecting:
         Raises:
             StartupError: Redis refuses the very first login.
         """
-        self.last_error = str(failure) or type(failure).__name__
+        self.last_error = cause_of(failure)
         if isinstance(failure, exceptions.AuthenticationError) and not self._was_connected:
             raise StartupError(f"redis.url: {self._address} refuses the login: {failure}")
         self._failures += 1
@@ -92,6 +93,7 @@ class Client:
     Args:
         address: where Redis is.
         appender: the appends that go over the same connection.
+        clock: learns the time of Redis, on each connection before it is put to use.
 
     Error handling: a command that finds no connection within ``CALL_SECONDS``, or whose connection
     breaks, raises ``StoreUnavailable``; so does a refusal that says Redis cannot serve now.
@@ -100,10 +102,12 @@ class Client:
     to speak with, for then other connections may lead to the wrong one.
     """
 
-    def __init__(self, address: Address, appender: Appender, metrics: Metrics) -> None:
+    def __init__(
+        self, address: Address, appender: Appender, clock: RedisClock, metrics: Metrics
+    ) -> None:
         self.address = address
         self.appender = appender
-        self.clock = RedisClock()
+        self.clock = clock
         self.on_moved: Callable[[], None] = lambda: None
         self._was_demoted = False
         self._connection: Connection | None = None
@@ -183,6 +187,8 @@ class Client:
     async def _serve_connection(self) -> None:
         async with connected_wire(self.address) as wire:
             await wire.ask(*(("SCRIPT", "LOAD", script.source) for script in ALL))
+            asked_at = self.clock.now()
+            self.clock.learn(asked_at, seconds_of((await wire.ask(("TIME",)))[0]))
             connection = Connection(wire, CALL_SECONDS, self.clock)
             failure: exceptions.ConnectionError | None = None
             async with trio.open_nursery() as nursery:
@@ -201,7 +207,7 @@ class Client:
         try:
             await self.appender.attach(connection)
         except (exceptions.RedisError, TimeoutError) as exc:
-            connection.fail(str(exc))
+            connection.fail(f"the applied mark fastimd:applied:*: {cause_of(exc)}")
             return
         self._connection = connection
         self._is_connected.set()

@@ -4,6 +4,9 @@ A ``ts`` is of the clock of Redis, which may be minutes from this machine's own.
 for its time now and then: it was read between question and answer, and the shorter these lie apart,
 the better it is known. An answer that took longer than a former one replaces it only when the two
 contradict each other, or when the former has grown too old for clocks that drift.
+
+A clock may be set back, and a fail-over may lead to a server whose clock is behind. For the order
+of messages the latest time counts that Redis has shown, and what has passed since.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ class RedisClock:
         self._offset = time.time() - monotonic()
         self._doubt = math.inf
         self._learned_at = 0.0
+        # How far the latest time that Redis can have shown is before the monotonic one, at least.
+        self._shown = -math.inf
+        self._shown_at = 0.0
 
     def now(self) -> float:
         """This machine's monotonic time, for ``learn``."""
@@ -37,6 +43,16 @@ class RedisClock:
         """Seconds since a ``ts``; never less than 0, for in a burst a ``ts`` runs ahead."""
         return max(0.0, self._monotonic() + self._offset - ts / 1000)
 
+    def latest_shown(self) -> int:
+        """The latest time that Redis is sure to have shown, in milliseconds since the epoch.
+
+        It goes on while Redis is asked nothing, and is 0 before Redis was asked at all.
+        """
+        if self._shown == -math.inf:
+            return 0
+        now = self._monotonic()
+        return int((now + self._shown - 2 * DRIFT * (now - self._shown_at)) * 1000)
+
     def learn(self, asked_at: float, seconds: float) -> None:
         """Take an answer that has come just now.
 
@@ -45,6 +61,8 @@ class RedisClock:
             seconds: what Redis said, since the epoch.
         """
         now = self._monotonic()
+        self._shown = max(seconds - now, self._shown - 2 * DRIFT * (now - self._shown_at))
+        self._shown_at = now
         doubt = (now - asked_at) / 2
         offset = seconds - (asked_at + now) / 2
         known = self._doubt + (now - self._learned_at) * DRIFT

@@ -16,6 +16,7 @@ import outcome
 import trio
 from redis import exceptions
 
+from .cause import cause_of
 from .clock import RedisClock
 from .scripts import Script
 from .wire import USELESS_CONNECTION, Argument, Reply, Wire
@@ -146,10 +147,13 @@ class Connection:
     async def _fail_when_broken(self, serve: Callable[[], object]) -> None:
         try:
             await serve()  # type: ignore[misc]
-        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError) as exc:
-            self.fail(str(exc) or "broken")
-        except exceptions.InvalidResponse as exc:
-            self.fail(f"not RESP: {exc}")
+        except (
+            trio.BrokenResourceError,
+            trio.ClosedResourceError,
+            exceptions.InvalidResponse,
+            OSError,
+        ) as exc:
+            self.fail(cause_of(exc))
 
     async def _read(self) -> None:
         while True:
@@ -174,8 +178,7 @@ class Connection:
 
     def _take_time(self, asked_at: float, reply: Reply) -> None:
         if not isinstance(reply, Exception):
-            seconds, microseconds = reply
-            self._clock.learn(asked_at, int(seconds) + int(microseconds) / 1e6)
+            self._clock.learn(asked_at, seconds_of(reply))
 
     async def _watch(self) -> None:
         # One look for all calls: a deadline of its own for each costs more than the call.
@@ -189,6 +192,12 @@ class Connection:
         waiting, self._waiting = self._waiting, deque()
         for on_reply in waiting:
             on_reply(exceptions.ConnectionError(str(self._broken)))
+
+
+def seconds_of(time: list[bytes]) -> float:
+    """The reply to TIME as seconds since the epoch."""
+    seconds, microseconds = time
+    return int(seconds) + int(microseconds) / 1e6
 
 
 class _Wake:

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import hiredis
 import trio
 from redis import exceptions
 from redis.connection import parse_url
+
+from ..errors import StartupError
+from .cause import CERTIFICATE_WANTED, NO_TLS, TLS_WANTED, Unreachable, cause_of
 
 Argument: TypeAlias = bytes | str | int | float
 Reply: TypeAlias = Any
@@ -57,6 +62,8 @@ _ERRORS: dict[str, type[exceptions.RedisError]] = {
     "READONLY": exceptions.ReadOnlyError,
     "WRONGPASS": exceptions.AuthenticationError,
 }
+_OF_NO_COMMAND = ("ERR max number of clients reached", "DENIED ")
+"""How those refusals begin that concern the connection, whatever is asked."""
 # Before the arguments of a command that Redis does not know: a password may be among them.
 _ARGUMENTS = ", with args beginning with"
 # Redis 6 words what a script's command was refused with like this.
@@ -190,22 +197,29 @@ class Wire:
 
         Raises:
             OSError: the connection broke, or was silent for ``CONNECT_SECONDS``.
-            redis.exceptions.ResponseError: Redis refused one of them.
+            redis.exceptions.ResponseError: Redis refused one of them; the text names the command.
+            redis.exceptions.InvalidResponse: what comes is not RESP.
         """
         replies: list[Reply] = []
         try:
             with trio.fail_after(CONNECT_SECONDS):
-                await self._stream.send_all(b"".join(_pack(command) for command in commands))
-                while len(replies) < len(commands):
-                    replies += await self.read()
+                await self._ask(commands, replies)
         except trio.TooSlowError as exc:
             raise TimeoutError(f"no answer within {CONNECT_SECONDS:g} s") from exc
         except trio.BrokenResourceError as exc:
-            raise ConnectionError(str(exc)) from exc
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
+            _raise_refusal(commands, replies)  # a server that turns us away says why, and hangs up
+            raise ConnectionError(cause_of(exc)) from exc
+        _raise_refusal(commands, replies)
         return replies
+
+    async def _ask(self, commands: tuple[tuple[Argument, ...], ...], replies: list[Reply]) -> None:
+        try:
+            await self._stream.send_all(b"".join(_pack(command) for command in commands))
+        except trio.BrokenResourceError:
+            replies += await self.read()  # what it said before it hung up
+            raise
+        while len(replies) < len(commands):
+            replies += await self.read()
 
     async def aclose(self) -> None:
         """Close the stream at once."""
@@ -219,17 +233,21 @@ class Address:
         url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
 
     Raises:
-        ValueError: the URL cannot be read.
+        StartupError: the URL cannot be read, or a certificate or key that it names cannot be used.
     """
 
     def __init__(self, url: str) -> None:
-        options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        try:
+            options: dict[str, Any] = parse_url(url)  # type: ignore[no-untyped-call]
+        except ValueError as exc:
+            raise StartupError(f"redis.url: {exc}") from exc
         self._path: str | None = options.get("path")
         self._host: str = options.get("host", "localhost")
         self._port: int = options.get("port", 6379)
         self._username: str | None = options.get("username")
         self._password: str | None = options.get("password")
         self._database: int = options.get("db", 0)
+        self._has_answered = False
         self._ssl = _ssl_context(options) if url.startswith("rediss:") else None
 
     def __str__(self) -> str:
@@ -243,25 +261,43 @@ class Address:
             OSError: it cannot be reached within ``CONNECT_SECONDS``, or broke.
             redis.exceptions.RedisError: Redis refused the login or the database.
         """
+        deadline = trio.current_time() + CONNECT_SECONDS
+        stream = await self._open_stream(deadline)
+        wire = Wire(stream)
         try:
-            with trio.fail_after(CONNECT_SECONDS):
-                wire = Wire(await self._open_stream())
-                try:
-                    await wire.ask(*self._opening())
-                except BaseException:
-                    await wire.aclose()
-                    raise
-                return wire
-        except trio.TooSlowError as exc:
-            raise TimeoutError(f"{self} did not answer within {CONNECT_SECONDS:g} s") from exc
+            with _step(deadline, "no answer", closed=self._why_closed()):
+                await wire.ask(*self._opening())
+        except BaseException:
+            await wire.aclose()
+            raise
+        self._has_answered = True
+        return wire
 
-    async def _open_stream(self) -> trio.abc.Stream:
-        if self._path is not None:
-            return _PromptStream(await trio.open_unix_socket(self._path))
-        stream = await trio.open_tcp_stream(self._host, self._port)
+    async def _open_stream(self, deadline: float) -> trio.abc.Stream:
+        with _step(deadline, "the connection was not taken"):
+            if self._path is not None:
+                return _PromptStream(await trio.open_unix_socket(self._path))
+            try:
+                stream = await trio.open_tcp_stream(self._host, self._port)
+            except (socket.gaierror, UnicodeError) as exc:
+                raise Unreachable(f"the host name {self._host}: {cause_of(exc)}") from exc
         if self._ssl is None:
             return _PromptStream(stream)
-        return trio.SSLStream(stream, self._ssl, server_hostname=self._host)
+        encrypted = trio.SSLStream(stream, self._ssl, server_hostname=self._host)
+        try:
+            late = "" if self._has_answered else NO_TLS
+            with _step(deadline, "no TLS handshake", late=late):
+                await encrypted.do_handshake()
+        except BaseException:
+            await trio.aclose_forcefully(encrypted)
+            raise
+        return encrypted
+
+    def _why_closed(self) -> str:
+        """Why a server may hang up before it has ever answered anything."""
+        if self._path is not None or self._has_answered:
+            return ""
+        return TLS_WANTED if self._ssl is None else CERTIFICATE_WANTED
 
     def _opening(self) -> Iterable[tuple[Argument, ...]]:
         if self._password is not None:
@@ -277,12 +313,67 @@ def _pack(command: tuple[Argument, ...]) -> bytes:
     return packed
 
 
+@contextmanager
+def _step(deadline: float, nothing: str, *, late: str = "", closed: str = "") -> Iterator[None]:
+    """A step of opening a connection: what goes wrong in it is told in words.
+
+    Args:
+        nothing: what did not come when the step is not done in time.
+        late: what may be the reason then.
+        closed: what may be the reason when the connection breaks.
+
+    Raises:
+        Unreachable: the step failed.
+    """
+    try:
+        with trio.fail_at(deadline):
+            yield
+    except trio.TooSlowError as exc:
+        raise Unreachable(_joined(f"{nothing} within {CONNECT_SECONDS:g} s", late)) from exc
+    except (OSError, trio.BrokenResourceError) as exc:
+        raise Unreachable(_joined(cause_of(exc), closed)) from exc
+
+
+def _joined(what: str, why: str) -> str:
+    return f"{what}; {why}" if why and why not in what else what
+
+
 def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=options.get("ssl_ca_certs"))
-    if options.get("ssl_cert_reqs") == "none":
+    """What the URL says of TLS.
+
+    Raises:
+        StartupError: a certificate or key that it names cannot be used.
+    """
+    authority, certificate = options.get("ssl_ca_certs"), options.get("ssl_certfile")
+    key = options.get("ssl_keyfile")
+    about = f"ssl_ca_certs={authority}" if authority else "ssl_ca_data"
+    try:
+        context = ssl.create_default_context(cafile=authority, cadata=options.get("ssl_ca_data"))
+        about = f"ssl_certfile={certificate or ''}, ssl_keyfile={key or ''}"
+        if certificate or key:
+            # Without a password OpenSSL would ask for one at the terminal.
+            password = options.get("ssl_password", "")
+            context.load_cert_chain(certificate or "", key, password)
+    except (OSError, ValueError) as exc:
+        raise StartupError(f"redis.url: {about}: {cause_of(exc)}") from exc
+    if not options.get("ssl_check_hostname", True) or options.get("ssl_cert_reqs") == "none":
         context.check_hostname = False
+    if options.get("ssl_cert_reqs") == "none":
         context.verify_mode = ssl.CERT_NONE
     return context
+
+
+def _raise_refusal(commands: tuple[tuple[Argument, ...], ...], replies: list[Reply]) -> None:
+    """Raise the first refusal among replies, with the command that it concerns."""
+    for command, reply in zip(commands, replies, strict=False):
+        if not isinstance(reply, Exception):
+            continue
+        is_plain = type(reply) in (exceptions.ResponseError, exceptions.NoPermissionError)
+        if not is_plain or str(reply).startswith(_OF_NO_COMMAND):
+            raise reply
+        # Of AUTH nothing but its name: a password follows.
+        shown = command[: 1 if command[0] == "AUTH" else 2]
+        raise type(reply)(f"{' '.join(map(str, shown))}: {reply}") from reply
 
 
 def _reply_error(message: str) -> exceptions.RedisError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
+from functools import partial
 
 import msgspec
 import structlog
@@ -41,7 +42,8 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
         session.close(1008, "not a member")
         return
     speaker = _Speaker(session, around, route)
-    async with around.hub.member(route.group, session.outbox, session.take_opening):
+    lose = partial(session.close, 1013, "try again later")  # the log has said why
+    async with around.hub.member(route.group, session.outbox, lose, session.take_opening):
         visit = around.presence.join(route.group, route.user)
         try:
             while texts := await session.receive(first):

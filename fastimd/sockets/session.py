@@ -103,11 +103,17 @@ class Sessions(set["Session"]):
         """The chat sockets of a group."""
         return [session for session in self if session.route.group == group]
 
-    def kick(self, event: Event) -> None:
-        """Close the sockets of a user: those in the event's group, or all when that is ""."""
+    def kick(self, event: Event, age: float = 0.0) -> None:
+        """Close the sockets of a user: those in the event's group, or all when that is "".
+
+        Args:
+            age: seconds since the kick; who came later may stay.
+        """
+        given_at = trio.current_time() - age
         for session in list(self):
             route = session.route
-            if route.user == event.user and event.group in ("", route.group):
+            is_meant = route.user == event.user and event.group in ("", route.group)
+            if is_meant and session.opened_at <= given_at:
                 session.close(1008, "kicked")
 
     async def wait_empty(self) -> None:
@@ -142,12 +148,15 @@ class Session:
         "is_dismissed",
         "is_open",
         "messages_in",
+        "opened_at",
         "outbox",
         "route",
     )
 
     route: Route
     """Set when it runs."""
+    opened_at: float
+    """Set when it runs, by the clock of Trio."""
     is_dismissed: bool
     """The daemon has told the client to go: what it had said, and is not under way, is dropped. It
     will be said again on the next connection, or must not be."""
@@ -333,9 +342,9 @@ async def run_session(
         serve: the kind of socket.
         first: bytes that came with the handshake.
     """
-    opened_at = trio.current_time()
     around.metrics.sockets_opened += 1
     session.route = route
+    session.opened_at = trio.current_time()
     around.sessions.add(session)
     log.info("socket.opened", kind=route.kind, group=route.group, user=route.user)
     try:
@@ -368,7 +377,7 @@ async def run_session(
             user=route.user,
             code=code,
             reason=reason,
-            seconds=round(trio.current_time() - opened_at, 3),
+            seconds=round(trio.current_time() - session.opened_at, 3),
             messages_in=session.messages_in,
             messages_out=session.outbox.messages,
         )

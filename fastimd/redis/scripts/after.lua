@@ -1,16 +1,25 @@
--- A page of the messages after a moment, oldest first.
--- KEYS  the list
--- ARGV  the ts, the most messages, the most bytes (one message comes in any case)
--- Returns 1 when there are more, else 0; and the page.
-local start = lower_bound(KEYS[1], tonumber(ARGV[1]) + 1)
-local page = redis.call('LRANGE', KEYS[1], start, start + ARGV[2])
+-- A page of the messages after one that was handed on, oldest first.
+-- KEYS  the list, the group's ts floor
+-- ARGV  the entry of that message or "", the newest ts that was handed on, the latest ts that the
+--       daemon believes, the most messages, the most bytes (one message comes in any case)
+-- Returns 1 when there are more, else 0; the latest ts that can be believed; and the page.
+local ts, clock = tonumber(ARGV[2]), now()
+local limit = latest(clock, floor_of(KEYS[2]), ARGV[3])
+-- Who missed more than that many is helped by the ts as well.
+local at = ARGV[1] ~= '' and redis.call('LPOS', KEYS[1], ARGV[1], 'RANK', -1, 'MAXLEN', 10000)
+local start = at and at + 1 or lower_bound(KEYS[1], ts + 1, limit)
+local page = redis.call('LRANGE', KEYS[1], start, start + ARGV[4])
 local count, bytes = 0, 0
 for index, entry in ipairs(page) do
   bytes = bytes + #entry
-  if index > tonumber(ARGV[2]) or (bytes > tonumber(ARGV[3]) and index > 1) then
+  if index > tonumber(ARGV[4]) or (bytes > tonumber(ARGV[5]) and index > 1) then
     break
   end
   count = index
 end
-local more = count < #page and 1 or 0
-return {more, {unpack(page, 1, count)}}
+-- The list may have been lost, and be behind what was heard of it: the next message must not be.
+if ts > clock and newest_ts(KEYS[1], redis.call('LINDEX', KEYS[1], -1), limit) < ts then
+  -- Where nothing can be written now, the daemons' own knowledge must do.
+  redis.pcall('SET', KEYS[2], as_text(math.max(ts, floor_of(KEYS[2]))), 'PX', as_text(ts - clock + 1000))
+end
+return {count < #page and 1 or 0, limit, {unpack(page, 1, count)}}

@@ -2,9 +2,11 @@
 -- all in one step.
 -- KEYS  the daemon's applied mark; then of each group its list and its ts floor
 -- ARGV  epoch, sequence number of the first append, that of the last, expiry of the mark in seconds,
---       expiry of a list in seconds, longest list (0 = any); then of each group its channel, the
---       number of its messages, and each one's JSON up to "ts":
--- Returns the ts of the last. UNSETTLED when the mark does not say that the append before the first
+--       expiry of a list in seconds, longest list (0 = any), the latest time that the daemon knows
+--       Redis to have shown; then of each group its channel, the newest ts that the daemon knows,
+--       the number of its messages, and each one's JSON up to "ts":
+-- Returns the ts of the last; and where a channel may not be published in, it and the error after
+-- it, for the messages are stored all the same. UNSETTLED when the mark does not say that the append before the first
 -- was the last to be applied: a later connection took over, an append was refused, or the mark is
 -- lost. Any other error too means that nothing was applied.
 local asked = {KEYS[1]}
@@ -12,36 +14,53 @@ for key = 3, #KEYS, 2 do
   asked[#asked + 1] = KEYS[key]
 end
 local marks = redis.call('MGET', unpack(asked))
-if marks[1] ~= ARGV[1] .. ':' .. string.format('%.0f', ARGV[2] - 1) then
+if marks[1] ~= ARGV[1] .. ':' .. as_text(ARGV[2] - 1) then
   return redis.error_reply('UNSETTLED the applied mark is ' .. (marks[1] or 'not there'))
 end
 
 -- What can go wrong with one group alone, a key that is no list, does so before the first write.
-local newest = {}
+local tails = {}
 for key = 2, #KEYS, 2 do
-  newest[key] = redis.call('LINDEX', KEYS[key], -1)
+  tails[key] = redis.call('LINDEX', KEYS[key], -1)
 end
 
 local clock, longest = now(), tonumber(ARGV[6])
-local ts, argument, published = 0, 7, {}
+local shown = math.max(clock, ARGV[7])
+local ts, argument, published = 0, 8, {}
 for key = 2, #KEYS, 2 do
-  local channel, count = ARGV[argument], ARGV[argument + 1]
-  ts = math.max(clock - 1, newest[key] and ts_of(newest[key]) or 0, tonumber(marks[key / 2 + 1] or 0))
+  local channel, heard, count = ARGV[argument], tonumber(ARGV[argument + 1]), ARGV[argument + 2]
+  local floor = whole(tonumber(marks[key / 2 + 1] or 0)) or 0
+  local newest
+  if tails[key] then
+    newest = newest_ts(KEYS[key], tails[key], latest(clock, floor, math.max(shown + AHEAD, heard + STEP)))
+  else
+    -- A list that has just gone may have had these: what is ahead of them has raised the floor.
+    newest = clock + 1
+  end
+  ts = math.max(shown - 1, newest, floor, heard)
   local messages = {}
   for number = 1, count do
     ts = ts + 1
-    messages[number] = ARGV[argument + 1 + number] .. string.format('%.0f', ts) .. '}'
+    messages[number] = ARGV[argument + 2 + number] .. as_text(ts) .. '}'
     published[#published + 1] = {channel, messages[number]}
   end
-  argument = argument + 2 + count
+  argument = argument + 3 + count
   local length = redis.call('RPUSH', KEYS[key], unpack(messages))
   if longest > 0 and length > longest then
     redis.call('LTRIM', KEYS[key], -longest, -1)
   end
   redis.call('EXPIRE', KEYS[key], ARGV[5])
+  if ts > clock + 1 then
+    redis.call('SET', KEYS[key + 1], as_text(ts), 'PX', as_text(ts - clock + 1000))
+  end
 end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[3], 'EX', ARGV[4])
+-- What is stored is published as far as that is allowed: nothing may fail between two groups.
+local refused
 for _, message in ipairs(published) do
-  redis.call('PUBLISH', message[1], message[2])
+  local answer = redis.pcall('PUBLISH', message[1], message[2])
+  if type(answer) == 'table' and answer.err then
+    refused = {ts, message[1], answer.err}
+  end
 end
-return ts
+return refused or ts

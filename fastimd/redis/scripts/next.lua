@@ -4,13 +4,7 @@
 -- Returns the index of that entry now, and the page.
 local index = tonumber(ARGV[1])
 if redis.call('LINDEX', KEYS[1], index) ~= ARGV[2] then
-  local at = lower_bound(KEYS[1], tonumber(ARGV[3]))
-  index = at - 1
-  for offset, entry in ipairs(redis.call('LRANGE', KEYS[1], at, at + 64)) do
-    if entry == ARGV[2] then
-      index = at + offset - 1
-      break
-    end
-  end
+  local ts = tonumber(ARGV[3])
+  index = index_of(KEYS[1], ARGV[2]) or lower_bound(KEYS[1], ts, math.max(now() + AHEAD, ts)) - 1
 end
 return {index, redis.call('LRANGE', KEYS[1], index + 1, index + ARGV[4])}

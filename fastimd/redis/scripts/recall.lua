@@ -1,22 +1,27 @@
 -- Delete a user's own message.
 -- KEYS  the list, the group's ts floor
--- ARGV  user, ts, oldest age in milliseconds, channel of events, the event
--- Returns 'done', 'old' or 'missing'.
-local ts = tonumber(ARGV[2])
-local index, entry = find(KEYS[1], lower_bound(KEYS[1], ts), ARGV[1], ts)
-if not index then
-  return 'missing'
+-- ARGV  user, ts, the message's entry if that is known or "", the latest ts that the daemon believes,
+--       oldest age in milliseconds, channel of events, the event
+-- Returns 'done', 'old' or 'missing'; 'elsewhere' when it was not where its ts belongs.
+local ts, clock = tonumber(ARGV[2]), now()
+local limit = latest(clock, floor_of(KEYS[2]), ARGV[4])
+local index, entry
+if ARGV[3] ~= '' then
+  index, entry = index_of(KEYS[1], ARGV[3]), ARGV[3]
+else
+  index, entry = find(KEYS[1], lower_bound(KEYS[1], ts, limit), ARGV[1], ts)
 end
-local age = now() - ts
-if age > tonumber(ARGV[3]) then
+local is_old = clock - ts > tonumber(ARGV[5])
+if not index then
+  return (is_old or ARGV[3] ~= '') and 'missing' or 'elsewhere'
+end
+if is_old then
   return 'old'
 end
-if index == redis.call('LLEN', KEYS[1]) - 1 then
+if ts <= limit and ts >= clock - STEP then
   -- The next message must not get this ts again, even if the list ran ahead of the clock.
-  local floor = math.max(ts, tonumber(redis.call('GET', KEYS[2]) or 0))
-  local ahead = math.max(0, floor - ts - age)
-  redis.call('SET', KEYS[2], string.format('%.0f', floor), 'PX', ahead + 1000)
+  raise_floor(KEYS[2], ts, clock)
 end
 redis.call('LREM', KEYS[1], -1, entry)
-redis.call('PUBLISH', ARGV[4], ARGV[5])
+redis.call('PUBLISH', ARGV[6], ARGV[7])
 return 'done'
