@@ -131,6 +131,18 @@ def unwrap(stored: bytes) -> str:
         raise CorruptEntry(f"not UTF-8 ({exc})") from exc
 
 
+def read_group(stored: bytes) -> str:
+    """A member of a user's set of groups as an id, from the plain or the wrapped form.
+
+    Raises:
+        CorruptEntry: it is none.
+    """
+    try:
+        return check_id("groupId", unwrap(stored))
+    except BadParameter as exc:
+        raise CorruptEntry("not an id") from exc
+
+
 def wrap(value: str) -> bytes:
     """The form in which the Java server stores the string ``value``."""
     return _encode(value)
@@ -161,19 +173,18 @@ def group_summary(newest: bytes | None, total: int) -> bytes:
     return b'{"newMessage":%s,"total":%d}' % (newest or b"null", total)
 
 
-def group_list(summaries: Iterable[bytes]) -> bytes:
-    """A group-list push: the JSON array of group summaries."""
-    return b"[%s]" % b",".join(summaries)
-
-
 def text_frame(payload: bytes) -> bytes:
     """An unmasked, final text frame (RFC 6455 section 5.2), the same bytes for every member."""
-    size = len(payload)
+    return text_head(len(payload)) + payload
+
+
+def text_head(size: int) -> bytes:
+    """What stands in such a frame before its payload of ``size`` bytes."""
     if size < 126:
-        return bytes((_TEXT_FRAME, size)) + payload
+        return bytes((_TEXT_FRAME, size))
     if size < 65536:
-        return struct.pack("!BBH", _TEXT_FRAME, 126, size) + payload
-    return struct.pack("!BBQ", _TEXT_FRAME, 127, size) + payload
+        return struct.pack("!BBH", _TEXT_FRAME, 126, size)
+    return struct.pack("!BBQ", _TEXT_FRAME, 127, size)
 
 
 def check_id(name: str, value: str) -> str:

@@ -271,10 +271,11 @@ class Redis(msgspec.Struct, frozen=True):
 
 
 class Group(msgspec.Struct, frozen=True):
-    """Who may enter a group."""
+    """Who may enter a group, and how many."""
 
     login_auth: Annotated[bool, Meta(description="true or false")] = False
     auto_join: Annotated[bool, Meta(description="true or false")] = True
+    max_joined: _Count = 10_000
 
 
 class GroupMessage(msgspec.Struct, frozen=True):

@@ -198,7 +198,7 @@ _COUNTERS = {
     "slow_closes": "Sockets closed because their reader was too slow.",
     "flood_closes": "Sockets closed because their client did not keep to its rate.",
     "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",
-    "corrupt_entries": "Values in Redis that are not messages and were left out.",
+    "corrupt_entries": "Values in Redis that are neither messages nor groups and were left out.",
     "unusable_keys": "Requests that Redis refused for what stands at one group's or user's key.",
     "foreign_ts": "Messages of others whose ts is no measure, as it is too far ahead of the clock.",
     "gap_repairs": "Groups whose list was read for what a broken relay connection had missed.",

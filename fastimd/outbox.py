@@ -27,6 +27,7 @@ STALE_SECONDS = 30.0
 # Small pushes are joined, so that each costs no more than its bytes.
 _MERGED_BYTES = 4096
 _MERGED_SECONDS = 1.0
+_LONG = 65_536  # what is longer is not copied when the kernel takes a part
 _BUFFERS_A_WRITE = 512  # less than IOV_MAX of any system
 
 
@@ -106,7 +107,9 @@ class Outbox:
         if sent < len(data):
             self._queue = deque()
             self._head_begun = sent > 0
-            self._enqueue(self._queue, data[sent:])
+            self._enqueue(
+                self._queue, data[sent:] if len(data) < _LONG else memoryview(data)[sent:]
+            )
             self._nursery.start_soon(self._flush, self._queue)
 
     def seal(self) -> None:
@@ -127,7 +130,9 @@ class Outbox:
                 self._emptied = trio.Event()
             await self._emptied.wait()
 
-    def _enqueue(self, queue: deque[tuple[bytes | memoryview, float]], data: bytes) -> None:
+    def _enqueue(
+        self, queue: deque[tuple[bytes | memoryview, float]], data: bytes | memoryview
+    ) -> None:
         size = len(data)
         if not self.queued:
             self._allowed = self._limit + (size if size > self._limit else 0)
@@ -139,7 +144,7 @@ class Outbox:
         if len(queue) > 1 or (queue and not self._head_begun):
             last, since = queue[-1]
             if now - since < _MERGED_SECONDS and len(last) + size <= _MERGED_BYTES:
-                queue[-1] = (bytes(last) + data, since)
+                queue[-1] = (b"".join((last, data)), since)
                 return
         queue.append((data, now))
 

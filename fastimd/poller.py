@@ -1,19 +1,30 @@
 """The group-list poller: tells each list socket when one of its user's groups changed.
 
-Theory of operation: one task. It listens (through the relay) to the groups that connected users
-are in and marks a group dirty when a message goes by, when a recall is announced, or when its list
-is due to expire. Once per ``update_rate`` it asks Redis about the dirty groups only, and pushes to
-the users of those that did change. Of a group where only messages went by it has heard the newest,
-and asks for nothing but the length. A slow sweep asks about everything, for writers that announce
-nothing. So the cost grows with the groups that move, not with users times groups.
+Theory of operation: it listens (through the relay) to the groups that connected users are in and
+marks a group dirty when a message goes by, when a recall is announced, or when its list is due to
+expire. Once per ``update_rate`` it asks Redis about the dirty groups only, and pushes to the users
+of those that did change. Of a group where only messages went by it has heard the newest, and asks
+for nothing but the length. A slow sweep asks about everything, for writers that announce nothing.
+So the cost grows with the groups that move, not with users times groups.
+
+Whatever happens to a group, each question about it and each list that is made has a number, all
+from one count. So an answer is not taken when that to a later question was there before, and a
+socket is owed a list while something has changed after its last one.
+
+A user may be in a hundred thousand groups: whatever takes all groups of a user goes by parts, with
+a turn for other tasks between.
 """
 
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from bisect import bisect_left
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from operator import attrgetter
 from typing import TypeVar
 
 import msgspec
@@ -22,15 +33,25 @@ import trio
 
 from . import codec
 from .config import Config
-from .errors import StoreUnavailable
+from .errors import BadParameter, KeyUnusable, StoreUnavailable
 from .metrics import Metrics
 from .outbox import Outbox
 from .relay import Relay, Subscription
-from .store import Event, GroupState, Position, Store
+from .store import NO_MESSAGES, Event, GroupState, Position, Store
 
 SWEEP_SECONDS = 30.0
-QUESTIONS_AT_ONCE = 64
-UNKNOWN = GroupState(codec.group_summary(None, 0), Position(), None)
+SWEEP_PAUSE = 0.005
+"""Seconds between two questions of a sweep, which nobody waits for."""
+USERS_AT_ONCE = 16
+GROUPS_AT_ONCE = 256
+"""How many Redis is asked about together."""
+GROUPS_A_TURN = 4096
+"""Groups that are sorted, or written into a list, before other tasks get their turn."""
+BYTES_A_SECOND = 1_000_000
+"""What the lists of a socket come to at most: a long one comes less often."""
+
+UNKNOWN = GroupState(*NO_MESSAGES)
+"""Of a group that Redis was not asked about; it is this very object."""
 
 _Subject = TypeVar("_Subject")
 
@@ -40,21 +61,44 @@ log = structlog.get_logger("fastimd.poller")
 class _Watched:
     """A group that users with a list socket here are in."""
 
-    __slots__ = ("_poller", "expiry_due", "heard", "name", "state", "subscription", "users")
+    __slots__ = (
+        "_poller",
+        "asked_at",
+        "changed_at",
+        "expiry_due",
+        "heard",
+        "moved_at",
+        "name",
+        "state",
+        "subscription",
+        "users",
+    )
+
+    subscription: Subscription
 
     def __init__(self, name: str, poller: Poller) -> None:
         self.name = name
         self.users: set[_User] = set()
         self.state = UNKNOWN
+        # The number of the question that this is the answer to, of the last answer that was
+        # another than before, and of what happened last.
+        self.asked_at = 0
+        self.changed_at = 0
+        self.moved_at = poller.count()
         # The newest message that went by since the group was asked about.
         self.heard: tuple[int, bytes] | None = None
         # When it will be asked whether the list has expired; messages make it live longer.
         self.expiry_due = math.inf
         self._poller = poller
-        self.subscription: Subscription
+
+    @property
+    def is_stale(self) -> bool:
+        """Something has happened since Redis was asked, and somebody wants to know."""
+        return self.moved_at > self.asked_at and bool(self.users)
 
     def receive(self, ts: int, message: bytes) -> None:
         self.heard = ts, message
+        self.moved_at = self._poller.count()
         self._poller.moved.add(self)
 
     def lose(self) -> None:
@@ -62,22 +106,52 @@ class _Watched:
         self._poller.deaf.add(self)
 
 
-class _User:
-    """A user with a list socket here."""
+class _Device:
+    """A list socket of a user.
 
-    __slots__ = ("groups", "name", "outboxes", "watchers")
+    Args:
+        end: closes it, as its list cannot be read.
+    """
+
+    __slots__ = ("end", "outbox", "pushed_at", "shown_at", "size")
+
+    def __init__(self, outbox: Outbox, end: Callable[[], None]) -> None:
+        self.outbox = outbox
+        self.end = end
+        # When it got its last list, how long that was, and the number of that.
+        self.pushed_at = math.inf  # not before its first one
+        self.size = 0
+        self.shown_at = 0
+
+    def is_due(self, now: float, update_rate: float) -> bool:
+        """It may get the next list, and has taken the last one."""
+        pause = max(update_rate, self.size / BYTES_A_SECOND)
+        return now - self.pushed_at >= pause and not self.outbox.queued
+
+
+class _User:
+    """A user with a list socket here; ``changed_at`` is the number of the last change."""
+
+    __slots__ = ("changed_at", "devices", "groups", "name")
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.watchers = 0
-        # When each outbox got its last push.
-        self.outboxes: dict[Outbox, float] = {}
-        self.groups: set[_Watched] = set()
+        self.devices: set[_Device] = set()
+        self.groups: dict[str, _Watched] = {}
+        self.changed_at = 0
 
-    def frame(self) -> bytes:
-        """The user's group list, most recently active first."""
-        states = sorted((group.state for group in self.groups), key=_by_activity)
-        return codec.text_frame(codec.group_list(state.summary for state in states))
+    async def frame(self) -> bytes:
+        """The user's group list, most recently active first, without groups not yet known."""
+        groups = [group for group in self.groups.values() if group.state is not UNKNOWN]
+        pieces = [b"["]
+        for part in _parts(await _by_activity(groups), GROUPS_A_TURN):
+            separator = b"," if len(pieces) > 1 else b""
+            pieces.append(separator + b",".join([group.state.summary for group in part]))
+            if len(groups) > GROUPS_A_TURN:
+                await trio.lowlevel.checkpoint()
+        pieces.append(b"]")
+        # Joined once: copies of many megabytes would take a turn that is too long.
+        return b"".join([codec.text_head(sum(map(len, pieces))), *pieces])
 
 
 class Poller:
@@ -95,40 +169,50 @@ class Poller:
         self._metrics = metrics
         self._config = config
         self.on_kick: Callable[[Event], None] = lambda _: None
+        self.count = itertools.count(1).__next__
         self._users: dict[str, _User] = {}
         self._groups: dict[str, _Watched] = {}
-        self._joined: set[_User] = set()
-        self._owed: dict[Outbox, _User] = {}
+        self._owed: set[_User] = set()
+        self._leaving: deque[_User] = deque()
+        self._somebody_left = trio.Event()
         self._expiring: list[tuple[float, str]] = []
-        self._sweep_now = False
-        # Groups to ask all about, and those to ask how many messages they have.
+        self._sweep_wanted = trio.Event()
+        # Groups to ask all about, those to ask how many messages they have, and those with an
+        # answer that is another than before.
         self._dirty: set[_Watched] = set()
         self.moved: set[_Watched] = set()
+        self._changed: set[_Watched] = set()
         # Groups whose channel cannot be heard now.
         self.deaf: set[_Watched] = set()
 
     @asynccontextmanager
-    async def watcher(self, name: str, outbox: Outbox) -> AsyncIterator[None]:
+    async def watcher(
+        self, name: str, outbox: Outbox, end: Callable[[], None]
+    ) -> AsyncIterator[None]:
         """Push the user's group list now, if there is one, and at each change while in the block.
 
+        Args:
+            end: called, perhaps more than once, when the list can no longer be read.
+
         Raises:
-            StoreUnavailable: the groups cannot be read now.
+            StoreUnavailable, KeyUnusable: the groups cannot be read now.
         """
         user = self._users.get(name)
         if user is None:
             user = self._users[name] = _User(name)
-        user.watchers += 1
+        device = _Device(outbox, end)
+        user.devices.add(device)
         try:
-            await self._refresh_user(user, await self._store.groups_of(user.name))
-            await self._ask([group for group in user.groups if group.state is UNKNOWN])
+            await self._note_groups(user, {}, await self._store.groups_of(name))
+            for part in _parts(list(user.groups.values()), GROUPS_A_TURN):
+                await self._ask([group for group in part if group.is_stale])
             if user.groups:
-                self._push(outbox, user.frame())
-            user.outboxes[outbox] = trio.current_time()
+                await self._push(user, [device], trio.current_time())
+            device.pushed_at = trio.current_time()
             yield
         finally:
-            user.outboxes.pop(outbox, None)
-            user.watchers -= 1
-            if not user.watchers:
+            user.devices.discard(device)
+            if not user.devices:
                 self._forget(user)
 
     def receive_event(self, payload: bytes) -> None:
@@ -141,84 +225,90 @@ class Poller:
         if event.kick:
             self.on_kick(event)
         elif event.ts is None and event.user in self._users:
-            self._joined.add(self._users[event.user])
+            self._note_join(event.group, self._users[event.user])
         elif event.group in self._groups:
-            self._dirty.add(self._groups[event.group])
+            self._stir(self._groups[event.group])
 
     def sweep(self) -> None:
-        """Ask about everything at the next turn: something may have been missed."""
-        self._sweep_now = True
+        """Ask about everything soon: something may have been missed."""
+        self._sweep_wanted.set()
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        swept_at = trio.current_time()
-        while True:
-            await trio.sleep(self._config.group_list.update_rate)
-            now = trio.current_time()
-            if self._sweep_now or now - swept_at >= SWEEP_SECONDS:
-                self._sweep_now = False
-                swept_at = now
-                self._listen_anew()
-                self._dirty.update(self._groups.values())
-                self._joined.update(self._users.values())
-            try:
-                await self._poll(now)
-            except StoreUnavailable:
-                self._sweep_now = True  # the connection says why
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_sweeping)
+            nursery.start_soon(self._let_go)
+            while True:
+                await trio.sleep(self._config.group_list.update_rate)
+                try:
+                    await self._poll(trio.current_time())
+                except StoreUnavailable:
+                    self.sweep()  # the connection says why
+
+    # What is asked
 
     async def _poll(self, now: float) -> None:
-        self._collect_expired(now)
-        changed = await self._refresh_users()
+        await self._collect_expired(now)
         moved, self.moved = self.moved, set()
         dirty, self._dirty = self._dirty, set()
-        changed_groups = await self._count([group for group in moved - dirty if group.users])
-        changed_groups += await self._ask([group for group in dirty if group.users])
-        for group in changed_groups:
-            changed |= group.users
-        self._owed.update((outbox, user) for user in changed for outbox in user.outboxes)
-        self._push_owed(now)
+        await self._count([group for group in moved - dirty if group.is_stale])
+        await self._ask([group for group in dirty if group.is_stale])
+        await self._note_changes()
+        await self._push_owed(now)
 
-    def _push_owed(self, now: float) -> None:
-        """Push to those whose last push is ``update_rate`` ago; the others' turn will come."""
-        frames: dict[_User, bytes] = {}
-        for outbox, user in list(self._owed.items()):
-            pushed_at = user.outboxes.get(outbox)
-            if pushed_at is not None and now - pushed_at < self._config.group_list.update_rate:
-                continue
-            del self._owed[outbox]
-            if pushed_at is not None:
-                if user not in frames:
-                    frames[user] = user.frame()
-                self._push(outbox, frames[user])
-                user.outboxes[outbox] = now
-                self._metrics.group_list_pushes += 1
+    async def _keep_sweeping(self) -> None:
+        while True:
+            with trio.move_on_after(SWEEP_SECONDS):
+                await self._sweep_wanted.wait()
+            self._sweep_wanted = trio.Event()
+            try:
+                await self._ask_about_everything()
+            except StoreUnavailable:
+                self.sweep()
+            await trio.sleep(self._config.group_list.update_rate)
 
-    def _push(self, outbox: Outbox, frame: bytes) -> None:
-        outbox.push(frame)
-        outbox.messages += 1
-        self._metrics.bytes_sent += len(frame)
+    async def _ask_about_everything(self) -> None:
+        self._listen_anew()
+        for users in self._pages(list(self._users.values()), USERS_AT_ONCE):
+            known = [user.groups.copy() for user in users]
+            answers = await self._store.groups_of_each([user.name for user in users])
+            for user, before, groups in zip(users, known, answers, strict=True):
+                if isinstance(groups, KeyUnusable):
+                    for device in list(user.devices):
+                        device.end()
+                else:
+                    await self._note_groups(user, before, groups)
+            await trio.sleep(SWEEP_PAUSE)
+        for page in self._pages(list(self._groups.values()), GROUPS_AT_ONCE):
+            await self._ask_page([group for group in page if group.users])
+            await trio.sleep(SWEEP_PAUSE)
 
-    async def _ask(self, groups: list[_Watched]) -> list[_Watched]:
-        """Ask Redis all about groups; return those that changed."""
-        before = [(group, group.state) for group in groups]
-        for page in self._pages(groups):
-            for group in page:
-                group.heard = None
-            names = [group.name for group in page]
-            for group, state in zip(page, await self._store.group_states(names), strict=True):
-                group.state = state
-                group.subscription.begin_at(state.position)
-                self._expect_expiry(group)
-        return [group for group, state in before if group.state.summary != state.summary]
+    async def _ask(self, groups: list[_Watched]) -> None:
+        """Ask Redis all about groups."""
+        for page in self._pages(groups, GROUPS_AT_ONCE):
+            await self._ask_page(page)
 
-    async def _count(self, groups: list[_Watched]) -> list[_Watched]:
-        """Ask Redis how many messages the groups have in which some went by; return the groups.
+    async def _ask_page(self, page: list[_Watched]) -> None:
+        # Redis confirms in order: after the last one there is nothing to wait for.
+        for group in reversed(page):
+            with suppress(KeyUnusable):  # it is not heard, and shown as the sweep sees it
+                await self._relay.wait_heard(group.subscription)
+        asked_at = self.count()
+        for group in page:
+            group.heard = None
+        states = await self._store.group_states([group.name for group in page])
+        for group, state in zip(page, states, strict=True):
+            self._take(group, state, asked_at)
+
+    async def _count(self, groups: list[_Watched]) -> None:
+        """Ask Redis how many messages the groups have in which some went by.
 
         Of a group whose newest message or expiry is not known for sure everything is asked.
         """
         unsure = [group for group in groups if not _knows_newest(group)]
         sure = [group for group in groups if _knows_newest(group)]
-        for page in self._pages(sure):
+        for page in self._pages(sure, GROUPS_AT_ONCE):
+            asked_at = self.count()
             heard = [group.heard for group in page]
             totals = await self._store.totals([group.name for group in page])
             for group, newest, total in zip(page, heard, totals, strict=True):
@@ -226,14 +316,67 @@ class Poller:
                     unsure.append(group)  # it has expired, or has been asked about meanwhile
                     continue
                 ts, message = newest
-                position = Position(ts)
-                group.state = GroupState(codec.group_summary(message, total), position, None)
-        return sure + await self._ask(unsure)
+                state = GroupState(codec.group_summary(message, total), Position(ts), None)
+                self._take(group, state, asked_at)
+        await self._ask(unsure)
 
-    def _pages(self, subjects: list[_Subject]) -> Iterator[list[_Subject]]:
-        for start in range(0, len(subjects), QUESTIONS_AT_ONCE):
+    def _take(self, group: _Watched, state: GroupState, asked_at: int) -> None:
+        """Take an answer of Redis, unless that to a later question is there already."""
+        if asked_at < group.asked_at:
+            return
+        group.subscription.begin_at(state.position)
+        if group.state is UNKNOWN or group.state.summary != state.summary:
+            group.changed_at = self.count()
+            self._changed.add(group)
+        group.asked_at = asked_at
+        group.state = state
+        self._expect_expiry(group)
+
+    def _pages(self, subjects: Sequence[_Subject], size: int) -> Iterator[list[_Subject]]:
+        for page in _parts(subjects, size):
             self._metrics.poller_batches += 1
-            yield subjects[start : start + QUESTIONS_AT_ONCE]
+            yield page
+
+    def _stir(self, group: _Watched) -> None:
+        """Something has happened to a group: ask all about it at the next turn."""
+        group.moved_at = self.count()
+        self._dirty.add(group)
+
+    # What is pushed
+
+    async def _note_changes(self) -> None:
+        changed, self._changed = self._changed, set()
+        for part in _parts(list(changed), GROUPS_A_TURN):
+            for group in part:
+                for user in group.users:
+                    user.changed_at = max(user.changed_at, group.changed_at)
+                self._owed |= group.users
+            if len(changed) > GROUPS_A_TURN:
+                await trio.lowlevel.checkpoint()
+
+    async def _push_owed(self, now: float) -> None:
+        """Push to those whose turn it is; the others' will come."""
+        update_rate = self._config.group_list.update_rate
+        # Who is in few groups does not wait for who is in many.
+        for user in sorted(self._owed, key=lambda user: len(user.groups)):
+            owed = [each for each in user.devices if each.shown_at < user.changed_at]
+            due = [device for device in owed if device.is_due(now, update_rate)]
+            if due:
+                await self._push(user, due, now)
+                self._metrics.group_list_pushes += len(due)
+            if len(due) == len(owed):
+                self._owed.discard(user)
+
+    async def _push(self, user: _User, devices: list[_Device], now: float) -> None:
+        shown_at = self.count()
+        frame = await user.frame()
+        for device in devices:
+            device.outbox.push(frame)
+            device.outbox.messages += 1
+            device.pushed_at, device.shown_at, device.size = now, shown_at, len(frame)
+            self._metrics.bytes_sent += len(frame)
+
+    # When lists expire
 
     def _expect_expiry(self, group: _Watched) -> None:
         if group.state.expires_in is not None:
@@ -241,7 +384,7 @@ class Poller:
             if due < group.expiry_due:
                 group.expiry_due = due
                 heapq.heappush(self._expiring, (due, group.name))
-        if len(self._expiring) > 2 * len(self._groups) + QUESTIONS_AT_ONCE:
+        if len(self._expiring) > 2 * len(self._groups) + GROUPS_AT_ONCE:
             self._forget_stale_expiries()
 
     def _forget_stale_expiries(self) -> None:
@@ -250,47 +393,67 @@ class Poller:
         self._expiring = [(due, name) for due, name in known if due < math.inf]
         heapq.heapify(self._expiring)
 
-    def _collect_expired(self, now: float) -> None:
+    async def _collect_expired(self, now: float) -> None:
+        collected = 0
         while self._expiring and self._expiring[0][0] <= now:
             due, name = heapq.heappop(self._expiring)
             group = self._groups.get(name)
             if group is not None and group.expiry_due == due:
                 group.expiry_due = math.inf
-                self._dirty.add(group)
+                self._stir(group)
+            collected += 1
+            if collected % GROUPS_A_TURN == 0:
+                await trio.lowlevel.checkpoint()
 
-    async def _refresh_users(self) -> set[_User]:
-        """Read which groups those are in who may have joined one; return those who have."""
-        joined, self._joined = self._joined, set()
-        users = [user for user in joined if user.outboxes]
-        changed: set[_User] = set()
-        for page in self._pages(users):
-            groups = await self._store.groups_of_each([user.name for user in page])
-            for user, names in zip(page, groups, strict=True):
-                if await self._refresh_user(user, names):
-                    changed.add(user)
-        return changed
+    # Who is in which group
 
-    async def _refresh_user(self, user: _User, groups: list[str]) -> bool:
-        """Note which groups a user is in; True when that changed."""
-        names = set(groups)
-        known = {group.name for group in user.groups}
-        for name in names - known:
-            if user.watchers:
-                await self._watch(name, user)
-        for group in [group for group in user.groups if group.name not in names]:
-            self._unwatch(group, user)
-        return names != known
+    def _note_join(self, name: str, user: _User) -> None:
+        try:
+            codec.check_id("groupId", name)
+        except BadParameter as exc:
+            log.warning("poller.unknown_event", error=str(exc))
+            return
+        self._watch(name, user)
+        self._stir(self._groups[name])
 
-    async def _watch(self, name: str, user: _User) -> None:
+    async def _note_groups(
+        self, user: _User, before: dict[str, _Watched], groups: list[str]
+    ) -> None:
+        """Note which groups a user is in.
+
+        Args:
+            before: those the user was known to be in when Redis was asked.
+        """
+        for part in _parts(groups, GROUPS_AT_ONCE):
+            if not user.devices:  # gone meanwhile
+                return
+            for name in part:
+                if name not in user.groups:
+                    self._watch(name, user)
+            if len(groups) > GROUPS_AT_ONCE:
+                await trio.lowlevel.checkpoint()
+        left = [before[name] for name in before.keys() - groups]
+        for part_left in _parts(left, GROUPS_AT_ONCE):
+            for group in part_left:
+                self._unwatch(group, user)
+            if len(left) > GROUPS_AT_ONCE:
+                await trio.lowlevel.checkpoint()
+        if left:
+            self._owe(user)
+
+    def _watch(self, name: str, user: _User) -> None:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = _Watched(name, self)
             group.subscription = self._relay.listen(name, group.receive, group.lose)
         group.users.add(user)
-        user.groups.add(group)
-        await self._relay.wait_heard(group.subscription)
-        if group.state is UNKNOWN:
-            self._dirty.add(group)
+        user.groups[name] = group
+        if group.state is not UNKNOWN:
+            self._owe(user)
+
+    def _owe(self, user: _User) -> None:
+        user.changed_at = self.count()
+        self._owed.add(user)
 
     def _listen_anew(self) -> None:
         deaf, self.deaf = self.deaf, set()
@@ -300,15 +463,60 @@ class Poller:
 
     def _unwatch(self, group: _Watched, user: _User) -> None:
         group.users.discard(user)
-        user.groups.discard(group)
-        if not group.users:
+        user.groups.pop(group.name, None)
+        if not group.users and self._groups.get(group.name) is group:
             self._relay.unlisten(group.subscription, group.receive)
-            self._groups.pop(group.name, None)
+            del self._groups[group.name]
 
     def _forget(self, user: _User) -> None:
-        for group in list(user.groups):
-            self._unwatch(group, user)
         del self._users[user.name]
+        self._owed.discard(user)
+        self._leaving.append(user)
+        self._somebody_left.set()
+
+    async def _let_go(self) -> None:
+        """Take those who have left out of their groups."""
+        while True:
+            await self._somebody_left.wait()
+            self._somebody_left = trio.Event()
+            left = GROUPS_AT_ONCE
+            while self._leaving:
+                user = self._leaving.popleft()
+                while user.groups:
+                    _, group = user.groups.popitem()
+                    self._unwatch(group, user)
+                    left -= 1
+                    if not left:
+                        left = GROUPS_AT_ONCE
+                        await trio.lowlevel.checkpoint()
+
+
+async def _by_activity(groups: list[_Watched]) -> list[_Watched]:
+    """Groups, most recently active first.
+
+    Many are first parted by their activity, at bounds that a sample gives, and then sorted part by
+    part.
+    """
+    if len(groups) <= GROUPS_A_TURN:
+        return sorted(groups, key=_LAST_TS, reverse=True)
+    sample = sorted(map(_LAST_TS, groups[::16]))
+    bounds = sample[GROUPS_A_TURN // 16 :: GROUPS_A_TURN // 16]
+    parts: list[list[_Watched]] = [[] for _ in range(len(bounds) + 1)]
+    for some in _parts(groups, GROUPS_A_TURN):
+        for group in some:
+            parts[bisect_left(bounds, group.state.position.ts)].append(group)
+        await trio.lowlevel.checkpoint()
+    in_order: list[_Watched] = []
+    for part in reversed(parts):
+        part.sort(key=_LAST_TS, reverse=True)
+        in_order += part
+        await trio.lowlevel.checkpoint()
+    return in_order
+
+
+def _parts(subjects: Sequence[_Subject], size: int) -> Iterator[list[_Subject]]:
+    for start in range(0, len(subjects), size):
+        yield list(subjects[start : start + size])
 
 
 def _knows_newest(group: _Watched) -> bool:
@@ -317,5 +525,4 @@ def _knows_newest(group: _Watched) -> bool:
     return heard is not None and heard[0] > group.state.position.ts and group.expiry_due < math.inf
 
 
-def _by_activity(state: GroupState) -> int:
-    return -state.position.ts
+_LAST_TS = attrgetter("state.position.ts")

@@ -26,6 +26,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
+from itertools import islice
 from typing import TypeAlias
 
 import structlog
@@ -42,6 +43,8 @@ from .redis.wire import Address, Argument, NotNow, Reply, Wire
 from .store import EVENTS_CHANNEL, STEP, Gap, Position, Store, channel_of
 
 LINGER_SECONDS = 5.0
+DROPPED_A_TURN = 256
+"""Channels that are dropped before other tasks get their turn."""
 REPAIRS_AT_ONCE = 32
 REPAIR_PAUSE = 0.005
 """Seconds between two pages of a repair, in which the members' connections can take the first."""
@@ -571,13 +574,20 @@ class Relay:
             if self._unhurried:
                 waiting, self._unhurried = self._unhurried, []
                 self._send_ping(partial(self._tell_passed, waiting))
-            now = trio.current_time()
-            for channel, subscription in list(self._idle.items()):
-                if now - subscription.idle_since < LINGER_SECONDS:
-                    break  # they stand in the order in which they became idle
-                del self._idle[channel]
-                del self._by_channel[channel]
-                self._unsubscribe(channel)
+            while self._drop_some_idle():
+                await trio.lowlevel.checkpoint()
+
+    def _drop_some_idle(self) -> bool:
+        """Drop some that were idle for long enough; False when there are no more."""
+        now = trio.current_time()
+        first = list(islice(self._idle.items(), DROPPED_A_TURN))
+        for channel, subscription in first:
+            if now - subscription.idle_since < LINGER_SECONDS:
+                return False  # they stand in the order in which they became idle
+            del self._idle[channel]
+            del self._by_channel[channel]
+            self._unsubscribe(channel)
+        return bool(first)
 
     def _tell_passed(
         self, waiting: list[tuple[Subscription, Callable[[], None]]], answered: bool

@@ -8,10 +8,9 @@ not be touched.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import lru_cache
-from typing import Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
 import msgspec
 import structlog
@@ -39,6 +38,8 @@ PAGE = 200
 """Messages read at once; a longer history is read in pages, so that it holds nobody up."""
 GAP_BYTES = 256 * 1024
 """Bytes of messages read at once to repair a gap: they go to every member's outbox together."""
+GROUPS_A_TURN = 2048
+"""Ids of a user's groups that are read before other tasks get their turn."""
 
 AHEAD = 60_000
 STEP = 1_000
@@ -49,8 +50,6 @@ SEEK_PAGE = 1000
 SEEK_PAGES = 100
 """How many entries are looked through at once for a message that is not where its ``ts`` belongs,
 and how often."""
-
-_Answer = TypeVar("_Answer")
 
 log = structlog.get_logger("fastimd.store")
 
@@ -103,6 +102,9 @@ class GroupState(NamedTuple):
     summary: bytes
     position: Position
     expires_in: float | None
+
+
+NO_MESSAGES = GroupState(codec.group_summary(None, 0), Position(), None)
 
 
 class GroupLook(NamedTuple):
@@ -276,53 +278,70 @@ class Store:
         return Gap(messages, entries[-1] if entries else b"", latest, more == 1)
 
     async def group_states(self, groups: list[str]) -> list[GroupState]:
-        """What a group list shows of each of ``groups``, asked in one pipelined batch."""
-        return await self._ask_each(groups, self._group_state)
+        """What a group list shows of each of ``groups``, asked in one pipelined batch.
 
-    async def totals(self, groups: list[str]) -> list[int]:
-        """How many messages each of ``groups`` has, asked in one pipelined batch."""
-        return await self._ask_each(groups, self._total)
+        A key that cannot be used counts as a list without messages. Nearly always all of a group
+        is of one moment; a message that comes between is told by the relay.
+        """
+        keys = [_messages_key(group) for group in groups]
+        replies = await self._client.call_many(
+            [
+                command
+                for key in keys
+                for command in (("LINDEX", key, -1), ("LLEN", key), ("PTTL", key))
+            ]
+        )
+        latest = self._client.clock.latest_shown() + AHEAD
+        states = []
+        for group, key, *answers in zip(
+            groups, keys, *(replies[start::3] for start in range(3)), strict=True
+        ):
+            refusal = next((each for each in answers if isinstance(each, Exception)), None)
+            if refusal is not None:
+                key_unusable(self._metrics, key, refusal)
+                states.append(NO_MESSAGES)
+                continue
+            state = self._group_state(group, *answers)
+            newest = state.position
+            if newest.entry and not 0 < newest.ts <= latest:
+                newest = newest._replace(ts=await self._newest_ts(group))
+                state = state._replace(position=newest)
+            states.append(state)
+        return states
 
-    async def _ask_each(
-        self, ids: list[str], ask: Callable[[str], Awaitable[_Answer]]
-    ) -> list[_Answer]:
-        answers: dict[str, _Answer] = {}
-
-        async def keep(each: str) -> None:
-            answers[each] = await ask(each)
-
-        failures: list[StoreUnavailable] = []
+    async def _newest_ts(self, group: str) -> int:
+        """The ts of a group's newest message that is not foreign, or 0."""
         try:
-            async with trio.open_nursery() as nursery:
-                for each in ids:
-                    nursery.start_soon(keep, each)
-        except* StoreUnavailable as unavailable:
-            failures.append(StoreUnavailable(str(unavailable.exceptions[0])))
-        if failures:
-            raise failures[0]
-        return [answers[each] for each in ids]
-
-    async def _total(self, group: str) -> int:
-        try:
-            total: int = await self._call("LLEN", _messages_key(group))
+            *_, ts = await self._run(scripts.PEEK, _list_keys(group), self._believed(group))
         except KeyUnusable:
             return 0
-        return total
+        return int(ts)
 
-    async def _group_state(self, group: str) -> GroupState:
-        try:
-            total, newest, expires_in, ts = await self._run(
-                scripts.PEEK, _list_keys(group), self._believed(group)
-            )
-        except KeyUnusable:
-            total, newest, expires_in, ts = 0, None, -1, 0
-        readable = self.readable(group, [newest] if newest else [])
-        message = readable[0][1] if readable else None
+    def _group_state(
+        self, group: str, newest: bytes | None, total: int, expires_in: int
+    ) -> GroupState:
+        readable = self.readable(group, [newest]) if newest and total else []
+        ts, message = readable[0] if readable else (0, None)
         return GroupState(
             codec.group_summary(message, total),
             Position(ts, newest or b""),
             expires_in / 1000 if expires_in >= 0 else None,
         )
+
+    async def totals(self, groups: list[str]) -> list[int]:
+        """How many messages each of ``groups`` has, asked in one pipelined batch.
+
+        A key that cannot be used counts as a list without messages.
+        """
+        keys = [_messages_key(group) for group in groups]
+        totals = []
+        for key, total in zip(
+            keys, await self._client.call_many([("LLEN", key) for key in keys]), strict=True
+        ):
+            if isinstance(total, Exception):
+                key_unusable(self._metrics, key, total)
+            totals.append(0 if isinstance(total, Exception) else total)
+        return totals
 
     async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
         """Delete the user's own message, if it is not older than ``recall_time_limit``."""
@@ -357,8 +376,8 @@ class Store:
                 return entry  # type: ignore[no-any-return]
         return None
 
-    async def join(self, group: str, user: str) -> bool:
-        """Put a user into a group; False when they were in it."""
+    async def join(self, group: str, user: str) -> Literal["joined", "member", "full"]:
+        """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
         joined: int = await self._run(
             scripts.JOIN,
             (_groups_key(user),),
@@ -366,8 +385,9 @@ class Store:
             codec.wrap(group),
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user)),
+            self._config.group.max_joined,
         )
-        return joined == 1
+        return "full" if joined < 0 else "joined" if joined else "member"
 
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""
@@ -425,23 +445,37 @@ class Store:
 
     async def is_member(self, group: str, user: str) -> bool:
         """Tell whether a user is in a group."""
-        return group in await self.groups_of(user)
+        forms = codec.plain_unless_quoted(group), codec.wrap(group)
+        return any(await self._call("SMISMEMBER", _groups_key(user), *forms))
 
     async def groups_of(self, user: str) -> list[str]:
         """The groups a user is in, in no order."""
         key = _groups_key(user)
-        members = await self._call("SMEMBERS", key)
-        groups: dict[str, None] = {}
-        for member in members:
-            try:
-                groups[codec.unwrap(member)] = None
-            except codec.CorruptEntry as exc:
-                self._corrupt(key, exc)
-        return list(groups)
+        return await self._read_groups(key, await self._call("SMEMBERS", key))
 
-    async def groups_of_each(self, users: list[str]) -> list[list[str]]:
-        """The groups of each of ``users``, asked in one pipelined batch."""
-        return await self._ask_each(users, self.groups_of)
+    async def groups_of_each(self, users: list[str]) -> list[list[str] | KeyUnusable]:
+        """The groups of each of ``users``, or why there are none, asked in one pipelined batch."""
+        keys = [_groups_key(user) for user in users]
+        replies = await self._client.call_many([("SMEMBERS", key) for key in keys])
+        return [
+            key_unusable(self._metrics, key, members)
+            if isinstance(members, Exception)
+            else await self._read_groups(key, members)
+            for key, members in zip(keys, replies, strict=True)
+        ]
+
+    async def _read_groups(self, key: str, members: list[bytes]) -> list[str]:
+        """Members of a user's set as ids, without those that are none."""
+        groups: dict[str, None] = {}
+        for start in range(0, len(members), GROUPS_A_TURN):
+            if start:
+                await trio.lowlevel.checkpoint()
+            for member in members[start : start + GROUPS_A_TURN]:
+                try:
+                    groups[codec.read_group(member)] = None
+                except codec.CorruptEntry as exc:
+                    self._corrupt(key, exc)
+        return list(groups)
 
     async def log_in(self, user: str) -> str:
         """Give a user a new token, valid for ``token_ttl`` seconds; an older one ends."""

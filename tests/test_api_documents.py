@@ -370,6 +370,12 @@ def test_each_example_gets_the_answer_that_stands_beside_it(
         for name in operation.parts["responses"]["200"]["content"]["application/json"]["examples"]
     }
     others = {("listGroup", "groups"), ("login", "refused"), ("login", "refusedWithReason")}
+    join = next(operation for operation in POSTS if operation.name == "joinGroup")
+    crowded = start_daemon(group__max_joined="1")
+    redis.sadd("ugs:1", "1")
+    answer = post(crowded, join.path, {"groupId": "none yet"}, log_in(crowded))
+    assert answer.json == join.example_answer("tooManyGroups")
+    others.add(("joinGroup", "tooManyGroups"))
     for name in ("notLoggedIn", "notAllowed"):
         others |= {(operation.name, name) for operation in protected}
     assert documented == sent | others

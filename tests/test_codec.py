@@ -165,15 +165,20 @@ def test_a_greeting_holds_the_messages_and_the_total() -> None:
     assert codec.greeting([first, second], 9) == b'{"list":[%s,%s],"total":9}' % (first, second)
 
 
-def test_a_group_list_holds_the_newest_messages() -> None:
+def test_a_summary_of_a_group_holds_its_newest_message() -> None:
     """A group without messages shows null."""
-    empty, full = codec.group_summary(None, 0), codec.group_summary(PLAIN, 3)
-    pushed = json.loads(codec.group_list([full, empty]))
-    assert pushed == [
-        {"newMessage": json.loads(PLAIN), "total": 3},
-        {"newMessage": None, "total": 0},
-    ]
-    assert codec.group_list([]) == b"[]"
+    full = json.loads(codec.group_summary(PLAIN, 3))
+    assert full == {"newMessage": json.loads(PLAIN), "total": 3}
+    assert json.loads(codec.group_summary(None, 0)) == {"newMessage": None, "total": 0}
+
+
+def test_a_group_of_a_user_is_an_id_in_either_form() -> None:
+    """What is none, however long or with whatever in it, is corrupt, and not repeated in a log."""
+    for stored, group in ((b"1", "1"), (b'"1"', "1"), ('"群"'.encode(), "群"), (b'"', '"')):
+        assert codec.read_group(stored) == group
+    for stored in (b"", b'""', b" a", b"a\n", b'"a\\u0000b"', b"x" * 10_000, b"\xff"):
+        with pytest.raises(codec.CorruptEntry, match=r"^not (an id|UTF-8 .*)$"):
+            codec.read_group(stored)
 
 
 def test_a_token_is_compared_in_both_forms() -> None:

@@ -26,7 +26,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "drain_seconds": 10,
     },
     "redis": {"url": "embedded", "data_dir": "", "hold_bytes": 4194304, "hold_seconds": 10},
-    "group": {"login_auth": False, "auto_join": True},
+    "group": {"login_auth": False, "auto_join": True, "max_joined": 10000},
     "group_message": {
         "timeout": 604800,
         "list_num": 50,
@@ -356,6 +356,7 @@ def test_a_good_value_is_taken(name: str, toml: str, expected: object) -> None:
         ("group_message.list_num", "-1"),
         ("group_message.list_num", "10001"),
         ("group_message.recall_time_limit", "-1"),
+        ("group.max_joined", "-1"),
         ("group_message.max_length", "-1"),
         ("group_message.max_bytes", "0"),
         ("group_message.max_bytes", "16777217"),

@@ -483,3 +483,110 @@ def test_too_much_was_missed(start_daemon: StartDaemon, run: Run, redis: Redis) 
     )
     last = [str(count - 2), str(count - 1)]
     assert found == [["reset", None], *(["message", info] for info in last), ["greeting", last]]
+
+
+def test_a_server_that_greets_with_nothing(
+    start_daemon: StartDaemon, run: Run, redis: Redis
+) -> None:
+    """What was missed comes from the history: all that is new, in order, and nothing of before."""
+    daemon = start_daemon(group_message__list_num="0")
+    now = int(time.time() * 1000) - 1000
+    older = [message(now + n, group="full", user="bob", info=f"older {n}") for n in range(3)]
+    redis.rpush("gml:full", *older)
+    redis.rpush("gml:spoken", *(entry.replace('"full"', '"spoken"') for entry in older))
+    script = """
+        const { im, group, told } = await visit("ada", given);
+        const bob = await visit("bob", given);
+        const say = async (text) => {
+          bob.group.send(text);
+          await until(() => bob.told.some(([type, info]) => type === "message" && info === text));
+        };
+        if (given === "spoken") {
+          await say("first");
+          await until(() => told.length === 2);
+        }
+        for (const round of [1, 2]) {
+          shut();
+          await until(() => group.state !== "connected");
+          for (let n = 1; n <= 120; n += 1) await say(`missed ${round}-${n}`);
+          im.listMessage = async (...place) => {
+            const page = await FastIM.prototype.listMessage.apply(im, place);
+            if (place[1] === -100) await say(`live ${round}`);
+            return page;
+          };
+          open(group);
+          await until(() => told.some(([, info]) => info === `live ${round}`));
+          await until(() => group.state === "connected");
+        }
+        im.close();
+        bob.im.close();
+        return told.filter(([type]) => type !== "draft");
+        """
+    for group in ("full", "empty", "spoken"):
+        found = run(daemon, script, group)
+        assert found[0] == ["greeting", []], group
+        expected: list[Any] = [["greeting", []]]
+        expected += [["message", "first"]] * (group == "spoken")
+        for number in (1, 2):
+            expected += [["message", f"missed {number}-{n}"] for n in range(1, 121)]
+            expected += [["greeting", []], ["message", f"live {number}"]]
+        assert found == expected, group
+
+
+def test_too_much_was_missed_of_a_server_that_greets_with_nothing(
+    start_daemon: StartDaemon, run: Run, redis: Redis
+) -> None:
+    """`reset` says so, once, and it goes on from there."""
+    daemon = start_daemon(group_message__list_num="0")
+    begin = """
+        const { im, group, told } = await visit("ada", "guild");
+        group.send("first");
+        await until(() => told.some(([type]) => type === "message"));
+        shut();
+        await until(() => group.state !== "connected");
+        Object.assign(lab, { im, group, told });
+        """
+    run(daemon, begin)
+    now = int(time.time() * 1000) + 1000
+    missed = [message(now + n, group="guild", user="bob") for n in range(MOST_MISSED + 150)]
+    redis.rpush("gml:guild", *missed)
+    found = run(
+        daemon,
+        """
+        const { im, group, told } = lab;
+        told.length = 0;
+        for (const round of [1, 2]) {
+          open(group);
+          await until(() => group.state === "connected");
+          shut();
+          await until(() => group.state !== "connected");
+        }
+        im.close();
+        return told;
+        """,
+    )
+    assert found == [["reset", None], ["greeting", []], ["greeting", []]]
+
+
+def test_too_many_groups(start_daemon: StartDaemon, run: Run) -> None:
+    """It is told from "already a member", and a socket that is closed for it stays so."""
+    found = run(
+        start_daemon(group__max_joined="1"),
+        """
+        const im = new FastIM({ url: address, userId: "ada" });
+        await im.login("x");
+        const joined = [await im.joinGroup("1"), await im.joinGroup("1")];
+        let error = null;
+        await im.joinGroup("2").catch(({ code, msg }) => { error = [code, msg]; });
+        const group = im.join("2");
+        await until(() => group.state === "closed");
+        const { reason } = group;
+        im.close();
+        return { joined, error, reason };
+        """,
+    )
+    assert found == {
+        "joined": [True, False],
+        "error": [100, "加入的群组过多 (too many groups)"],
+        "reason": "too many groups",
+    }

@@ -7,8 +7,19 @@ import time
 from typing import Any
 
 import trio
-from clients import closing, frame, log_in_async, message, metrics, post_async, wrapped
-from conftest import Daemon, StartDaemon, connect, receive
+from clients import (
+    SMALL_BUFFER,
+    RawClient,
+    closing,
+    frame,
+    log_in_async,
+    message,
+    metrics,
+    post_async,
+    talking,
+    wrapped,
+)
+from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from redis import Redis
 from trio_websocket import WebSocketConnection
 
@@ -306,6 +317,193 @@ async def test_foreign_data_of_another_kind_is_left_out(daemon: Daemon, redis: R
         redis.publish("mq:1", '{"groupId":"1","userId":"1","info":"a","ts":6}')
         await trio.sleep(1.5)
         assert daemon.process.poll() is None
-        counted = (await trio.to_thread.run_sync(metrics, daemon))["fastimd_corrupt_entries_total"]
-    assert counted >= 3
+        counted = await trio.to_thread.run_sync(metrics, daemon)
+    assert counted["fastimd_corrupt_entries_total"] >= 2
+    assert counted["fastimd_unusable_keys_total"] >= 1
     assert daemon.events("store.corrupt_entry")[0]["key"] in ("ugs:9", "gml:1", "gml:2")
+
+
+async def test_what_nobody_announces_is_told_by_the_sweep(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """Groups that others put in or take out, messages that others write or delete."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", "1", "2")
+    redis.rpush("gml:2", old := message(now_ms() - 9, group="2"))
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [summary(old, 1), EMPTY]
+        redis.sadd("ugs:1", "3")
+        redis.srem("ugs:1", "2")
+        redis.rpush("gml:3", new := message(now_ms(), group="3"))
+        redis.client_kill_filter(_type="pubsub")  # after that everything is asked
+        listed = await receive(ann)
+        while listed != [summary(new, 1), EMPTY]:  # what was found first may be told first
+            listed = await receive(ann)
+
+
+# What is wrong in Redis
+
+
+async def test_a_set_of_groups_that_is_none(daemon: Daemon, redis: Redis) -> None:
+    """Its user is asked to come later, never told a wrong list; it works when the key is right."""
+    redis.sadd("ugs:2", "2")
+    redis.set("ugs:odd", "x")
+    async with connect(daemon.list_url("2")) as bob:
+        assert await receive(bob) == [EMPTY]
+        async with connect(daemon.list_url("odd")) as odd:
+            assert await closing(odd) == (1013, "try again later")
+        redis.delete("ugs:odd")
+        redis.sadd("ugs:odd", "1")
+        async with connect(daemon.list_url("odd")) as odd:
+            assert await receive(odd) == [EMPTY]
+        redis.publish("mq:2", said := message(now_ms(), group="2"))
+        redis.rpush("gml:2", said)
+        assert (await receive(bob))[0]["newMessage"] == json.loads(said)
+
+
+async def test_a_set_of_groups_that_becomes_none(start_daemon: StartDaemon, redis: Redis) -> None:
+    """Its user's list sockets end with 1013 at the next sweep; nobody else notices."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:odd", "1", "2")
+    redis.sadd("ugs:2", "2")
+    async with (
+        connect(daemon.list_url("2")) as bob,
+        connect(daemon.list_url("odd")) as phone,
+        connect(daemon.list_url("odd")) as laptop,
+    ):
+        for each, count in ((bob, 1), (phone, 2), (laptop, 2)):
+            assert await receive(each) == [EMPTY] * count
+        redis.set("ugs:odd", "x")
+        redis.client_kill_filter(_type="pubsub")  # after that everything is asked
+        for each in (phone, laptop):
+            assert await closing(each) == (1013, "try again later")
+        for total in (1, 2, 3):
+            redis.rpush("gml:2", said := message(now_ms(), group="2"))
+            redis.publish("mq:2", said)
+            assert await receive(bob) == [summary(said, total)]
+        redis.delete("ugs:odd")
+        redis.sadd("ugs:odd", "2")
+        async with connect(daemon.list_url("odd")) as again:
+            assert await receive(again) == [summary(said, 3)]
+    assert {line["key"] for line in daemon.events("store.key_unusable")} == {"ugs:odd"}
+
+
+async def test_a_group_that_becomes_no_list(start_daemon: StartDaemon, redis: Redis) -> None:
+    """It is told as without messages, and the other groups go on; it is told when it is right."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    redis.sadd("ugs:1", "odd", "2")
+    redis.rpush("gml:odd", first := message(now_ms() - 5, group="odd"))
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [summary(first, 1), EMPTY]
+        redis.set("gml:odd", "x")
+        redis.publish("mq:odd", message(now_ms(), group="odd"))
+        assert await receive(ann) == [EMPTY, EMPTY]
+        redis.rpush("gml:2", said := message(now_ms(), group="2"))
+        redis.publish("mq:2", said)
+        assert await receive(ann) == [summary(said, 1), EMPTY]
+        redis.delete("gml:odd")
+        redis.rpush("gml:odd", last := message(now_ms() + 5, group="odd"))
+        redis.publish("mq:odd", last)
+        assert await receive(ann) == [summary(last, 1), summary(said, 1)]
+
+
+async def test_members_of_the_set_that_are_no_ids(daemon: Daemon, redis: Redis) -> None:
+    """They are left out and counted, and nothing is subscribed for them."""
+    redis.sadd("ugs:1", "1", "", b"\xff", "x" * 10_000, "a\x00b", "\u202e", '"\\n"')
+    async with connect(daemon.list_url()) as ann:
+        assert await receive(ann) == [EMPTY]
+        counted = await trio.to_thread.run_sync(metrics, daemon)
+    assert counted["fastimd_corrupt_entries_total"] == 6
+    assert counted["fastimd_subscriptions"] == 1
+
+
+# What is new when a list is opened
+
+
+async def test_the_first_list_has_what_was_heard(start_daemon: StartDaemon, redis: Redis) -> None:
+    """Also what was said, recalled or joined since the last time that the group was asked about."""
+    daemon = start_daemon(group_list__update_rate="20")
+    redis.sadd("ugs:1", "1", "2")
+    headers = await log_in_async(daemon, "2")
+    async with (
+        connect(daemon.list_url()) as phone,
+        connect(daemon.chat_url(group="1", user="2")) as talker,
+    ):
+        assert await receive(phone) == [EMPTY, EMPTY]
+        await receive(talker)
+        for total in (1, 2):
+            await talker.send_message("hi")
+            said = await receive(talker)
+            async with connect(daemon.list_url()) as laptop:
+                assert await receive(laptop) == [{"newMessage": said, "total": total}, EMPTY]
+        fields = {"groupId": "1", "ts": said["ts"]}
+        await post_async(daemon, "/group/delMessage", fields, headers)
+        await post_async(daemon, "/user/joinGroup", {"groupId": "3"}, await log_in_async(daemon))
+        await trio.sleep(0.1)
+        async with connect(daemon.list_url()) as laptop:
+            listed = await receive(laptop)
+        assert [each["total"] for each in listed] == [1, 0, 0]
+
+
+# Very many groups
+
+MANY = 20_000
+
+
+async def test_a_user_in_very_many_groups_disturbs_nobody(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """They are asked about in pipelines, while others talk; a change is told, and all is let go."""
+    daemon = start_daemon(group_list__update_rate=FAST)
+    names = [f"group-{number}" for number in range(MANY)]
+    redis.sadd("ugs:1", *names)
+    redis.sadd("ugs:2", "2")
+    base = now_ms() - MANY
+    newest = {number: message(base + number * 7919 % MANY) for number in range(0, MANY, 4)}
+    pipe = redis.pipeline(transaction=False)
+    for number, said in newest.items():
+        pipe.rpush(f"gml:{names[number]}", said)
+    pipe.execute()
+    in_order = sorted(map(json.loads, newest.values()), key=lambda each: -each["ts"])
+    with talking(daemon):
+        async with connect(daemon.list_url("2")) as bob:
+            assert await receive(bob) == [EMPTY]
+            before = await trio.to_thread.run_sync(metrics, daemon)
+            async with connect(daemon.list_url(), max_message_size=1 << 24) as ann:
+                listed = await receive(ann)
+                after = await trio.to_thread.run_sync(metrics, daemon)
+                assert [each["newMessage"] for each in listed[: len(newest)]] == in_order
+                assert listed[len(newest) :] == [EMPTY] * (MANY - len(newest))
+                batches = "fastimd_poller_batches_total"
+                assert after[batches] - before[batches] < MANY / 100
+                redis.rpush(f"gml:{names[0]}", said := message(now_ms()))
+                redis.publish(f"mq:{names[0]}", said)
+                listed = await receive(ann)
+                assert (len(listed), listed[0]) == (MANY, summary(said, 2))
+                redis.rpush("gml:2", said := message(now_ms()))
+                redis.publish("mq:2", said)
+                assert await receive(bob) == [summary(said, 1)]
+            # The talker's, and bob's.
+            await trio.to_thread.run_sync(
+                wait_for, lambda: metrics(daemon)["fastimd_subscriptions"] == 2, daemon, 30
+            )
+
+
+async def test_a_list_waits_for_the_one_before_it(start_daemon: StartDaemon, redis: Redis) -> None:
+    """Who takes a long list slowly is not closed for the next one, and gets the newest then."""
+    daemon = start_daemon(group_list__update_rate=FAST, socket__outbox_bytes="4096")
+    redis.sadd("ugs:1", *(f"group-{number}" for number in range(MANY)))
+    path = "/group/list/1/t"
+
+    def read_slowly() -> tuple[Any, Any]:
+        with RawClient(daemon.address, path, receive_buffer=SMALL_BUFFER) as slow:
+            time.sleep(1)
+            for _ in range(3):
+                redis.rpush("gml:group-7", said := message(now_ms()))
+                redis.publish("mq:group-7", said)
+                time.sleep(0.5)
+            assert json.loads(slow.next_text()) == [EMPTY] * MANY
+            return json.loads(slow.next_text())[0], summary(said, 3)
+
+    listed, expected = await trio.to_thread.run_sync(read_slowly)
+    assert listed == expected

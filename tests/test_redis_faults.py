@@ -292,6 +292,44 @@ async def test_a_call_is_answered_or_told_that_redis_is_away(mortal_redis: Morta
 
 
 @pytest.mark.timeout(60)
+async def test_many_calls_at_once_are_answered_or_told(mortal_redis: MortalRedis) -> None:
+    """Each command has its reply or refusal, in its place, or all are told that Redis is away."""
+    clock = RedisClock()
+    appender = Appender(Config(), Metrics(), clock)
+    client = Client(Address(mortal_redis.url), appender, clock, Metrics())
+    mortal_redis.client.set("text", "x")
+    outcomes: Counter[str] = Counter()
+
+    async def call(number: int) -> None:
+        while True:
+            echoes = [("ECHO", f"{number}-{count}") for count in range(50)]
+            try:
+                replies = await client.call_many([*echoes, ("LLEN", "text"), ("PING",)])
+            except StoreUnavailable:
+                outcomes["told"] += 1
+                continue
+            assert replies[:50] == [text.encode() for _, text in echoes]
+            assert isinstance(replies[50], exceptions.ResponseError)
+            assert replies[51] == b"PONG"
+            outcomes["answered"] += 1
+
+    def kill_after(answers: int) -> None:
+        wait_for(lambda: outcomes["answered"] >= answers)
+        mortal_redis.ask("CLIENT", "KILL", "TYPE", "normal")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(client.run)
+        await client.wait_connected()
+        assert await client.call_many([]) == []
+        for number in range(20):
+            nursery.start_soon(call, number)
+        for _ in range(5):
+            await trio.to_thread.run_sync(kill_after, outcomes["answered"] + 50)
+        nursery.cancel_scope.cancel()
+    assert outcomes["told"]
+
+
+@pytest.mark.timeout(60)
 def test_a_listener_dropped_for_its_slowness_hears_what_it_missed(
     mortal_redis: MortalRedis, start_daemons: StartDaemons
 ) -> None:

@@ -201,6 +201,12 @@ async def test_what_a_group_is_like(start_daemon: StartDaemon, configure: Config
     await trio.sleep(0.01)
     recalled = post(daemon, "/group/delMessage", {"groupId": "1", "ts": said["ts"]}, log_in(daemon))
     assert recalled.json["msg"] == "无法撤回消息"
+    configure(group={"max_joined": 1})
+    reload(daemon)
+    headers = log_in(daemon)
+    assert (
+        "too many groups" in post(daemon, "/user/joinGroup", {"groupId": "2"}, headers).json["msg"]
+    )
     configure(group={"login_auth": True})
     reload(daemon)
     async with connect(daemon.chat_url(token="wrong")) as member:

@@ -779,8 +779,9 @@ def test_the_same_bounds_hold_here_and_there() -> None:
 # Joining
 
 
-def join(redis: Redis, group: str) -> int:
-    joined: int = run(redis, scripts.JOIN, [GROUPS], group, codec.wrap(group), EVENTS, "event")
+def join(redis: Redis, group: str, most: int = 0) -> int:
+    forms = codec.plain_unless_quoted(group), codec.wrap(group)
+    joined: int = run(redis, scripts.JOIN, [GROUPS], *forms, EVENTS, "event", most)
     return joined
 
 
@@ -819,6 +820,19 @@ def test_a_kick_that_cannot_be_remembered_is_announced(redis: Redis) -> None:
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             run(redis, scripts.KICK, [KICKS], EVENTS, "event", MINUTE)
         assert channel.get_message(timeout=1)["data"] == b"event"
+
+
+def test_so_many_groups_may_be_joined(redis: Redis) -> None:
+    """One more says -1, changes nothing and is silent; members stay members."""
+    redis.sadd(GROUPS, "1", '"2"')
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        assert [join(redis, group, 2) for group in ("1", "2", "3")] == [0, 0, -1]
+        assert [join(redis, group, 1) for group in ("1", "2", "3")] == [0, 0, -1]
+        assert channel.get_message(timeout=0.2) is None
+    assert redis.smembers(GROUPS) == {b"1", b'"2"'}
+    assert [join(redis, "3", 3), join(redis, "4", 3), join(redis, "4", 0)] == [1, -1, 1]
 
 
 def test_a_member_by_the_java_server_is_in_already(redis: Redis) -> None:

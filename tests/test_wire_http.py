@@ -15,6 +15,7 @@ from clients import (
     log_in,
     log_in_async,
     message,
+    metrics,
     post,
     post_async,
     request,
@@ -366,6 +367,48 @@ def test_join_knows_the_sets_of_the_java_server(daemon: Daemon, redis: Redis) ->
     for group in ("3", "群"):
         assert post(daemon, "/user/joinGroup", {"groupId": group}, headers).json["code"] == 100
     assert redis.scard("ugs:1") == 2
+
+
+def test_so_many_groups_may_be_joined(start_daemon: StartDaemon, redis: Redis) -> None:
+    """At max_joined one more is refused, and members stay members; 0 is no limit."""
+    redis.sadd("ugs:1", "1", '"2"', "3")
+    for most, code in ((4, 200), (4, 100), (2, 100), (0, 200)):
+        daemon = start_daemon(group__max_joined=str(most))
+        headers = log_in(daemon)
+        new = f"new-{redis.scard('ugs:1')}"
+        answer = post(daemon, "/user/joinGroup", {"groupId": new}, headers)
+        assert (answer.status, answer.json["code"]) == (200, code)
+        if code == 100:
+            assert answer.json["msg"] == "加入的群组过多 (too many groups)"
+        for group in ("1", "2", "3"):
+            again = post(daemon, "/user/joinGroup", {"groupId": group}, headers).json
+            assert again == {"code": 100, "msg": "操作失败", "data": None}
+    assert redis.scard("ugs:1") == 5
+
+
+def test_a_set_of_groups_that_is_none(daemon: Daemon, redis: Redis) -> None:
+    """500 with the key named, and never an empty list; it works again when the key is right."""
+    headers, others = log_in(daemon, "odd"), log_in(daemon, "2")
+    redis.set("ugs:odd", "x")
+    for path, fields in (("/user/listGroup", {}), ("/user/joinGroup", {"groupId": "1"})):
+        answer = post(daemon, path, fields, headers)
+        assert (answer.status, answer.json["code"], answer.json["data"]) == (500, 500, None)
+        assert "ugs:odd" in answer.json["msg"]
+        assert post(daemon, path, fields, others).json["code"] == 200
+    assert {line["key"] for line in daemon.events("store.key_unusable")} == {"ugs:odd"}
+    redis.delete("ugs:odd")
+    assert post(daemon, "/user/listGroup", {}, headers).json == {**DONE, "data": []}
+    assert post(daemon, "/user/joinGroup", {"groupId": "1"}, headers).json["code"] == 200
+
+
+def test_members_of_a_set_of_groups_that_are_no_ids(daemon: Daemon, redis: Redis) -> None:
+    """They are left out and counted."""
+    headers = log_in(daemon)
+    redis.sadd("ugs:1", "1", "", '""', b"\xff", "x" * 10_000, "a\x1b[31m", " a", '"\\u0000"', "群")
+    answer = post(daemon, "/user/listGroup", {}, headers)
+    assert sorted(answer.json["data"]) == ["1", "群"]
+    assert metrics(daemon)["fastimd_corrupt_entries_total"] == 7
+    assert "x" * 100 not in daemon.log_path.read_text()
 
 
 def test_the_groups_of_a_user(daemon: Daemon, redis: Redis) -> None:

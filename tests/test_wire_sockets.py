@@ -402,6 +402,24 @@ async def test_a_good_token_lives_on_with_each_message(
         assert redis.ttl("login:1") > 86_390
 
 
+async def test_who_is_in_too_many_groups_enters_no_other(
+    start_daemon: StartDaemon, redis: Redis
+) -> None:
+    """At max_joined: 1008 `too many groups`, and nothing is joined; members enter as ever."""
+    daemon = start_daemon(group__max_joined="2")
+    redis.sadd("ugs:1", "1", '"2"')
+    for group, is_in in (("1", True), ("3", False), ("2", True)):
+        async with connect(daemon.chat_url(group=group)) as socket:
+            if is_in:
+                assert await receive(socket) == EMPTY
+            else:
+                assert await closing(socket) == (1008, "too many groups")
+    assert redis.scard("ugs:1") == 2
+    redis.set("ugs:odd", "x")
+    async with connect(daemon.chat_url(user="odd")) as socket:
+        assert await closing(socket) == (1013, "try again later")
+
+
 async def test_without_auto_join_only_members_enter(
     start_daemon: StartDaemon, redis: Redis
 ) -> None:

@@ -148,8 +148,13 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
     @app.post("/user/joinGroup")
     @allowed("join")
     async def join_group(user: str) -> Response:
-        joined = await store.join(await _group(), user)
-        return _answer(200, _DONE) if joined else _answer(100, "操作失败")
+        match await store.join(await _group(), user):
+            case "joined":
+                return _answer(200, _DONE)
+            case "full":
+                return _answer(100, "加入的群组过多 (too many groups)")
+            case _:
+                return _answer(100, "操作失败")
 
     @app.post("/user/listGroup")
     @allowed("groups")

@@ -6,9 +6,9 @@ breaks; then the next, after a backoff with jitter. Whoever calls meanwhile wait
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 import trio
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 CALL_SECONDS = 1.5
 """How long a caller waits for Redis before it is told that the store is unavailable."""
+
+_CANNOT_SERVE = (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow)
+
+_Answer = TypeVar("_Answer")
 
 log = structlog.get_logger("fastimd.redis")
 
@@ -128,6 +132,22 @@ class Client:
         """
         return await self._attempt(lambda connection: connection.call(*command))
 
+    async def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+        """Send commands together; errors as with ``call``, but for what one command meets alone.
+
+        Returns:
+            The reply to each, in order, or Redis's refusal of it, a ``ResponseError`` instance.
+        """
+
+        async def call(connection: Connection) -> list[Reply]:
+            replies = await connection.call_many(commands)
+            for reply in replies:
+                if isinstance(reply, _CANNOT_SERVE):
+                    raise reply
+            return replies
+
+        return await self._attempt(call)
+
     async def run_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> Reply:
@@ -150,7 +170,7 @@ class Client:
                 except (exceptions.RedisError, OSError) as exc:
                     await self._reconnecting.wait_after(exc)
 
-    async def _attempt(self, command: Callable[[Connection], Awaitable[Reply]]) -> Reply:
+    async def _attempt(self, command: Callable[[Connection], Awaitable[_Answer]]) -> _Answer:
         try:
             if (connection := self._connection) is not None:
                 return await command(connection)
@@ -161,7 +181,7 @@ class Client:
         except (TimeoutError, trio.TooSlowError):
             reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
             raise StoreUnavailable(f"Redis is away ({reason})") from None
-        except (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow) as exc:
+        except _CANNOT_SERVE as exc:
             raise StoreUnavailable(f"Redis cannot serve this now ({exc})") from exc
 
     async def _serve_connection(self) -> None:

@@ -8,7 +8,7 @@ Redis's refusal, or ``ConnectionError`` when the connection broke before the rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -82,6 +82,35 @@ class Connection:
         self._calls.append(wake)
         self.submit(wake, *command)
         return await trio.lowlevel.wait_task_rescheduled(wake.abort)
+
+    async def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+        """Send commands together and wait for all replies, with one switch of tasks.
+
+        Returns:
+            The reply to each, in order; an exception instance where there is none.
+
+        Raises:
+            TimeoutError: they were not all there in time.
+            redis.exceptions.ConnectionError: the connection is broken already.
+        """
+        if self._broken is not None or not commands:
+            await trio.lowlevel.checkpoint()
+            if self._broken is not None:
+                raise exceptions.ConnectionError(str(self._broken))
+            return []
+        wake = _Wake(trio.lowlevel.current_task())
+        self._calls.append(wake)
+        replies: list[Reply] = []
+
+        def take_last(reply: Reply) -> None:
+            replies.append(reply)
+            wake(replies)
+
+        self._waiting.extend([replies.append] * (len(commands) - 1))
+        self._waiting.append(take_last)
+        self._wire.write_many(commands)
+        await trio.lowlevel.wait_task_rescheduled(wake.abort)
+        return replies
 
     async def run_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument

@@ -135,6 +135,11 @@ class Wire:
         self._unsent.append(_pack(command))
         self._unsent_added.set()
 
+    def write_many(self, commands: Iterable[tuple[Argument, ...]]) -> None:
+        """Leave commands to be written in this scheduler turn."""
+        self._unsent.append(b"".join([_pack(command) for command in commands]))
+        self._unsent_added.set()
+
     def write_later(self, make_command: Callable[[], tuple[Argument, ...]]) -> None:
         """Leave the place of a command that is made when the turn's commands are written."""
         self._unsent.append(make_command)

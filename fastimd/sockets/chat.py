@@ -34,7 +34,11 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
     await around.access.check_opening(route.user, route.token, "chat", route.group)
     if session.is_dismissed:  # while the hook took its time
         return
-    if not await _may_enter(around, route.group, route.user):
+    if around.config.group.auto_join:
+        if await around.store.join(route.group, route.user) == "full":
+            session.close(1008, "too many groups")
+            return
+    elif not await around.store.is_member(route.group, route.user):
         session.close(1008, "not a member")
         return
     speaker = _Speaker(session, around, route)
@@ -57,13 +61,6 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
                             break
         finally:
             around.presence.leave(visit)
-
-
-async def _may_enter(around: Surroundings, group: str, user: str) -> bool:
-    if around.config.group.auto_join:
-        await around.store.join(group, user)
-        return True
-    return await around.store.is_member(group, user)
 
 
 class _Speaker:

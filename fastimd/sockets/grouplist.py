@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from .handshake import Route
 from .session import Session, Surroundings
 
@@ -14,10 +16,12 @@ async def serve_group_list(
     Raises:
         NotLoggedIn, Refused: the user may not have it.
         StoreUnavailable, HookFailed: who has to be asked is away.
+        KeyUnusable: what Redis has of the user's groups is no set.
     """
     session.open()
     await around.access.check_opening(route.user, route.token, "list")
-    async with around.poller.watcher(route.user, session.outbox):
+    end = partial(session.close, 1013, "try again later")
+    async with around.poller.watcher(route.user, session.outbox, end):
         while texts := await session.receive(first):
             first = b""
             for _ in texts:

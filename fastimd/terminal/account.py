@@ -5,7 +5,6 @@ Everything that goes wrong outside leaves here as a ``ChatError`` of one line.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import ssl
@@ -36,8 +35,12 @@ _MEANINGS = {
     "无法撤回消息": "it is too old to be recalled",
     "消息不存在": "it is not there any more",
     "没有权限": "it is not allowed",
+    "加入的群组过多 (too many groups)": "you are in too many groups",
 }
 """What the server's answers say."""
+
+_WAS_MEMBER = "操作失败"
+"""What it says of joining to who is in the group."""
 
 
 class _Answer(msgspec.Struct):
@@ -112,9 +115,16 @@ class Account:
         self._logged_in_again_at = now
 
     async def join(self, group: str) -> None:
-        """Become a member, if the user is not one already."""
-        with contextlib.suppress(_NotDone):
+        """Become a member, if the user is not one already.
+
+        Raises:
+            Refused: the user is in too many groups.
+        """
+        try:
             await self._ask("/user/joinGroup", {"groupId": group})
+        except _NotDone as exc:
+            if str(exc) != _WAS_MEMBER:
+                raise
 
     async def groups(self) -> list[str]:
         """The ids of the user's groups."""

@@ -42,6 +42,7 @@ addTexts({
     chatKicked: "An operator closed the connection.",
     chatFlood: "Closed: too many messages in too short a time.",
     chatNotMember: "Only members may enter this group.",
+    chatTooMany: "You are in as many groups as this server allows.",
     chatClosedFor: "Closed: {reason}",
     chatRefusedLogin: "Wrong user or password.",
     chatNoServer: "No answer from this server.",
@@ -85,6 +86,7 @@ addTexts({
     chatKicked: "管理员断开了连接。",
     chatFlood: "已断开：短时间内发送的消息过多。",
     chatNotMember: "只有成员才能进入该群组。",
+    chatTooMany: "您加入的群组数已达服务端上限。",
     chatClosedFor: "已断开：{reason}",
     chatRefusedLogin: "用户或密码错误。",
     chatNoServer: "该服务器没有应答。",
@@ -104,6 +106,7 @@ const CLOSED = {
   "flood": "chatFlood",
   "not allowed": "chatNotAllowed",
   [NOT_MEMBER]: "chatNotMember",
+  "too many groups": "chatTooMany",
 };
 const MEANINGS = {
   "登录失败": "chatRefusedLogin",

@@ -70,6 +70,7 @@ const REASONS = {
   "kicked": "draftOffline",
   "flood": "draftOffline",
   "not a member": "draftOffline",
+  "too many groups": "draftOffline",
   "not allowed": "draftOffline",
   "too large": "draftTooLarge",
   "消息被拒绝": "draftRefusedOnly",

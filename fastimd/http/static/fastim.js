@@ -52,6 +52,8 @@ const QUEUE_LENGTH = 32;
 const PAGE = 100;
 const MOST_MISSED = 2_000;
 
+/** What `joinGroup` answers to who is a member. */
+const WAS_MEMBER = "操作失败";
 /** The close code after which connecting again by itself would be wrong. */
 const FINAL_CODE = 1008;
 const CLOSED_HERE = "closed by the client";
@@ -145,10 +147,12 @@ export class FastIM extends EventTarget {
    * Become a member of a group.
    * @param {string} groupId
    * @returns {Promise<boolean>} false if the user was one
-   * @throws {FastIMError}
+   * @throws {FastIMError} code 100: the user is in too many groups
    */
   async joinGroup(groupId) {
-    return (await this.#post("/user/joinGroup", { groupId }, [200, 100])).code === 200;
+    const { code, msg } = await this.#post("/user/joinGroup", { groupId }, [200, 100]);
+    if (code === 100 && msg !== WAS_MEMBER) throw new FastIMError(code, msg);
+    return code === 200;
   }
 
   /**
@@ -253,7 +257,7 @@ export class FastIM extends EventTarget {
  *
  * Event `state`: `state` has changed. `retryAt` is when it will be tried again, in milliseconds since
  * the epoch, while "waiting". `reason` is why it is "closed", until `reconnect`: "login required",
- * "kicked", "flood", "not a member", "not allowed" or a hook's own words.
+ * "kicked", "flood", "not a member", "too many groups", "not allowed" or a hook's own words.
  */
 class Link extends EventTarget {
   /** @type {LinkState} */
@@ -504,6 +508,10 @@ export class Group extends Link {
 
   #newest = 0;
   #greeted = false;
+  // Where a server greets with no messages: how many the group had when it greeted first, and the `ts`
+  // of the last of them, null until it is known. What comes after that is not to be missed.
+  #firstTotal = 0;
+  #firstTs = null;
   #held = null; // live messages that wait for the gap before them to be closed
   #checkedAt = 0;
 
@@ -609,9 +617,9 @@ export class Group extends Link {
   async #greet(list, total) {
     const connection = this._connection;
     this.#held = [];
-    const gap = this.#greeted && list.length < total && list[0]?.ts > this.#newest;
-    const missed = gap ? await this.#fetchMissed(list[0], connection) : [];
+    const missed = this.#greeted ? await this.#findMissed(list, total, connection) : [];
     if (this._connection !== connection) return;
+    if (!this.#greeted) this.#firstTotal = total;
     this.#greeted = true;
     for (const message of [...missed, ...list]) this.#deliver(message);
     this.#emit("greeting", list);
@@ -622,29 +630,60 @@ export class Group extends Link {
     if (this._connection !== connection) return; // who listens may have closed it
     this._becomeReady();
     for (const draft of this.drafts) if (draft.state === "queued") this.#transmitDraft(draft);
+    if (!list.length) void this.#findFirst(connection);
   }
 
-  // Back from the greeting, page by page, until it joins what is known.
+  async #findMissed(list, total, connection) {
+    if (list.length) {
+      const gap = list.length < total && list[0].ts > this.#known;
+      return gap ? this.#fetchMissed(list[0], connection) : [];
+    }
+    // The server greets with no messages: then the history has what was missed, if it may be read.
+    if (!total || !this._im.token) return [];
+    await this.#findFirst(connection);
+    return this.#fetchMissed(null, connection);
+  }
+
+  // Not waited for when it greets first: no message depends on it, but for what is missed later.
+  async #findFirst(connection) {
+    if (this.#firstTs !== null || this.#newest || !this._im.token) return;
+    const last = this.#firstTotal - 1;
+    const ask = () => this._im.listMessage(this.groupId, last, last);
+    const [message] = last < 0 ? [] : await this.#askHistory(ask, connection);
+    if (this._connection === connection) this.#firstTs = message?.ts ?? 0;
+  }
+
+  // The `ts` up to which nothing is missing.
+  get #known() {
+    return Math.max(this.#newest, this.#firstTs ?? 0);
+  }
+
+  // Back from the greeting, or from the end of the history, page by page, until it joins what is known.
   async #fetchMissed(oldest, connection) {
     let missed = [];
     let first = oldest;
     while (missed.length < MOST_MISSED) {
-      const page = await this.#fetchPage(first, connection);
-      const fresh = page.filter(({ ts }) => ts > this.#newest);
+      const ask = () => first
+        ? this._im.listOldMessage(first, PAGE)
+        : this._im.listMessage(this.groupId, -PAGE, -1);
+      const page = await this.#askHistory(ask, connection);
+      const fresh = page.filter(({ ts }) => ts > this.#known);
       missed = [...fresh, ...missed];
       if (!page.length || fresh.length < page.length) return missed;
       first = page[0];
     }
     // What is not shown may still be the user's own.
     for (const message of missed) this.#settle(message);
+    if (!oldest) this.#firstTs = missed.at(-1).ts; // no greeting will say it
     this.#emit("reset");
     return [];
   }
 
-  async #fetchPage(first, connection) {
+  // What the history answers; nothing when the connection is another one meanwhile.
+  async #askHistory(ask, connection) {
     for (let attempt = 0; this._connection === connection; attempt += 1) {
       try {
-        return await this._im.listOldMessage(first, PAGE);
+        return await ask();
       } catch (error) {
         if (!(error instanceof FastIMError)) throw error;
         if (error.code === 440) this._endFor("login required");
@@ -758,9 +797,9 @@ export class Group extends Link {
     this.#checkedAt = Date.now();
     try {
       const [newest] = await this._im.listMessage(this.groupId, -1, -1);
-      if (!newest || newest.ts <= this.#newest) return;
+      if (!newest || newest.ts <= this.#known) return;
       await sleep(LATE_MS);
-      if (newest.ts <= this.#newest) return;
+      if (newest.ts <= this.#known) return;
     } catch (error) {
       if (!(error instanceof FastIMError)) throw error;
       if (error.code !== FastIMError.NO_ANSWER) return;

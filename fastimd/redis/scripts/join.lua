@@ -1,9 +1,16 @@
 -- Put a group into a user's set of groups.
 -- KEYS  the set
--- ARGV  the group, the group as the Java server writes it, channel of events, the event
--- Returns 1, or 0 when the user was in it already.
-if redis.call('SISMEMBER', KEYS[1], ARGV[2]) == 1 or redis.call('SADD', KEYS[1], ARGV[1]) == 0 then
+-- ARGV  the group, the group as the Java server writes it, channel of events, the event, the most
+--       groups that the set may have by this, 0 for no limit
+-- Returns 1; 0 when the user was in it already; -1 when the set has as many as it may.
+local most = tonumber(ARGV[5])
+if redis.call('SISMEMBER', KEYS[1], ARGV[2]) == 1
+  or redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
   return 0
 end
+if most > 0 and redis.call('SCARD', KEYS[1]) >= most then
+  return -1
+end
+redis.call('SADD', KEYS[1], ARGV[1])
 redis.call('PUBLISH', ARGV[3], ARGV[4])
 return 1
