@@ -42,7 +42,7 @@ GROUPS_A_TURN = 2048
 """Ids of a user's groups that are read before other tasks get their turn."""
 
 AHEAD = 60_000
-STEP = 1_000
+STEP = 2_000
 """Milliseconds by which a ``ts`` may be ahead of the clock of Redis, and of the newest that is
 known in its group: a burst runs ahead of the clock, one by one. Whatever is later is *foreign*:
 somebody else wrote it. It is shown, and never taken for the measure of what is new."""

@@ -725,7 +725,10 @@ def test_what_the_daemon_knows_counts_where_redis_has_lost_all(redis: Redis) -> 
     """After FLUSHALL, and on a server whose clock is behind."""
     heard = ahead_of_the_clock(redis)
     redis.flushall()
-    assert append(redis, heard=heard) == heard + 1
+    assert append(redis, heard=heard) == heard + 1001
+    assert append(redis, heard=heard + 1) == heard + 1002
+    redis.delete(LIST)
+    assert append(redis, heard=heard) == heard + 1003
     redis.flushall()
     shown = now(redis) + 6000
     given = [append(redis, shown=shown), append(redis), append(redis, shown=shown)]

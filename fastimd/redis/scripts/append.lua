@@ -36,6 +36,9 @@ for key = 2, #KEYS, 2 do
   else
     -- A list that has just gone may have had these: what is ahead of them has raised the floor.
     newest = clock + 1
+    if floor == 0 and heard > newest then
+      newest = heard + LEAP
+    end
   end
   ts = math.max(shown - 1, newest, floor, heard)
   local messages = {}

@@ -3,7 +3,10 @@
 -- Above it a number of Lua, as one of JavaScript, is no longer exact.
 local MAX_TS = 9007199254740991
 -- Milliseconds by which a ts may be ahead of Redis's clock, and of the newest that is known.
-local AHEAD, STEP = 60000, 1000
+local AHEAD, STEP = 60000, 2000
+-- How far beyond the newest known ts a group goes on when Redis has lost it: a moment ago others may
+-- have heard later ones.
+local LEAP = 1000
 -- Entries that are looked at for one whose ts can be believed.
 local LOOK = 64
 
