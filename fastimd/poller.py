@@ -142,13 +142,15 @@ class _User:
 
     async def frame(self) -> bytes:
         """The user's group list, most recently active first, without groups not yet known."""
-        groups = [group for group in self.groups.values() if group.state is not UNKNOWN]
+        groups: list[_Watched] = []
+        for part in _parts(list(self.groups.values()), GROUPS_A_TURN):
+            groups += [group for group in part if group.state is not UNKNOWN]
+            await _let_others(part)
         pieces = [b"["]
         for part in _parts(await _by_activity(groups), GROUPS_A_TURN):
             separator = b"," if len(pieces) > 1 else b""
             pieces.append(separator + b",".join([group.state.summary for group in part]))
-            if len(groups) > GROUPS_A_TURN:
-                await trio.lowlevel.checkpoint()
+            await _let_others(part)
         pieces.append(b"]")
         # Joined once: copies of many megabytes would take a turn that is too long.
         return b"".join([codec.text_head(sum(map(len, pieces))), *pieces])
@@ -206,6 +208,7 @@ class Poller:
             await self._note_groups(user, {}, await self._store.groups_of(name))
             for part in _parts(list(user.groups.values()), GROUPS_A_TURN):
                 await self._ask([group for group in part if group.is_stale])
+                await _let_others(part)
             if user.groups:
                 await self._push(user, [device], trio.current_time())
             device.pushed_at = trio.current_time()
@@ -351,8 +354,7 @@ class Poller:
                 for user in group.users:
                     user.changed_at = max(user.changed_at, group.changed_at)
                 self._owed |= group.users
-            if len(changed) > GROUPS_A_TURN:
-                await trio.lowlevel.checkpoint()
+            await _let_others(part)
 
     async def _push_owed(self, now: float) -> None:
         """Push to those whose turn it is; the others' will come."""
@@ -512,6 +514,12 @@ async def _by_activity(groups: list[_Watched]) -> list[_Watched]:
         in_order += part
         await trio.lowlevel.checkpoint()
     return in_order
+
+
+async def _let_others(part: list[_Watched]) -> None:
+    """Let other tasks have their turn after a whole part of many; after a few nobody waits."""
+    if len(part) == GROUPS_A_TURN:
+        await trio.lowlevel.checkpoint()
 
 
 def _parts(subjects: Sequence[_Subject], size: int) -> Iterator[list[_Subject]]:
