@@ -249,14 +249,16 @@ class Hub:
         group = self._groups.get(name) or self._open(name)
         group.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
+        settle = partial(group.settle, outbox)
         try:
             await self._relay.wait_heard(group.subscription)
             greeting = await self._greeting(group)
             group.subscription.begin_at(greeting.position)
             self._metrics.bytes_sent += group.admit(outbox, before(), greeting)
-            self._relay.when_passed(group.subscription, partial(group.settle, outbox))
+            self._relay.when_passed(group.subscription, settle)
             yield
         finally:
+            self._relay.forget_passed(settle)
             self._leave(group, outbox)
 
     async def flush(self) -> None:

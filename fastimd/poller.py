@@ -102,7 +102,7 @@ class _Watched:
         self._poller.moved.add(self)
 
     def lose(self) -> None:
-        """Nothing more will be heard, until the next sweep listens anew."""
+        """Nothing more will be heard, until the next turn or, where that is refused, sweep."""
         self._poller.deaf.add(self)
 
 
@@ -252,6 +252,7 @@ class Poller:
 
     async def _poll(self, now: float) -> None:
         await self._collect_expired(now)
+        self._listen_anew([group for group in self.deaf if group.subscription.refusal is None])
         moved, self.moved = self.moved, set()
         dirty, self._dirty = self._dirty, set()
         await self._count([group for group in moved - dirty if group.is_stale])
@@ -271,7 +272,7 @@ class Poller:
             await trio.sleep(self._config.group_list.update_rate)
 
     async def _ask_about_everything(self) -> None:
-        self._listen_anew()
+        self._listen_anew(list(self.deaf))
         for users in self._pages(list(self._users.values()), USERS_AT_ONCE):
             known = [user.groups.copy() for user in users]
             answers = await self._store.groups_of_each([user.name for user in users])
@@ -457,11 +458,12 @@ class Poller:
         user.changed_at = self.count()
         self._owed.add(user)
 
-    def _listen_anew(self) -> None:
-        deaf, self.deaf = self.deaf, set()
-        for group in deaf:
+    def _listen_anew(self, groups: list[_Watched]) -> None:
+        for group in groups:
+            self.deaf.discard(group)
             if group.users:
                 group.subscription = self._relay.listen(group.name, group.receive, group.lose)
+                self._stir(group)
 
     def _unwatch(self, group: _Watched, user: _User) -> None:
         group.users.discard(user)

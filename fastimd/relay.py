@@ -215,7 +215,7 @@ class Relay:
         # Those of them that more can be added to, for they have not been written yet.
         self._subscribing: deque[Subscription] | None = None
         self._ping: _Ping | None = None
-        self._unhurried: list[tuple[Subscription, Callable[[], None]]] = []
+        self._unhurried: dict[Callable[[], None], Subscription] = {}
         # The latest ts that is not foreign, by the clock; how many messages the read has that is
         # being taken, and the first one's ts.
         self._latest = 0
@@ -298,7 +298,11 @@ class Relay:
 
         That takes a second or two, and longer while the connection is away.
         """
-        self._unhurried.append((subscription, on_passed))
+        self._unhurried[on_passed] = subscription
+
+    def forget_passed(self, on_passed: Callable[[], None]) -> None:
+        """Nobody wants to know any more."""
+        self._unhurried.pop(on_passed, None)
 
     def reconnect(self) -> None:
         """Give the connection up: it may lead to a server that is no longer the right one."""
@@ -351,7 +355,8 @@ class Relay:
                             failures.append(exc)
                             nursery.cancel_scope.cancel()
 
-                    self._take_over(wire)
+                    known = self._take_over(wire)
+                    nursery.start_soon(guard, self._subscribe_again, known)
                     nursery.start_soon(guard, wire.run_writer)
                     nursery.start_soon(guard, wire.probe, self._probe)
                     nursery.start_soon(guard, self._read, wire, nursery)
@@ -369,16 +374,25 @@ class Relay:
             if isinstance(each, _Ping):
                 each.tell(answered=False)
 
-    def _take_over(self, wire: Wire) -> None:
+    def _take_over(self, wire: Wire) -> list[Subscription]:
+        """Put a connection to use; returns what was subscribed on the last one."""
         self._wire = wire
-        for subscription in self._by_channel.values():
+        known = list(self._by_channel.values())
+        for subscription in known:
             if subscription.confirmed.is_set():
                 subscription.held = []
                 subscription.overheld = False
-            self._send_subscribe(subscription)
         self._on_gap()
         self._was_connected.set()
         self._reconnecting.connected()
+        return known
+
+    async def _subscribe_again(self, known: list[Subscription]) -> None:
+        for number, subscription in enumerate(known, 1):
+            if self._is_current(subscription):
+                self._send_subscribe(subscription)
+            if number % SUBSCRIBED_AT_ONCE == 0:
+                await trio.lowlevel.checkpoint()
 
     def _send_subscribe(self, subscription: Subscription) -> None:
         if self._wire is None:
@@ -471,7 +485,7 @@ class Relay:
                 asked.tell(answered=True)
 
     def _take_refusal(self, refusal: Exception) -> None:
-        asked = self._asked.popleft()
+        asked = self._asked.popleft() if self._asked else None
         if isinstance(asked, deque):
             if not isinstance(refusal, exceptions.NoPermissionError):
                 raise refusal
@@ -572,7 +586,7 @@ class Relay:
         while True:
             await trio.sleep(1)
             if self._unhurried:
-                waiting, self._unhurried = self._unhurried, []
+                waiting, self._unhurried = self._unhurried, {}
                 self._send_ping(partial(self._tell_passed, waiting))
             while self._drop_some_idle():
                 await trio.lowlevel.checkpoint()
@@ -589,11 +603,9 @@ class Relay:
             self._unsubscribe(channel)
         return bool(first)
 
-    def _tell_passed(
-        self, waiting: list[tuple[Subscription, Callable[[], None]]], answered: bool
-    ) -> None:
-        for subscription, on_passed in waiting:
+    def _tell_passed(self, waiting: dict[Callable[[], None], Subscription], answered: bool) -> None:
+        for on_passed, subscription in waiting.items():
             if answered and subscription.held is None:
                 on_passed()
             elif self._is_current(subscription):  # what is lost now will be repaired
-                self._unhurried.append((subscription, on_passed))
+                self._unhurried[on_passed] = subscription
