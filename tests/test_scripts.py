@@ -861,6 +861,7 @@ def microseconds(redis: Redis, command: str, work: Callable[[], object]) -> floa
     return min(costs)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_long_list_is_not_read_through(redis: Redis, wrapped: bool) -> None:
     """With 100,000 messages each script costs Redis less than a twentieth of reading them all."""

@@ -6,7 +6,7 @@
 local ts, clock = tonumber(ARGV[2]), now()
 local limit = latest(clock, floor_of(KEYS[2]), ARGV[3])
 -- Who missed more than that many is helped by the ts as well.
-local at = ARGV[1] ~= '' and redis.call('LPOS', KEYS[1], ARGV[1], 'RANK', -1, 'MAXLEN', 10000)
+local at = ARGV[1] ~= '' and redis.call('LPOS', KEYS[1], ARGV[1], 'RANK', -1, 'MAXLEN', 2000)
 local start = at and at + 1 or lower_bound(KEYS[1], ts + 1, limit)
 local page = redis.call('LRANGE', KEYS[1], start, start + ARGV[4])
 local count, bytes = 0, 0
