@@ -64,7 +64,8 @@ def certify(folder: Path, alternative: str, *, at: str = "") -> Path:
 @cache
 def server_with_tls() -> str:
     """A redis-server that knows TLS: the one of a wheel is built without."""
-    for executable in redis_servers():
+    others = (Path(folder) / "redis-server" for folder in os.get_exec_path())
+    for executable in [*redis_servers(), *map(str, filter(Path.exists, others))]:
         # It reads its settings before anything else, and ends at one that it does not know.
         asked = subprocess.run(
             [executable, "--tls-replication", "no", "--port", "nonsense"],

@@ -68,6 +68,8 @@ _OF_NO_COMMAND = ("ERR max number of clients reached", "DENIED ")
 _ARGUMENTS = ", with args beginning with"
 # Redis 6 words what a script's command was refused with like this.
 _IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(?P<message>[A-Z]+ .*)", re.DOTALL)
+# Redis 7 says after it in which script, by its digest.
+_OF_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?$")
 
 
 class _PromptStream(trio.abc.Stream):
@@ -380,5 +382,5 @@ def _reply_error(message: str) -> exceptions.RedisError:
     in_script = _IN_SCRIPT.match(message)
     if in_script is not None:
         message = in_script["message"]
-    message = message.partition(_ARGUMENTS)[0]
+    message = _OF_SCRIPT.sub("", message.partition(_ARGUMENTS)[0])
     return _ERRORS.get(message.split(" ", 1)[0], exceptions.ResponseError)(message)
