@@ -151,8 +151,8 @@ class MortalRedis:
         return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-class ClockOfRedis:
-    """A wall clock for the one redis-server that is started with its ``environment``."""
+class WallClock:
+    """A wall clock for the processes that are started with its ``environment``."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

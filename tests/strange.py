@@ -33,7 +33,7 @@ from typing import Any, Self
 
 import trio
 from conftest import Daemon, redis_servers, run_daemon
-from faults import CRASHES, ClockOfRedis, Member, Message, MortalRedis, Proxy
+from faults import CRASHES, Member, Message, MortalRedis, Proxy, WallClock
 from redis import exceptions
 
 FOREIGN = "foreign"
@@ -342,7 +342,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self._stack = contextlib.ExitStack()
-        self.clock = ClockOfRedis(folder / "clock")
+        self.clock = WallClock(folder / "clock")
         self.redis = MortalRedis(redis_servers()[0], folder / "redis", self.clock.environment)
         self._stack.callback(self.redis.close)
         self.proxies = [Proxy(self.redis.port) for _ in range(2)]

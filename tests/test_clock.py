@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import time
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 from clients import CLOSE, PING, TEXT, RawClient, metrics
 from conftest import Daemon, redis_servers, run_daemon, run_redis, wait_for
+from faults import WallClock
 from redis import Redis
 
 HOUR = 3600
@@ -27,44 +27,16 @@ DRAIN_SECONDS = 3
 PATIENCE = 20.0
 
 
-def find_library() -> str:
-    """The path of libfaketime; without it the test is skipped, unless it must be there."""
-    found = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
-    if found:
-        return str(found[0])
-    if os.environ.get("FASTIMD_TEST_FAKETIME") == "required":
-        pytest.fail("no libfaketime on this machine, and FASTIMD_TEST_FAKETIME=required")
-    pytest.skip("needs libfaketime (Debian's package faketime)")
-
-
-class Clock:
-    """The wall clock of the processes that are started while it is there."""
-
-    def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._file = file
-        self.move(0)
-        # jemalloc, which Debian's redis-server has, asks for the time before libfaketime knows it,
-        # and hangs: let the C library's own malloc come first.
-        monkeypatch.setenv("LD_PRELOAD", f"{find_library()} libc.so.6")
-        monkeypatch.setenv("FAKETIME_TIMESTAMP_FILE", str(file))
-        monkeypatch.setenv("FAKETIME_NO_CACHE", "1")
-        monkeypatch.setenv("FAKETIME_DONT_FAKE_MONOTONIC", "1")
-        monkeypatch.setenv("FAKETIME_DONT_RESET", "1")
-
-    def move(self, seconds: int) -> None:
-        """Set it so many seconds ahead of the true time."""
-        new = self._file.with_suffix(".new")
-        new.write_text(f"{seconds:+d}\n")
-        new.replace(self._file)
-
-
 @pytest.fixture
-def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(tmp_path / "clock", monkeypatch)
+def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    clock = WallClock(tmp_path / "clock")
+    for name, value in clock.environment.items():
+        monkeypatch.setenv(name, value)
+    return clock
 
 
 @pytest.fixture(params=redis_servers())
-def redis(clock: Clock, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Redis]:
+def redis(clock: WallClock, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Redis]:
     """A Redis under that clock."""
     folder = tmp_path / "redis"
     folder.mkdir()
@@ -131,7 +103,7 @@ def listeners(daemon: Daemon, *paths: str) -> Iterator[list[Listener]]:
 
 @pytest.mark.timeout(120)
 def test_a_moved_clock_ends_nothing_and_moves_nothing(
-    clock: Clock, redis: Redis, daemon: Daemon
+    clock: WallClock, redis: Redis, daemon: Daemon
 ) -> None:
     """An hour ahead or back: no socket ends, and pings, pushes and the order are as ever."""
     began = time.monotonic()
@@ -184,7 +156,9 @@ def is_logged(daemon: Daemon, ahead: int) -> bool:
     return abs(logged - time.time() - ahead) < 60
 
 
-def test_latencies_are_by_the_clock_of_redis(redis_url: str, clock: Clock, tmp_path: Path) -> None:
+def test_latencies_are_by_the_clock_of_redis(
+    redis_url: str, clock: WallClock, tmp_path: Path
+) -> None:
     """A message is not an hour old for a daemon whose machine is an hour ahead of Redis."""
     clock.move(HOUR)
     daemon = run_daemon(tmp_path, redis_url)
@@ -204,7 +178,7 @@ def test_latencies_are_by_the_clock_of_redis(redis_url: str, clock: Clock, tmp_p
 
 @pytest.mark.parametrize("ahead", [HOUR, -HOUR])
 def test_a_clock_that_moves_in_the_drain_moves_no_close(
-    clock: Clock, daemon: Daemon, ahead: int
+    clock: WallClock, daemon: Daemon, ahead: int
 ) -> None:
     """The closes are spread over drain_seconds, and the daemon ends within it and two seconds."""
     with listeners(daemon, *(f"/group/chat/1/{user}/t" for user in range(10))) as members:

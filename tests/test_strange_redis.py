@@ -21,13 +21,13 @@ import pytest
 from clients import CLOSE, PING, TEXT, Answer, RawClient, log_in, message, metrics, post
 from conftest import Daemon, redis_servers, run_daemon, wait_for
 from faults import (
-    ClockOfRedis,
     Member,
     Message,
     MortalRedis,
     Proxy,
     StartDaemons,
     Talk,
+    WallClock,
     check_once,
     check_order,
     check_unharmed,
@@ -55,12 +55,12 @@ def redis(tmp_path: Path) -> Iterator[MortalRedis]:
 
 
 @pytest.fixture
-def clock(tmp_path: Path) -> ClockOfRedis:
-    return ClockOfRedis(tmp_path / "clock")
+def clock(tmp_path: Path) -> WallClock:
+    return WallClock(tmp_path / "clock")
 
 
 @pytest.fixture
-def clocked_redis(clock: ClockOfRedis, tmp_path: Path) -> Iterator[MortalRedis]:
+def clocked_redis(clock: WallClock, tmp_path: Path) -> Iterator[MortalRedis]:
     """A Redis under that clock."""
     server = MortalRedis(redis_servers()[0], tmp_path / "redis", clock.environment)
     yield server
@@ -529,7 +529,7 @@ def test_a_channel_whose_permission_is_taken_concerns_its_group_alone(
 def test_a_restart_with_another_clock_lets_ts_increase(
     is_empty: bool,
     steps: tuple[int, ...],
-    clock: ClockOfRedis,
+    clock: WallClock,
     clocked_redis: MortalRedis,
     start_daemons: StartDaemons,
 ) -> None:
@@ -555,7 +555,7 @@ def test_a_restart_with_another_clock_lets_ts_increase(
 
 
 def test_a_fail_over_to_an_empty_redis_lets_ts_increase(
-    clock: ClockOfRedis, redis: MortalRedis, tmp_path: Path, start_daemons: StartDaemons
+    clock: WallClock, redis: MortalRedis, tmp_path: Path, start_daemons: StartDaemons
 ) -> None:
     """The address leads to another server, which has nothing and is 6 s behind."""
     clock.move(-6)
@@ -577,7 +577,7 @@ def test_a_fail_over_to_an_empty_redis_lets_ts_increase(
 
 
 def test_a_clock_that_is_set_back_while_a_list_is_lost_lets_ts_increase(
-    clock: ClockOfRedis, clocked_redis: MortalRedis, start_daemons: StartDaemons
+    clock: WallClock, clocked_redis: MortalRedis, start_daemons: StartDaemons
 ) -> None:
     """Nothing breaks: the clock is moved, and then all is thrown away."""
     redis = clocked_redis
