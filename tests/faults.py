@@ -107,6 +107,8 @@ class MortalRedis:
         """SIGKILL."""
         self.process.kill()
         self.process.wait()
+        for name in ("faketime_shm", "sem.faketime_sem"):  # libfaketime leaves them behind
+            Path(f"/dev/shm/{name}_{self.process.pid}").unlink(missing_ok=True)
 
     def pause(self) -> None:
         """SIGSTOP: connections are taken by the kernel, and nobody answers."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import shutil
 import socket
 import ssl
 import struct
@@ -37,26 +36,23 @@ Place: TypeAlias = Callable[[Path], contextlib.AbstractContextManager[str]]
 # What a URL may lead to
 
 
-def certify(folder: Path, alternative: str, *, at: str = "") -> Path:
+def certify(folder: Path, alternative: str, *, days: int = 1) -> Path:
     """A certificate that signed itself, with its key in the same file.
 
     Args:
         alternative: the name or address that it is for, ``DNS:…`` or ``IP:…``.
-        at: the day on which it was made for a day; else today.
+        days: how long it is good from now on; -1 for one that was.
     """
-    if at and shutil.which("faketime") is None:
-        pytest.skip("needs faketime (Debian's package)")
-    key, certificate, path = folder / "key.pem", folder / "crt.pem", folder / "both.pem"
-    subprocess.run(
-        [
-            *(("faketime", at) if at else ()),
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=redis", "-addext", f"subjectAltName={alternative}"),
-            *("-keyout", str(key), "-out", str(certificate)),
-        ],
-        check=True,
-        capture_output=True,
+    key, request, certificate, path = (
+        folder / f"{name}.pem" for name in ("key", "request", "crt", "both")
     )
+    asked = ("-subj", "/CN=redis", "-addext", f"subjectAltName={alternative}", "-out", str(request))
+    made = ("-signkey", str(key), "-days", str(days), "-out", str(certificate))
+    for command in (
+        ("req", "-newkey", "rsa:2048", "-nodes", "-keyout", str(key), *asked),
+        ("x509", "-req", "-in", str(request), "-copy_extensions", "copyall", *made),
+    ):
+        subprocess.run(["openssl", *command], check=True, capture_output=True)
     path.write_text(key.read_text() + certificate.read_text())
     return path
 
@@ -118,7 +114,7 @@ def encrypted(
     folder: Path,
     *,
     alternative: str = "IP:127.0.0.1",
-    at: str = "",
+    days: int = 1,
     asks: bool = False,
     query: str = "",
 ) -> Iterator[str]:
@@ -128,7 +124,7 @@ def encrypted(
         asks: it wants a certificate of its clients, too.
         query: behind the URL; ``{certificate}`` is the path of its certificate.
     """
-    certificate = certify(folder, alternative, at=at)
+    certificate = certify(folder, alternative, days=days)
     options = ("--tls-auth-clients", "yes") if asks else ()
     with serving(folder, *options, tls=certificate) as port:
         yield f"rediss://127.0.0.1:{port}{query.format(certificate=certificate)}"
@@ -238,7 +234,7 @@ CAUSES: dict[str, tuple[Place, str]] = {
         "redis.url must name the host as the certificate does",
     ),
     "expired": (
-        partial(encrypted, at="2020-01-01", query="?ssl_ca_certs={certificate}"),
+        partial(encrypted, days=-1, query="?ssl_ca_certs={certificate}"),
         "certificate verify failed: certificate has expired; the server needs a new one",
     ),
     "wants a certificate": (
