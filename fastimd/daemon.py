@@ -286,12 +286,11 @@ def _settle_memory() -> None:
     """Let the garbage collector leave alone what stays, and look seldom for what seldom is.
 
     Sockets are freed without it. With its defaults it took a quarter of the CPU time of a storm of
-    connections, and held everybody up for a full look at all objects again and again. The look at
-    the younger ones is taken often, for then it is short.
+    connections, and held everybody up for a full look at all objects again and again.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(10_000, 4, 200)
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:

@@ -293,8 +293,9 @@ class Hub:
         group.reading = reading = _Reading()
         try:
             payload, position, foreign = await self._store.greeting(group.name)
-            frames = frozenset(map(codec.text_frame, foreign))
-            reading.result = greeting = _Greeting(codec.text_frame(payload), position, frames)
+            if foreign:
+                foreign = frozenset(map(codec.text_frame, foreign))
+            reading.result = greeting = _Greeting(codec.text_frame(payload), position, foreign)
             return greeting
         except (StoreUnavailable, KeyUnusable) as exc:
             reading.result = exc

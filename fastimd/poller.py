@@ -17,6 +17,7 @@ a turn for other tasks between.
 
 from __future__ import annotations
 
+import gc
 import heapq
 import itertools
 import math
@@ -47,6 +48,9 @@ GROUPS_AT_ONCE = 256
 """How many Redis is asked about together."""
 GROUPS_A_TURN = 4096
 """Groups that are sorted, or written into a list, before other tasks get their turn."""
+COLLECTED_AFTER = 16
+"""After so many parts of a user's groups the garbage collector looks at what is new. It would by
+itself, but then at so much that everybody was held up."""
 BYTES_A_SECOND = 1_000_000
 """What the lists of a socket come to at most: a long one comes less often."""
 
@@ -427,7 +431,7 @@ class Poller:
         Args:
             before: those the user was known to be in when Redis was asked.
         """
-        for part in _parts(groups, GROUPS_AT_ONCE):
+        for number, part in enumerate(_parts(groups, GROUPS_AT_ONCE), 1):
             if not user.devices:  # gone meanwhile
                 return
             for name in part:
@@ -435,6 +439,8 @@ class Poller:
                     self._watch(name, user)
             if len(groups) > GROUPS_AT_ONCE:
                 await trio.lowlevel.checkpoint()
+            if number % COLLECTED_AFTER == 0:
+                gc.collect(1)
         left = [before[name] for name in before.keys() - groups]
         for part_left in _parts(left, GROUPS_AT_ONCE):
             for group in part_left:

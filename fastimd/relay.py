@@ -79,6 +79,7 @@ class Subscription:
     """
 
     __slots__ = (
+        "channel",
         "confirmed",
         "group",
         "has_begun",
@@ -94,6 +95,7 @@ class Subscription:
 
     def __init__(self, group: str) -> None:
         self.group = group
+        self.channel = channel_of(group).encode()
         self.listeners: dict[OnMessage, OnLost] = {}
         self.confirmed = trio.Event()
         self.has_begun = False
@@ -263,22 +265,21 @@ class Relay:
 
         After ``on_lost`` was called the subscription is worth nothing: listen anew, later.
         """
-        channel = channel_of(group).encode()
-        subscription = self._by_channel.get(channel)
+        subscription = self._by_channel.get(channel_of(group).encode())
         if subscription is None:
-            subscription = self._by_channel[channel] = Subscription(group)
+            subscription = Subscription(group)
+            self._by_channel[subscription.channel] = subscription
             self._send_subscribe(subscription)
-        self._idle.pop(channel, None)
+        self._idle.pop(subscription.channel, None)
         subscription.listeners[listener] = on_lost
         return subscription
 
     def unlisten(self, subscription: Subscription, listener: OnMessage) -> None:
         """Stop listening."""
         del subscription.listeners[listener]
-        channel = channel_of(subscription.group).encode()
-        if not subscription.listeners and self._by_channel.get(channel) is subscription:
+        if not subscription.listeners and self._is_current(subscription):
             subscription.idle_since = trio.current_time()
-            self._idle[channel] = subscription
+            self._idle[subscription.channel] = subscription
 
     def newest_of(self, channel: bytes) -> int:
         """The newest ts that is known of the group with a channel, 0 when nobody listens."""
@@ -407,7 +408,7 @@ class Relay:
         """The command for those of one scheduler turn, as it leaves."""
         if self._subscribing is batch:
             self._subscribing = None
-        return ("SUBSCRIBE", *(channel_of(subscription.group) for subscription in batch))
+        return ("SUBSCRIBE", *[subscription.channel for subscription in batch])
 
     def _unsubscribe(self, channel: bytes) -> None:
         if self._wire is not None:
@@ -503,24 +504,23 @@ class Relay:
 
     def _refuse(self, subscription: Subscription, refusal: Exception) -> None:
         """Redis does not let a group's channel be heard."""
-        key = channel_of(subscription.group)
+        key = subscription.channel.decode()
         subscription.refusal = key_unusable(self._metrics, key, refusal)
         self._lose(subscription)
         subscription.confirmed.set()
 
     def _lose(self, subscription: Subscription) -> None:
         """Forget a subscription, and tell those who listen."""
-        channel = channel_of(subscription.group).encode()
         if self._is_current(subscription):
-            del self._by_channel[channel]
-            self._idle.pop(channel, None)
+            del self._by_channel[subscription.channel]
+            self._idle.pop(subscription.channel, None)
             if subscription.refusal is None:
-                self._unsubscribe(channel)
+                self._unsubscribe(subscription.channel)
         for on_lost in list(subscription.listeners.values()):
             on_lost()
 
     def _is_current(self, subscription: Subscription) -> bool:
-        return self._by_channel.get(channel_of(subscription.group).encode()) is subscription
+        return self._by_channel.get(subscription.channel) is subscription
 
     def _receive_message(self, channel: bytes, payload: bytes) -> None:
         subscription = self._by_channel.get(channel)

@@ -16,25 +16,30 @@ class Script:
     sha: bytes
 
 
-def _read(name: str) -> Script:
+_CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
+_ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
+
+
+def _read(name: str, *parts: str) -> Script:
+    """A script behind the parts that it uses: Redis makes their functions anew at each call."""
     folder = files(__name__)
-    source = (folder / "entry.lua").read_bytes() + (folder / f"{name}.lua").read_bytes()
+    source = b"".join((folder / f"{each}.lua").read_bytes() for each in (*parts, name))
     # Redis names scripts by their SHA-1; it protects nothing.
     return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
-APPEND = _read("append")
-SETTLE = _read("settle")
-TAIL = _read("tail")
-PEEK = _read("peek")
-RANGE = _read("range")
-NEXT = _read("next")
-BEFORE = _read("before")
-AFTER = _read("after")
-SEEK = _read("seek")
-RECALL = _read("recall")
+APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR)
+SETTLE = _read("settle", _CLOCK)
+TAIL = _read("tail", _CLOCK, _ENTRY, _FLOOR)
+PEEK = _read("peek", _CLOCK, _ENTRY, _FLOOR)
+RANGE = _read("range", _PAGE)
+NEXT = _read("next", *_ALL_OF_A_LIST)
+BEFORE = _read("before", *_ALL_OF_A_LIST, _PAGE)
+AFTER = _read("after", *_ALL_OF_A_LIST)
+SEEK = _read("seek", *_ALL_OF_A_LIST)
+RECALL = _read("recall", *_ALL_OF_A_LIST)
 JOIN = _read("join")
-PURGE = _read("purge")
-KICK = _read("kick")
+PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR)
+KICK = _read("kick", _CLOCK)
 
 ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, RECALL, JOIN, PURGE, KICK)

@@ -4,8 +4,8 @@
 --       groups that the set may have by this, 0 for no limit
 -- Returns 1; 0 when the user was in it already; -1 when the set has as many as it may.
 local most = tonumber(ARGV[5])
-if redis.call('SISMEMBER', KEYS[1], ARGV[2]) == 1
-  or redis.call('SISMEMBER', KEYS[1], ARGV[1]) == 1 then
+local found = redis.call('SMISMEMBER', KEYS[1], ARGV[1], ARGV[2])
+if found[1] == 1 or found[2] == 1 then
   return 0
 end
 if most > 0 and redis.call('SCARD', KEYS[1]) >= most then
