@@ -63,16 +63,18 @@ class _Arrival:
 
     ``known`` is the ``ts`` up to which it knows everything, ``foreign`` the frames of the foreign
     messages that it knows. It has got what came before the message with the number ``since``;
-    whatever comes from ``settled`` on is new to it, when that is known.
+    whatever comes from ``settled`` on is new to it, when that is known. ``fence`` is the number of
+    the fence after which it is.
     """
 
-    __slots__ = ("foreign", "known", "settled", "since")
+    __slots__ = ("fence", "foreign", "known", "settled", "since")
 
-    def __init__(self, greeting: _Greeting, since: int) -> None:
+    def __init__(self, greeting: _Greeting, since: int, fence: int) -> None:
         self.known = greeting.position.ts
         self.foreign = greeting.foreign
         self.since = since
         self.settled: int | None = None
+        self.fence = fence
 
     def lacks(self, ts: int, frame: bytes) -> bool:
         """A message is not in the greeting; a ``ts`` of 0 is a foreign one's."""
@@ -99,6 +101,8 @@ class _Group:
     __slots__ = (
         "arrivals",
         "delivered",
+        "fences",
+        "is_fenced",
         "lose",
         "members",
         "name",
@@ -122,6 +126,9 @@ class _Group:
         self.received = 0
         self.delivered = 0
         self.members: dict[Outbox, int] = {}
+        # How many fences were asked for, and whether one is on its way.
+        self.fences = 0
+        self.is_fenced = False
         # Nothing before an arrival's greeting is read.
         self.arrivals: dict[Outbox, _Arrival | None] = {}
         # What is called when a member will hear nothing more.
@@ -132,7 +139,7 @@ class _Group:
 
     def admit(self, outbox: Outbox, opening: bytes, greeting: _Greeting) -> int:
         """Push a greeting and what came after it was read; returns how many bytes it was."""
-        arrival = _Arrival(greeting, self.received)
+        arrival = _Arrival(greeting, self.received, self.fences + 1)
         missed = [(ts, frame) for ts, frame in self.recent if arrival.lacks(ts, frame)]
         first = b"".join([opening, greeting.frame, *(frame for _, frame in missed)])
         outbox.push(first)
@@ -141,15 +148,23 @@ class _Group:
         self._forget_recent()
         return len(first)
 
-    def settle(self, outbox: Outbox) -> None:
-        """What comes from now on was published after the greeting of an arrival was read."""
-        arrival = self.arrivals.get(outbox)
-        if arrival is None:
-            return  # it has left, or has become a member
-        if self.pending:
-            arrival.settled = self.received
-        else:
-            self._promote(outbox)
+    def settle(self) -> bool:
+        """The last fence has passed: what comes from now on is new to who was there before it.
+
+        Returns:
+            Whether somebody has come since and waits for the next one.
+        """
+        later = False
+        for outbox, arrival in list(self.arrivals.items()):
+            if arrival is None or arrival.settled is not None:
+                continue
+            if arrival.fence > self.fences:
+                later = True
+            elif self.pending:
+                arrival.settled = self.received
+            else:
+                self._promote(outbox)
+        return later
 
     def leave(self, outbox: Outbox) -> None:
         if outbox in self.members:
@@ -249,16 +264,14 @@ class Hub:
         group = self._groups.get(name) or self._open(name)
         group.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
-        settle = partial(group.settle, outbox)
         try:
             await self._relay.wait_heard(group.subscription)
             greeting = await self._greeting(group)
             group.subscription.begin_at(greeting.position)
             self._metrics.bytes_sent += group.admit(outbox, before(), greeting)
-            self._relay.when_passed(group.subscription, settle)
+            self._put_up_fence(group)
             yield
         finally:
-            self._relay.forget_passed(settle)
             self._leave(group, outbox)
 
     async def flush(self) -> None:
@@ -310,6 +323,18 @@ class Hub:
         group.lose = partial(self._lose, group)
         group.subscription = self._relay.listen(name, group.receive, group.lose)
         return group
+
+    def _put_up_fence(self, group: _Group) -> None:
+        """Have the arrivals of now settled when all that was published before has gone by."""
+        if not group.is_fenced:
+            group.is_fenced = True
+            group.fences += 1
+            self._relay.when_passed(group.subscription, partial(self._settle, group))
+
+    def _settle(self, group: _Group) -> None:
+        group.is_fenced = False
+        if group.settle():
+            self._put_up_fence(group)
 
     def _lose(self, group: _Group) -> None:
         """The group will hear nothing more: who comes from now on begins anew."""

@@ -89,6 +89,7 @@ class Subscription:
         "last_ts",
         "listeners",
         "newest_ts",
+        "on_passed",
         "overheld",
         "refusal",
     )
@@ -106,6 +107,7 @@ class Subscription:
         self.overheld = False
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
+        self.on_passed: Callable[[], None]
 
     def begin_at(self, position: Position) -> None:
         """Somebody has read the list up to there: a repair need not go further back.
@@ -217,7 +219,7 @@ class Relay:
         # Those of them that more can be added to, for they have not been written yet.
         self._subscribing: deque[Subscription] | None = None
         self._ping: _Ping | None = None
-        self._unhurried: dict[Callable[[], None], Subscription] = {}
+        self._unhurried: set[Subscription] = set()
         # The latest ts that is not foreign, by the clock; how many messages the read has that is
         # being taken, and the first one's ts.
         self._latest = 0
@@ -297,13 +299,11 @@ class Relay:
     def when_passed(self, subscription: Subscription, on_passed: Callable[[], None]) -> None:
         """Have ``on_passed`` called when all that was published before has been handed on.
 
-        That takes a second or two, and longer while the connection is away.
+        That takes a second or two, and longer while the connection is away. Who asks anew is told
+        instead of who asked before.
         """
-        self._unhurried[on_passed] = subscription
-
-    def forget_passed(self, on_passed: Callable[[], None]) -> None:
-        """Nobody wants to know any more."""
-        self._unhurried.pop(on_passed, None)
+        subscription.on_passed = on_passed
+        self._unhurried.add(subscription)
 
     def reconnect(self) -> None:
         """Give the connection up: it may lead to a server that is no longer the right one."""
@@ -586,7 +586,7 @@ class Relay:
         while True:
             await trio.sleep(1)
             if self._unhurried:
-                waiting, self._unhurried = self._unhurried, {}
+                waiting, self._unhurried = self._unhurried, set()
                 self._send_ping(partial(self._tell_passed, waiting))
             while self._drop_some_idle():
                 await trio.lowlevel.checkpoint()
@@ -603,9 +603,9 @@ class Relay:
             self._unsubscribe(channel)
         return bool(first)
 
-    def _tell_passed(self, waiting: dict[Callable[[], None], Subscription], answered: bool) -> None:
-        for on_passed, subscription in waiting.items():
+    def _tell_passed(self, waiting: set[Subscription], answered: bool) -> None:
+        for subscription in waiting:
             if answered and subscription.held is None:
-                on_passed()
-            elif self._is_current(subscription):  # what is lost now will be repaired
-                self._unhurried[on_passed] = subscription
+                subscription.on_passed()
+            elif self._is_current(subscription):  # what is missed now will be repaired
+                self._unhurried.add(subscription)

@@ -309,6 +309,23 @@ async def test_the_quiet_are_settled_without_a_message(room: Room) -> None:
     assert gone.heard == [[]]
 
 
+async def test_who_comes_after_a_fence_waits_for_the_next(room: Room) -> None:
+    """A fence settles those who were there when it was asked for, and nobody else."""
+    room.store.listed += [5]
+    first = await room.arrive()
+    second = await room.arrive()
+    assert len(room.relay.waiting) == 1
+    room.relay.pass_all()
+    room.hear(4)
+    await room.hub.flush()
+    assert (first.heard, second.heard) == ([[5], 4], [[5]])
+    room.relay.pass_all()
+    assert room.relay.waiting == []
+    room.hear(3)
+    await room.hub.flush()
+    assert (first.heard, second.heard) == ([[5], 4, 3], [[5], 3])
+
+
 async def test_a_foreign_message_of_the_greeting_is_not_doubled(room: Room) -> None:
     """It is known by its text, for its ts says nothing; others are heard, and settle nobody."""
     room.store.listed += [3]

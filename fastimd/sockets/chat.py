@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextvars import copy_context
-from functools import partial
 
 import msgspec
 import structlog
@@ -42,8 +41,8 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
         session.close(1008, "not a member")
         return
     speaker = _Speaker(session, around, route)
-    lose = partial(session.close, 1013, "try again later")  # the log has said why
-    async with around.hub.member(route.group, session.outbox, lose, session.take_opening):
+    outbox, lose = session.outbox, session.give_up
+    async with around.hub.member(route.group, outbox, lose, session.take_opening):
         visit = around.presence.join(route.group, route.user)
         try:
             while texts := await session.receive(first):

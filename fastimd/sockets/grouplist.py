@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from .handshake import Route
 from .session import Session, Surroundings
 
@@ -20,8 +18,7 @@ async def serve_group_list(
     """
     session.open()
     await around.access.check_opening(route.user, route.token, "list")
-    end = partial(session.close, 1013, "try again later")
-    async with around.poller.watcher(route.user, session.outbox, end):
+    async with around.poller.watcher(route.user, session.outbox, session.give_up):
         while texts := await session.receive(first):
             first = b""
             for _ in texts:

@@ -252,6 +252,10 @@ class Session:
             self._send_close(close_payload(code, reason), code, reason)
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + CLOSE_SECONDS)
 
+    def give_up(self) -> None:
+        """Close the socket: what it shows cannot be read now. The log has said why."""
+        self.close(1013, "try again later")
+
     def abort(self, code: int, reason: str) -> None:
         """End the socket now, without asking the client."""
         self._outcome = self._outcome or (code, reason)
@@ -356,10 +360,10 @@ async def run_session(
             session.close(1008, "login required")
         except Refused as exc:
             session.close(1008, cut_reason(str(exc) or "not allowed"))
-        except (HookFailed, KeyUnusable):  # the log has said why
-            session.close(1013, "try again later")
+        except (HookFailed, KeyUnusable):
+            session.give_up()
         except StoreUnavailable as exc:
-            session.close(1013, "try again later")
+            session.give_up()
             log.warning("socket.store_unavailable", error=str(exc))
         except Exception:
             session.close(1011, "internal error")
