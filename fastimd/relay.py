@@ -115,7 +115,7 @@ class Subscription:
         Only the first time, and before the first message was handed on: later, one that was read
         may still be on its way to the others.
         """
-        if not self.has_begun:
+        if not (self.has_begun or self.last_entry):
             self.has_begun = True
             self.last_ts, self.last_entry = position
         self.newest_ts = max(self.newest_ts, position.ts)
@@ -139,7 +139,6 @@ class Subscription:
                 self.newest_ts = ts
         elif not ts:
             self.last_entry = entry
-        self.has_begun = True
         if logs.is_debug:
             log.debug("message.relayed", group=self.group, user=_user_of(message), message_ts=ts)
         for listener in self.listeners:
@@ -220,8 +219,8 @@ class Relay:
         self._subscribing: deque[Subscription] | None = None
         self._ping: _Ping | None = None
         self._unhurried: set[Subscription] = set()
-        # The latest ts that is not foreign, by the clock; how many messages the read has that is
-        # being taken, and the first one's ts.
+        # The latest ts that is not foreign by the clock, as it was when that was last asked; how
+        # many messages the read has that is being taken, and the first one's ts.
         self._latest = 0
         self._heard = 0
         self._heard_ts = 0
@@ -460,7 +459,6 @@ class Relay:
     ) -> None:
         """Take what one read brought; its messages count as old as the first of them."""
         self._heard = 0
-        self._latest = self._store.latest()
         for reply in replies:
             self._receive(reply, nursery, repairs)
         if self._heard:
@@ -534,10 +532,12 @@ class Relay:
             self._metrics.corrupt_entries += 1
             log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))
             return
-        if ts > self._latest and ts > subscription.newest_ts + STEP:
-            self._tell_foreign(subscription, ts)
-            subscription.receive(0, message, payload)
-            return
+        if ts > self._latest:  # seldom: the bound was the moment's a while ago
+            self._latest = self._store.latest()
+            if ts > self._latest and ts > subscription.newest_ts + STEP:
+                self._tell_foreign(subscription, ts)
+                subscription.receive(0, message, payload)
+                return
         if not self._heard:
             self._heard_ts = ts
         self._heard += 1

@@ -643,6 +643,19 @@ async def test_the_first_reader_says_where_a_repair_begins() -> None:
     assert listened.subscription.newest_ts == 5
 
 
+async def test_what_was_handed_on_says_where_a_repair_begins() -> None:
+    """Who reads the list after the first message does not move it, foreign or not."""
+    for is_foreign in (False, True):
+        listened = Listened()
+        if is_foreign:
+            listened.receive_foreign("a")
+        else:
+            listened.receive(1)
+        known = listened.position
+        listened.subscription.begin_at(Position(5, message(5)))
+        assert listened.position == known
+
+
 async def test_live_messages_are_handed_on_at_once() -> None:
     """Without a gap nothing is held, and the newest message is known."""
     listened = Listened()

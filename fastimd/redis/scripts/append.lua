@@ -29,22 +29,24 @@ local shown = math.max(clock, ARGV[7])
 local ts, argument, published = 0, 8, {}
 for key = 2, #KEYS, 2 do
   local channel, heard, count = ARGV[argument], tonumber(ARGV[argument + 1]), ARGV[argument + 2]
-  local floor = whole(tonumber(marks[key / 2 + 1] or 0)) or 0
-  local newest
-  if tails[key] then
-    newest = newest_ts(KEYS[key], tails[key], latest(clock, floor, math.max(shown + AHEAD, heard + STEP)))
-  else
+  local floor = marks[key / 2 + 1]
+  floor = floor and whole(tonumber(floor)) or 0
+  local newest = tails[key] and ts_of(tails[key])
+  if not tails[key] then
     -- A list that has just gone may have had these: what is ahead of them has raised the floor.
-    newest = clock + 1
+    newest = clock + NEAR
     if floor == 0 and heard > newest then
       newest = heard + LEAP
     end
+  elseif not newest or newest > shown + AHEAD then
+    local limit = latest(clock, floor, math.max(shown + AHEAD, heard + STEP))
+    newest = newest_ts(KEYS[key], tails[key], limit)
   end
   ts = math.max(shown - 1, newest, floor, heard)
   local messages = {}
   for number = 1, count do
     ts = ts + 1
-    messages[number] = ARGV[argument + 2 + number] .. as_text(ts) .. '}'
+    messages[number] = ARGV[argument + 2 + number] .. string.format('%.0f}', ts)
     published[#published + 1] = {channel, messages[number]}
   end
   argument = argument + 3 + count
@@ -53,7 +55,7 @@ for key = 2, #KEYS, 2 do
     redis.call('LTRIM', KEYS[key], -longest, -1)
   end
   redis.call('EXPIRE', KEYS[key], ARGV[5])
-  if ts > clock + 1 then
+  if ts > clock + NEAR then
     redis.call('SET', KEYS[key + 1], as_text(ts), 'PX', as_text(ts - clock + 1000))
   end
 end

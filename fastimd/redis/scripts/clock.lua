@@ -7,6 +7,8 @@ local AHEAD, STEP = 60000, 2000
 -- How far beyond the newest known ts a group goes on when Redis has lost it: a moment ago others may
 -- have heard later ones.
 local LEAP = 1000
+-- How far ahead of the clock a ts may be without a floor: a list that is not there begins after it.
+local NEAR = 20
 -- Entries that are looked at for one whose ts can be believed.
 local LOOK = 64
 
