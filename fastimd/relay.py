@@ -89,7 +89,6 @@ class Subscription:
         "last_ts",
         "listeners",
         "newest_ts",
-        "on_passed",
         "overheld",
         "refusal",
     )
@@ -107,7 +106,6 @@ class Subscription:
         self.overheld = False
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
-        self.on_passed: Callable[[], None]
 
     def begin_at(self, position: Position) -> None:
         """Somebody has read the list up to there: a repair need not go further back.
@@ -218,7 +216,7 @@ class Relay:
         # Those of them that more can be added to, for they have not been written yet.
         self._subscribing: deque[Subscription] | None = None
         self._ping: _Ping | None = None
-        self._unhurried: set[Subscription] = set()
+        self._unhurried: dict[Subscription, Callable[[], None]] = {}
         # The latest ts that is not foreign by the clock, as it was when that was last asked; how
         # many messages the read has that is being taken, and the first one's ts.
         self._latest = 0
@@ -301,8 +299,7 @@ class Relay:
         That takes a second or two, and longer while the connection is away. Who asks anew is told
         instead of who asked before.
         """
-        subscription.on_passed = on_passed
-        self._unhurried.add(subscription)
+        self._unhurried[subscription] = on_passed
 
     def reconnect(self) -> None:
         """Give the connection up: it may lead to a server that is no longer the right one."""
@@ -586,10 +583,13 @@ class Relay:
         while True:
             await trio.sleep(1)
             if self._unhurried:
-                waiting, self._unhurried = self._unhurried, set()
-                self._send_ping(partial(self._tell_passed, waiting))
+                self._hurry()
             while self._drop_some_idle():
                 await trio.lowlevel.checkpoint()
+
+    def _hurry(self) -> None:
+        waiting, self._unhurried = self._unhurried, {}
+        self._send_ping(partial(self._tell_passed, waiting))
 
     def _drop_some_idle(self) -> bool:
         """Drop some that were idle for long enough; False when there are no more."""
@@ -603,9 +603,9 @@ class Relay:
             self._unsubscribe(channel)
         return bool(first)
 
-    def _tell_passed(self, waiting: set[Subscription], answered: bool) -> None:
-        for subscription in waiting:
+    def _tell_passed(self, waiting: dict[Subscription, Callable[[], None]], answered: bool) -> None:
+        for subscription, on_passed in waiting.items():
             if answered and subscription.held is None:
-                subscription.on_passed()
+                on_passed()
             elif self._is_current(subscription):  # what is missed now will be repaired
-                self._unhurried.add(subscription)
+                self._unhurried.setdefault(subscription, on_passed)

@@ -86,10 +86,6 @@ class FakeRelay:
     def when_passed(self, _subscription: Subscription, on_passed: Callable[[], None]) -> None:
         self.waiting.append(on_passed)
 
-    def forget_passed(self, on_passed: Callable[[], None]) -> None:
-        if on_passed in self.waiting:
-            self.waiting.remove(on_passed)
-
     def pass_all(self) -> None:
         """All that was published before has been handed on."""
         waiting, self.waiting = self.waiting, []
