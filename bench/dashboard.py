@@ -24,7 +24,7 @@ from urllib.request import urlopen
 import matplotlib as mpl
 from servers import BenchRedis, Fastimd, NotStarted, Program
 
-from fastimd.address import Address
+from fastimd.base.address import Address
 from fastimd.bench.run import run
 from fastimd.bench.spec import Spec
 

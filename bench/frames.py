@@ -10,7 +10,7 @@ from statistics import median
 from websockets.frames import TEXT, Frame
 from websockets.protocol import SERVER, Protocol, State
 
-from fastimd.sockets.frames import FrameReader
+from fastimd.websocket.frames import FrameReader
 
 FRAMES = 50_000
 READERS = 2_000

@@ -35,9 +35,9 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 import fastimd
-from fastimd.address import Address
+from fastimd.base.address import Address
+from fastimd.base.errors import StartupError
 from fastimd.bench.dialect import FASTIMD, Dialect
-from fastimd.errors import StartupError
 from fastimd.redis.embedded import find_server
 
 PEERS = Path(__file__).with_name("peers")

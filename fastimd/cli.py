@@ -10,13 +10,15 @@ from pathlib import Path
 
 import trio
 
-from . import __version__, config, log
+from . import __version__
+from .base import log
+from .base import settings as config
+from .base.errors import ConfigError, StartupError
+from .base.supervise import TaskCrashed
 from .bench import arguments as bench
-from .daemon import serve
-from .errors import ConfigError, StartupError
+from .daemon.tree import serve
 from .hooks.load import load_hooks
 from .operate import arguments as operate
-from .supervise import TaskCrashed
 from .terminal import arguments as chat
 
 EXIT_CRASHED = 1

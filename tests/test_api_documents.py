@@ -39,22 +39,22 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from redis import Redis
 
 from fastimd import __version__
-from fastimd.access import Access
-from fastimd.codec import MAX_ID_LENGTH
-from fastimd.config import Config
-from fastimd.drain import _restart_hint
-from fastimd.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
+from fastimd.base.codec import MAX_ID_LENGTH
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config
+from fastimd.daemon.drain import _restart_hint
+from fastimd.door.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
+from fastimd.groups.access import Access
+from fastimd.groups.store import Store
 from fastimd.hooks.runner import HookRunner
 from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
 from fastimd.http.app import MAX_BODY_BYTES, MAX_TS, create_app
 from fastimd.http.server import BODY_SECONDS
-from fastimd.metrics import Metrics
-from fastimd.outbox import STALE_SECONDS
-from fastimd.sockets.frames import MAX_REASON_BYTES
-from fastimd.sockets.handshake import find_route
-from fastimd.sockets.pace import FLOOD_SECONDS
-from fastimd.sockets.session import CLOSE_SECONDS
-from fastimd.store import Store
+from fastimd.websocket.frames import MAX_REASON_BYTES
+from fastimd.websocket.handshake import find_route
+from fastimd.websocket.outbox import STALE_SECONDS
+from fastimd.websocket.pace import FLOOD_SECONDS
+from fastimd.websocket.session import CLOSE_SECONDS
 
 ROOT = Path(__file__).parent.parent
 OPENAPI_TEXT = (ROOT / "fastimd" / "http" / "openapi.json").read_bytes()

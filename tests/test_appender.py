@@ -12,9 +12,9 @@ import trio
 from redis import exceptions
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.config import Config, Redis
-from fastimd.errors import KeyUnusable, StoreUnavailable
-from fastimd.metrics import Metrics
+from fastimd.base.errors import KeyUnusable, StoreUnavailable
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config, Redis
 from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
 from fastimd.redis.clock import RedisClock
 from fastimd.redis.connection import Connection, OnReply

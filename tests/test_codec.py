@@ -8,8 +8,8 @@ import pytest
 from websockets.frames import TEXT, Frame
 from websockets.streams import StreamReader
 
-from fastimd import codec
-from fastimd.errors import BadParameter
+from fastimd.base import codec
+from fastimd.base.errors import BadParameter
 
 PLAIN = b'{"groupId":"1","userId":"3","info":"hello","ts":1648368380132}'
 

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from fastimd import config
-from fastimd.config import Config, default_data_dir, load, parse_bind, settings
-from fastimd.errors import ConfigError
+from fastimd.base import settings as config
+from fastimd.base.errors import ConfigError
+from fastimd.base.settings import Config, default_data_dir, load, parse_bind, settings
 
 EXAMPLE = Path(__file__).parent.parent / "fastimd.toml"
 

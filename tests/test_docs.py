@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from fastimd.config import settings
-from fastimd.metrics import Metrics
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import settings
 
 ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"

@@ -12,12 +12,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.config import Config
-from fastimd.door import Door, listen, serve_http
-from fastimd.drain import HEAR_SECONDS, drain
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config
+from fastimd.daemon.drain import HEAR_SECONDS, drain
+from fastimd.door.door import Door, listen, serve_http
 from fastimd.http.server import HttpServer
-from fastimd.metrics import Metrics
-from fastimd.sockets.session import Sessions
+from fastimd.websocket.session import Sessions
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -27,7 +27,7 @@ import structlog
 import trio
 from structlog.testing import LogCapture
 
-from fastimd.errors import StartupError, StoreUnavailable
+from fastimd.base.errors import StartupError, StoreUnavailable
 from fastimd.redis import embedded
 from fastimd.redis.embedded import find_server, serve_embedded
 

@@ -38,7 +38,7 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 
-from fastimd.sockets.frames import Close, Failure, FrameReader, Ping
+from fastimd.websocket.frames import Close, Failure, FrameReader, Ping
 
 Event = str | Ping | Close | Failure
 LONGEST = "x" * MAX_BYTES

@@ -38,12 +38,12 @@ from conftest import (
 from redis import Redis
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.config import Config, Hooks
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config, Hooks
 from fastimd.hooks import Message, presence
 from fastimd.hooks.cause import describe, trace
 from fastimd.hooks.presence import Presence
 from fastimd.hooks.runner import HookRunner
-from fastimd.metrics import Metrics
 
 HEAD = """
 import functools, json, os, threading, time

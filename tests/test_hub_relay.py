@@ -12,14 +12,14 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fastimd import codec
-from fastimd.config import Config
-from fastimd.errors import StoreUnavailable
-from fastimd.hub import MEMBERS_A_TURN, Hub
-from fastimd.metrics import Metrics
-from fastimd.outbox import Outbox
-from fastimd.relay import MAX_HELD, Relay, Subscription
-from fastimd.store import Greeting, Position, Store
+from fastimd.base import codec
+from fastimd.base.errors import StoreUnavailable
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config
+from fastimd.groups.hub import MEMBERS_A_TURN, Hub
+from fastimd.groups.relay import MAX_HELD, Relay, Subscription
+from fastimd.groups.store import Greeting, Position, Store
+from fastimd.websocket.outbox import Outbox
 
 # The hub, with everything around it played
 

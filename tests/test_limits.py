@@ -36,7 +36,7 @@ from clients import (
 from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from redis import Redis
 
-from fastimd.clients import Proxies
+from fastimd.door.clients import Proxies
 
 # Who a client is
 

@@ -47,7 +47,7 @@ from conftest import (
 )
 from redis import Redis
 
-from fastimd.log import configure, tell_left_out
+from fastimd.base.log import configure, tell_left_out
 
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 ESCAPE = "\x1b"

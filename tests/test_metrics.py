@@ -21,7 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from redis import Redis
 from trio.testing import MockClock
 
-from fastimd.metrics import BOUNDS, LAG_INTERVAL, Histogram, Metrics
+from fastimd.base.metrics import BOUNDS, LAG_INTERVAL, Histogram, Metrics
 from fastimd.redis.clock import RedisClock
 
 DOCS = Path(__file__).parent.parent / "docs"

@@ -19,7 +19,7 @@ from conftest import Daemon, StartDaemon, connect, environment_of, receive, wait
 from redis import Redis
 from test_examples_clients import free_port
 
-from fastimd.config import settings
+from fastimd.base.settings import settings
 
 ROOT = Path(__file__).parent.parent
 DOCUMENT = (ROOT / "docs" / "MIGRATING.md").read_text()

@@ -33,8 +33,8 @@ from conftest import (
 )
 from redis import Redis
 
-from fastimd.desk import SAY_SECONDS
 from fastimd.http.admin import COMMAND_HEADER
+from fastimd.http.desk import SAY_SECONDS
 from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.client import ANSWER_SECONDS
 from fastimd.operate.screen import printable

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.outbox import STALE_SECONDS, Outbox
+from fastimd.websocket.outbox import STALE_SECONDS, Outbox
 
 
 class Kernel:

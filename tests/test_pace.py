@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from fastimd.sockets.pace import FLOOD_SECONDS, Pace
+from fastimd.websocket.pace import FLOOD_SECONDS, Pace
 
 
 async def seconds_of(pace: Pace, messages: int) -> float:

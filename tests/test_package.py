@@ -109,7 +109,11 @@ def daemon(installed: Path, tmp_path: Path) -> Iterator[Daemon]:
 
 def test_an_installed_wheel_serves(daemon: Daemon) -> None:
     """It has its page, its scripts and its own Redis, in an environment that was empty."""
-    parts = [f"test/static/{part.name}" for part in (ROOT / "fastimd/http/static").iterdir()]
+    parts = [
+        f"test/static/{part.name}"
+        for part in (ROOT / "fastimd/page").iterdir()
+        if part.suffix != ".py" and part.is_file()
+    ]
     for path in ("test/websocket", *parts, "openapi.json"):
         with urllib.request.urlopen(f"{daemon.http}/{path}", timeout=10) as answer:
             assert answer.status == 200

@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fastimd.sockets.receiver import RECEIVE_BYTES, Readiness, Receiver
+from fastimd.websocket.receiver import RECEIVE_BYTES, Readiness, Receiver
 
 
 @pytest.fixture

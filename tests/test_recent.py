@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
-from fastimd import recent
-from fastimd.log import configure, tell_left_out
+from fastimd.base import recent
+from fastimd.base.log import configure, tell_left_out
 
 log = structlog.get_logger("test")
 

@@ -47,9 +47,9 @@ from redis import Redis, exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from fastimd.config import Config
-from fastimd.errors import StoreUnavailable
-from fastimd.metrics import Metrics
+from fastimd.base.errors import StoreUnavailable
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config
 from fastimd.redis.appender import Appender
 from fastimd.redis.client import Client
 from fastimd.redis.clock import RedisClock

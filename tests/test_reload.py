@@ -16,7 +16,7 @@ import trio
 from clients import TEXT, RawClient, client_frame, dial, log_in, opening, post, request
 from conftest import Daemon, StartDaemon, connect, receive, wait_for
 
-from fastimd.config import FIXED, Config, adopt, settings
+from fastimd.base.settings import FIXED, Config, adopt, settings
 
 Configure = Callable[..., Path]
 

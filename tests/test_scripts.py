@@ -10,10 +10,10 @@ import pytest
 from redis import Redis
 from redis.exceptions import ResponseError
 
-from fastimd import codec
+from fastimd.base import codec
+from fastimd.groups.store import AHEAD, STEP
 from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
-from fastimd.store import AHEAD, STEP
 
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
 CHANNEL, EVENTS, KICKS = "mq:1", "fastimd:events", "fastimd:kicks"

@@ -14,8 +14,8 @@ import trio.testing
 from trio_websocket import CloseReason, WebSocketConnection, wrap_client_stream, wrap_server_stream
 from wcwidth import wcswidth
 
-from fastimd.address import Address
-from fastimd.codec import Message
+from fastimd.base.address import Address
+from fastimd.base.codec import Message
 from fastimd.terminal import conversation
 from fastimd.terminal.columns import columns, cut, fold
 from fastimd.terminal.commands import COMMANDS, Command, Say, Unknown, complete, parse, read_number

@@ -7,7 +7,7 @@ import itertools
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fastimd.turnstile import Turnstile
+from fastimd.websocket.turnstile import Turnstile
 
 
 async def test_so_many_pass_in_a_turn(nursery: trio.Nursery) -> None:

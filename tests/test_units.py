@@ -18,7 +18,8 @@ import pytest
 from clients import RawClient
 from conftest import StartDaemon, run_daemon, wait_for
 
-from fastimd import config, systemd
+from fastimd.base import settings as config
+from fastimd.base import systemd
 
 FOLDER = Path(__file__).parent.parent / "systemd"
 UNIT = FOLDER / "fastimd.service"

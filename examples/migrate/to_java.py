@@ -10,7 +10,7 @@ import sys
 
 from redis import Redis, RedisError, ResponseError
 
-from fastimd.codec import CorruptEntry, unwrap, wrap
+from fastimd.base.codec import CorruptEntry, unwrap, wrap
 
 BATCH = 1000
 

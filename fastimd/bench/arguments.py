@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from redis import Redis, exceptions
 
-from ..address import Address
+from ..base.address import Address
 from .dialect import MIN_TEXT_BYTES
 from .links import Unusable
 from .run import Failed, run

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import TypeAlias
 
-from ..address import Address
+from ..base.address import Address
 from .dialect import CLOSE, PING, PONG, TEXT, Dialect, client_frame, find_frame
 from .histogram import Histogram
 

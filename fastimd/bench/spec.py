@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..address import Address
+from ..base.address import Address
 from .dialect import FASTIMD, Dialect
 
 MODES = ("burst", "talk", "idle", "storm", "list")

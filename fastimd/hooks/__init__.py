@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias
 
-from ..errors import Refused as Refused
+from ..base.errors import Refused as Refused
 
 __all__ = ["Action", "Handler", "Message", "Refused"]
 

@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 
 import trio
 
-from ..config import Config
-from ..errors import ConfigError
+from ..base.errors import ConfigError
+from ..base.settings import Config
 from . import Handler
 
 Hook: TypeAlias = Callable[..., Awaitable[Any]]

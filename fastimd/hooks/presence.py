@@ -13,8 +13,8 @@ from collections import deque
 import structlog
 import trio
 
-from ..config import Config
-from ..metrics import Metrics
+from ..base.metrics import Metrics
+from ..base.settings import Config
 from .runner import HookRunner
 
 AT_ONCE = 16

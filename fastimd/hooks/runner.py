@@ -15,10 +15,10 @@ import msgspec
 import structlog
 import trio
 
-from ..codec import USER_INFO
-from ..config import Config
-from ..errors import HookFailed, NotLoggedIn, Refused
-from ..metrics import Metrics
+from ..base.codec import USER_INFO
+from ..base.errors import HookFailed, NotLoggedIn, Refused
+from ..base.metrics import Metrics
+from ..base.settings import Config
 from . import Action, Message
 from .cause import describe, trace
 from .load import Hook, load_hooks
@@ -164,7 +164,7 @@ async def open_hooks(config: Config, metrics: Metrics) -> AsyncIterator[HookRunn
     if not config.hooks.webhook_url:
         yield HookRunner(hooks, config, metrics)
         return
-    from .webhook import open_webhook  # here, because without webhooks nobody needs an HTTP client
+    from .webhook import open_webhook
 
     async with open_webhook(config) as webhook:
         asked = {name: getattr(webhook, name) for name in config.hooks.webhook_events}

@@ -25,9 +25,9 @@ import msgspec
 import trio
 
 from .. import __version__
-from ..codec import USER_INFO
-from ..config import SECRET_PREFIX, Config
-from ..errors import HookFailed, Refused
+from ..base.codec import USER_INFO
+from ..base.errors import HookFailed, Refused
+from ..base.settings import SECRET_PREFIX, Config
 from . import Action, Message
 
 MAX_ANSWER_BYTES = 64 * 1024

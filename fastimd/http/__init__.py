@@ -1,0 +1,1 @@
+"""The daemon's HTTP: the routes of Fast-IM, the page, and the operator's admin address."""

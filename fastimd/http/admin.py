@@ -25,9 +25,9 @@ from werkzeug.exceptions import (
     UnsupportedMediaType,
 )
 
-from ..desk import Desk, Kicked, Outcome, Purged, Said
-from ..errors import BadParameter, KeyUnusable, StoreUnavailable
-from ..metrics import Metrics
+from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
+from ..base.metrics import Metrics
+from .desk import Desk, Kicked, Outcome, Purged, Said
 
 DESK = "/operate/"
 """Where the desk is."""

@@ -22,10 +22,8 @@ from quart_trio.formparser import TrioFormDataParser
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException, NotFound, RequestEntityTooLarge
 
-from ..access import Access
-from ..codec import check_id
-from ..config import Config
-from ..errors import (
+from ..base.codec import check_id
+from ..base.errors import (
     BadParameter,
     HookFailed,
     KeyUnusable,
@@ -33,11 +31,13 @@ from ..errors import (
     Refused,
     StoreUnavailable,
 )
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..groups.access import Access
+from ..groups.store import History, Store
 from ..hooks import Action
 from ..hooks.runner import HookRunner
-from ..metrics import Metrics
 from ..redis.client import CALL_SECONDS
-from ..store import History, Store
 from .document import add_document, send_document
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -190,8 +190,11 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
 
 
 def _add_page(app: QuartTrio) -> None:
-    folder = files("fastimd.http") / "static"
-    page = {file.name: file.read_bytes() for file in folder.iterdir() if file.is_file()}
+    page = {
+        file.name: file.read_bytes()
+        for file in files("fastimd.page").iterdir()
+        if file.name.rpartition(".")[2] in _PAGE_TYPES
+    }
 
     async def send(name: str) -> Response:
         if name not in page:

@@ -23,14 +23,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
-from ..head import (
-    IDLE_SECONDS,
-    MAX_HEAD_BYTES,
-    Head,
-    HeadReader,
-    Refused,
-    request_id_field,
-)
+from ..door.head import IDLE_SECONDS, MAX_HEAD_BYTES, Head, HeadReader, Refused, request_id_field
 
 BODY_SECONDS = 30.0
 SEND_SECONDS = 30.0

@@ -11,8 +11,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from ..config import Config
-from ..desk import GroupView, Kicked, Outcome, Purged, Said, Status
+from ..base.settings import Config
+from ..http.desk import GroupView, Kicked, Outcome, Purged, Said, Status
 from .client import CommandFailed, Daemon, DaemonAway, NoAddress
 from .screen import Report, printable, report, show_group, show_status
 

@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from ..config import parse_bind, unix_path
-from ..errors import FastimdError
+from ..base.errors import FastimdError
+from ..base.settings import parse_bind, unix_path
 from ..http.admin import COMMAND_HEADER, DESK
 
 ANSWER_SECONDS = 10.0

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import msgspec
 
-from ..codec import CorruptEntry, decode_message
-from ..desk import GroupView, Status
-from ..recent import Trouble
+from ..base.codec import CorruptEntry, decode_message
+from ..base.recent import Trouble
+from ..http.desk import GroupView, Status
 
 SHOWN_MEMBERS = 20
 

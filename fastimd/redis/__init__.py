@@ -1,0 +1,1 @@
+"""The Redis wire on Trio: connections, appends, scripts, and the embedded server."""

@@ -36,10 +36,10 @@ import trio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
-from .. import log as logs
-from ..config import Config
-from ..errors import StoreUnavailable
-from ..metrics import Metrics
+from ..base import log as logs
+from ..base.errors import StoreUnavailable
+from ..base.metrics import Metrics
+from ..base.settings import Config
 from .clock import RedisClock
 from .connection import Connection
 from .refusal import key_unusable

@@ -15,8 +15,8 @@ import trio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
-from ..errors import StartupError, StoreUnavailable
-from ..metrics import Metrics
+from ..base.errors import StartupError, StoreUnavailable
+from ..base.metrics import Metrics
 from .appender import Appender
 from .cause import cause_of
 from .clock import RedisClock

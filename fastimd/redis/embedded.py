@@ -35,7 +35,7 @@ import trio
 from redis.backoff import ExponentialWithJitterBackoff
 from structlog.typing import FilteringBoundLogger
 
-from ..errors import StartupError, StoreUnavailable
+from ..base.errors import StartupError, StoreUnavailable
 
 MAX_SOCKET_PATH = 107
 """Bytes in the path of a unix socket on Linux: ``sun_path`` without its final zero (unix(7))."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import structlog
 
-from ..errors import KeyUnusable
-from ..metrics import Metrics
+from ..base.errors import KeyUnusable
+from ..base.metrics import Metrics
 
 log = structlog.get_logger("fastimd.redis")
 

@@ -20,7 +20,7 @@ import trio
 from redis import exceptions
 from redis.connection import parse_url
 
-from ..errors import StartupError
+from ..base.errors import StartupError
 from .cause import CERTIFICATE_WANTED, NO_TLS, TLS_WANTED, Unreachable, cause_of
 
 Argument: TypeAlias = bytes | str | int | float

@@ -18,8 +18,8 @@ import msgspec
 import trio
 from trio_websocket import ConnectionRejected, WebSocketConnection, wrap_client_stream
 
-from ..address import Address
-from ..codec import CorruptEntry, Message, decode_message
+from ..base.address import Address
+from ..base.codec import CorruptEntry, Message, decode_message
 from .failures import LoginRefused, Refused, TokenLost, Unreachable
 
 CONNECT_SECONDS = 10.0

@@ -14,9 +14,9 @@ from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
 import trio
 
-from ..address import Address
-from ..codec import check_id
-from ..errors import BadParameter
+from ..base.address import Address
+from ..base.codec import check_id
+from ..base.errors import BadParameter
 from .descriptors import write_all
 from .failures import EXIT_SIGNAL, EXIT_USAGE, ChatError
 from .harmless import harmless
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.history is not None and not 0 <= arguments.history <= MOST_HISTORY:
         raise _Unusable(f"--history: from 0 to {MOST_HISTORY}")
     password = _password(arguments, user)
-    from .run import Wishes, chat  # here, because the daemon has no use for it
+    from .run import Wishes, chat
 
     wishes = Wishes(
         is_person=_is_person(arguments),

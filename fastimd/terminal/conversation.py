@@ -16,7 +16,7 @@ import msgspec
 import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
-from ..codec import CorruptEntry, Message, decode_message
+from ..base.codec import CorruptEntry, Message, decode_message
 from .account import CLOSE_SECONDS, Account
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import ChatError, TokenLost, TurnedOut, Unreachable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..codec import Message
+from ..base.codec import Message
 
 
 @dataclass(frozen=True, slots=True)

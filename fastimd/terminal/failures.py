@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ..errors import FastimdError
+from ..base.errors import FastimdError
 
 EXIT_UNSENT = 1
 EXIT_REFUSED = 1

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from hashlib import sha256
 
-from ..codec import Message
+from ..base.codec import Message
 from .columns import columns, cut, fold
 from .harmless import harmless
 

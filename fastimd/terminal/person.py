@@ -12,8 +12,8 @@ import msgspec
 import trio
 from trio_websocket import ConnectionClosed
 
-from ..codec import CorruptEntry, Message, check_id, decode_message
-from ..errors import BadParameter
+from ..base.codec import CorruptEntry, Message, check_id, decode_message
+from ..base.errors import BadParameter
 from .account import Account
 from .columns import cut
 from .commands import HELP, Command, Unknown, complete, parse, read_number

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from ..address import Address
+from ..base.address import Address
 from .account import Account, open_account
 from .painter import Painter
 from .person import Chat

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import trio
 
-from ..codec import Message
+from ..base.codec import Message
 from .account import Account
 from .conversation import END_SECONDS, Conversation
 from .descriptors import read_some, write_all

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from ..config import Config
+from ..base.settings import Config
 
 TURN_SECONDS = 0.5
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .handshake import Route
-from .session import Session, Surroundings
+from ..websocket.handshake import Route
+from ..websocket.session import Session, Surroundings
 
 
 async def serve_group_list(

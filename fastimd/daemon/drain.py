@@ -7,9 +7,9 @@ import random
 import structlog
 import trio
 
-from .door import Door
-from .http.server import HttpServer
-from .sockets.session import Surroundings
+from ..door.door import Door
+from ..http.server import HttpServer
+from ..websocket.session import Surroundings
 
 DRAIN_SHARE = 0.8
 """The part of ``drain_seconds`` over which sockets are told to go; the rest is for answers."""

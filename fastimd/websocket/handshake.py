@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from hashlib import sha1
 from urllib.parse import unquote_to_bytes
 
-from ..codec import check_id
-from ..errors import BadParameter
-from ..head import Head, Refused
+from ..base.codec import check_id
+from ..base.errors import BadParameter
+from ..door.head import Head, Refused
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 

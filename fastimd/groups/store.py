@@ -17,16 +17,16 @@ import structlog
 import trio
 from redis import exceptions
 
-from . import codec
-from .config import Config
-from .errors import KeyUnusable, NotLoggedIn, StoreUnavailable
-from .metrics import Metrics
-from .redis import scripts
-from .redis.appender import OnAppended, Place
-from .redis.client import Client
-from .redis.refusal import key_unusable
-from .redis.scripts import Script
-from .redis.wire import Argument, Reply
+from ..base import codec
+from ..base.errors import KeyUnusable, NotLoggedIn, StoreUnavailable
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..redis import scripts
+from ..redis.appender import OnAppended, Place
+from ..redis.client import Client
+from ..redis.refusal import key_unusable
+from ..redis.scripts import Script
+from ..redis.wire import Argument, Reply
 
 EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,

@@ -19,16 +19,16 @@ from pathlib import Path
 import structlog
 import trio
 
+from ..base.errors import StartupError
+from ..base.metrics import Metrics
+from ..base.settings import Config, parse_bind
+from ..classic.chat import serve_chat
+from ..classic.grouplist import serve_group_list
+from ..http.server import HttpServer
+from ..websocket.handshake import Route, accept, find_route
+from ..websocket.session import Session, Surroundings, run_session
 from .clients import Crowd, Proxies
-from .config import Config, parse_bind
-from .errors import StartupError
 from .head import Head, HeadReader, Refused, name_request, request_id_field
-from .http.server import HttpServer
-from .metrics import Metrics
-from .sockets.chat import serve_chat
-from .sockets.grouplist import serve_group_list
-from .sockets.handshake import Route, accept, find_route
-from .sockets.session import Session, Surroundings, run_session
 
 BACKLOG = 4096
 ACCEPTS_A_TURN = 64

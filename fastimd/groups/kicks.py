@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import trio
 
-from .errors import KeyUnusable, StoreUnavailable
+from ..base.errors import KeyUnusable, StoreUnavailable
 from .store import Event, Store
 
 RETRY_SECONDS = 0.1

@@ -32,11 +32,11 @@ import msgspec
 import structlog
 import trio
 
-from . import codec
-from .config import Config
-from .errors import BadParameter, KeyUnusable, StoreUnavailable
-from .metrics import Metrics
-from .outbox import Outbox
+from ..base import codec
+from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..websocket.outbox import Outbox
 from .relay import Relay, Subscription
 from .store import NO_MESSAGES, Event, GroupState, Position, Store
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import structlog
 
-from . import log as logs
-from . import systemd
-from .config import BUILT_IN, Config, adopt, load
-from .errors import ConfigError
+from ..base import log as logs
+from ..base import systemd
+from ..base.errors import ConfigError
+from ..base.settings import BUILT_IN, Config, adopt, load
 
 log = structlog.get_logger("fastimd.daemon")
 

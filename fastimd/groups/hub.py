@@ -20,12 +20,12 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from . import codec
-from . import log as logs
-from .config import Config
-from .errors import KeyUnusable, StoreUnavailable
-from .metrics import Metrics
-from .outbox import Outbox
+from ..base import codec
+from ..base import log as logs
+from ..base.errors import KeyUnusable, StoreUnavailable
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..websocket.outbox import Outbox
 from .relay import OnLost, OnMessage, Relay, Subscription
 from .store import Position, Store
 

@@ -14,16 +14,17 @@ import msgspec
 import structlog
 import trio
 
-from . import __version__, recent
-from .codec import check_id
-from .config import Config
-from .errors import BadParameter, StoreUnavailable
-from .hub import Hub
-from .metrics import Metrics
-from .redis.client import Client
-from .relay import Relay
-from .sockets.session import Sessions
-from .store import Store
+from .. import __version__
+from ..base import recent
+from ..base.codec import check_id
+from ..base.errors import BadParameter, StoreUnavailable
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..groups.hub import Hub
+from ..groups.relay import Relay
+from ..groups.store import Store
+from ..redis.client import Client
+from ..websocket.session import Sessions
 
 SAY_SECONDS = 5.0
 """How long Redis may take to store what an operator says."""

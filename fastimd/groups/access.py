@@ -5,9 +5,9 @@ The routes of HTTP and the sockets ask here, so that the two ways are told apart
 
 from __future__ import annotations
 
-from .config import Config
-from .hooks import Action
-from .hooks.runner import HookRunner
+from ..base.settings import Config
+from ..hooks import Action
+from ..hooks.runner import HookRunner
 from .store import Store
 
 

@@ -18,12 +18,14 @@ from pathlib import Path
 import structlog
 import trio
 
-from . import __version__, systemd
-from . import log as logs
-from .access import Access
-from .config import Config, default_data_dir, parse_bind, unix_path
-from .desk import Desk
-from .door import (
+from .. import __version__
+from ..base import log as logs
+from ..base import systemd
+from ..base.errors import StartupError
+from ..base.metrics import Metrics
+from ..base.settings import Config, default_data_dir, parse_bind, unix_path
+from ..base.supervise import open_floor, start, supervise
+from ..door.door import (
     Door,
     address_of,
     admin_handler,
@@ -32,30 +34,29 @@ from .door import (
     listen_unix,
     public_handler,
 )
+from ..groups.access import Access
+from ..groups.hub import Hub
+from ..groups.kicks import Kicks
+from ..groups.poller import Poller
+from ..groups.relay import Relay
+from ..groups.store import Store
+from ..hooks.presence import Presence
+from ..hooks.runner import HookRunner, open_hooks
+from ..http.admin import create_admin_app
+from ..http.app import create_app
+from ..http.desk import Desk
+from ..http.server import HttpServer
+from ..redis.appender import Appender
+from ..redis.client import Client
+from ..redis.clock import RedisClock
+from ..redis.embedded import serve_embedded
+from ..redis.wire import Address
+from ..websocket.keepalive import Keepalive
+from ..websocket.receiver import Readiness
+from ..websocket.session import Sessions, Surroundings
+from ..websocket.turnstile import Turnstile
 from .drain import drain
-from .errors import StartupError
-from .hooks.presence import Presence
-from .hooks.runner import HookRunner, open_hooks
-from .http.admin import create_admin_app
-from .http.app import create_app
-from .http.server import HttpServer
-from .hub import Hub
-from .kicks import Kicks
-from .metrics import Metrics
-from .poller import Poller
-from .redis.appender import Appender
-from .redis.client import Client
-from .redis.clock import RedisClock
-from .redis.embedded import serve_embedded
-from .redis.wire import Address
-from .relay import Relay
 from .reload import reload
-from .sockets.keepalive import Keepalive
-from .sockets.receiver import Readiness
-from .sockets.session import Sessions, Surroundings
-from .store import Store
-from .supervise import open_floor, start, supervise
-from .turnstile import Turnstile
 
 SOCKETS_A_TURN = 64
 """How many sockets open or end in one turn of the scheduler."""

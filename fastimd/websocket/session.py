@@ -16,18 +16,16 @@ from dataclasses import dataclass
 import structlog
 import trio
 
-from ..access import Access
-from ..codec import text_frame
-from ..config import Config
-from ..errors import HookFailed, KeyUnusable, NotLoggedIn, Refused, StoreUnavailable
+from ..base.codec import text_frame
+from ..base.errors import HookFailed, KeyUnusable, NotLoggedIn, Refused, StoreUnavailable
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..groups.access import Access
+from ..groups.hub import Hub
+from ..groups.poller import Poller
+from ..groups.store import Event, Store
 from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner
-from ..hub import Hub
-from ..metrics import Metrics
-from ..outbox import Outbox
-from ..poller import Poller
-from ..store import Event, Store
-from ..turnstile import Turnstile
 from .frames import (
     CLOSE,
     PING,
@@ -42,8 +40,10 @@ from .frames import (
 )
 from .handshake import Route
 from .keepalive import Keepalive
+from .outbox import Outbox
 from .pace import Pace
 from .receiver import Readiness
+from .turnstile import Turnstile
 
 CLOSE_SECONDS = 5.0
 """How long a client has to answer a close frame."""

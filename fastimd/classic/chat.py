@@ -8,11 +8,11 @@ import msgspec
 import structlog
 import trio
 
-from .. import log as logs
-from ..errors import HookFailed, Refused, StoreUnavailable
+from ..base import log as logs
+from ..base.errors import HookFailed, Refused, StoreUnavailable
 from ..hooks import Message
-from .handshake import Route
-from .session import Session, Surroundings
+from ..websocket.handshake import Route
+from ..websocket.session import Session, Surroundings
 
 MAX_IN_FLIGHT = 64
 """Appends of one socket that may wait for Redis before the socket is read on."""

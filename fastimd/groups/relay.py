@@ -33,13 +33,13 @@ import structlog
 import trio
 from redis import exceptions
 
-from . import codec
-from . import log as logs
-from .errors import KeyUnusable, StoreUnavailable
-from .metrics import Metrics
-from .redis.client import CALL_SECONDS, Reconnecting, connected_wire
-from .redis.refusal import key_unusable
-from .redis.wire import Address, Argument, NotNow, Reply, Wire
+from ..base import codec
+from ..base import log as logs
+from ..base.errors import KeyUnusable, StoreUnavailable
+from ..base.metrics import Metrics
+from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
+from ..redis.refusal import key_unusable
+from ..redis.wire import Address, Argument, NotNow, Reply, Wire
 from .store import EVENTS_CHANNEL, STEP, Gap, Position, Store, channel_of
 
 LINGER_SECONDS = 5.0

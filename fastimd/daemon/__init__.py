@@ -1,0 +1,1 @@
+"""The running daemon: what is started in which order, how it drains, what it takes anew."""

@@ -1,0 +1,1 @@
+"""Accepts connections, reads the first request head, and hands the stream on."""

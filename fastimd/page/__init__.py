@@ -1,0 +1,1 @@
+"""The chat page: HTML, CSS and JavaScript, served as they are."""
