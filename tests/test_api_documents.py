@@ -42,6 +42,7 @@ from fastimd import __version__
 from fastimd.base.codec import MAX_ID_LENGTH
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
+from fastimd.classic.routes import find_route
 from fastimd.daemon.drain import _restart_hint
 from fastimd.door.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
 from fastimd.groups.access import Access
@@ -51,7 +52,6 @@ from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
 from fastimd.http.app import MAX_BODY_BYTES, MAX_TS, create_app
 from fastimd.http.server import BODY_SECONDS
 from fastimd.websocket.frames import MAX_REASON_BYTES
-from fastimd.websocket.handshake import find_route
 from fastimd.websocket.outbox import STALE_SECONDS
 from fastimd.websocket.pace import FLOOD_SECONDS
 from fastimd.websocket.session import CLOSE_SECONDS

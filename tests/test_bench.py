@@ -22,10 +22,10 @@ from redis import Redis
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
-from fastimd.base.codec import text_frame
 from fastimd.bench.dialect import FASTIMD, PING, TEXT, Dialect, Texts, client_frame, find_frame
 from fastimd.bench.histogram import Histogram
 from fastimd.bench.transcript import Disorder, Transcript
+from fastimd.websocket.frames import text_frame
 
 # One run against a real daemon
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import pytest
-from websockets.frames import TEXT, Frame
-from websockets.streams import StreamReader
 
 from fastimd.base import codec
 from fastimd.base.errors import BadParameter
@@ -116,29 +114,6 @@ def test_quotes_that_are_no_json_string_are_left() -> None:
     """A value that only looks wrapped is taken as it is."""
     assert codec.unwrap(b'"a"b"') == '"a"b"'
     assert codec.unwrap(b'"') == '"'
-
-
-@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
-def test_a_text_frame_is_what_another_parser_reads(size: int) -> None:
-    """At each boundary of the length field the frame is unmasked, final and of the right size."""
-    payload = b"x" * size
-    stream = StreamReader()
-    stream.feed_data(codec.text_frame(payload))
-    stream.feed_eof()
-    parse = Frame.parse(stream.read_exact, mask=False)
-    with pytest.raises(StopIteration) as parsed:
-        next(parse)
-    frame = parsed.value.value
-    assert (frame.opcode, frame.fin, bytes(frame.data)) == (TEXT, True, payload)
-    with pytest.raises(StopIteration) as at_eof:
-        next(stream.at_eof())
-    assert at_eof.value.value is True, "bytes are left over"
-
-
-@pytest.mark.parametrize(("size", "header"), [(125, 2), (126, 4), (65535, 4), (65536, 10)])
-def test_a_text_frame_has_the_shortest_header(size: int, header: int) -> None:
-    """RFC 6455 asks for the minimal length encoding."""
-    assert len(codec.text_frame(bytes(size))) == header + size
 
 
 @pytest.mark.parametrize("value", ["1", "ann", "张三", "a b", "a/b", "{x}", "😀", "x" * 128])

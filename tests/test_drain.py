@@ -15,8 +15,9 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
 from fastimd.daemon.drain import HEAR_SECONDS, drain
-from fastimd.door.door import Door, listen, serve_http
-from fastimd.http.server import HttpServer
+from fastimd.door.door import Door
+from fastimd.door.listeners import listen
+from fastimd.http.server import HttpServer, serve_http
 from fastimd.websocket.session import Sessions
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -48,14 +49,15 @@ async def draining(mock_clock: MockClock, nursery: trio.Nursery) -> AsyncIterato
 
     door = Door([listener], handle, config, Metrics(), max_connections=10)
     around = SimpleNamespace(
-        sessions=Sessions(),
-        presence=SimpleNamespace(wait_all_told=_nothing),
+        config=config,
+        sessions=Sessions(()),
         readiness=SimpleNamespace(wake_all=lambda: None),
     )
+    presence = SimpleNamespace(wait_all_told=_nothing)
     over = trio.Event()
 
     async def run_drain() -> None:
-        await drain(10, cast(Any, around), http, door, at_once=False)
+        await drain(door, http, cast(Any, around), cast(Any, presence), at_once=False)
         over.set()
 
     async with trio.open_nursery() as accepting:

@@ -36,7 +36,7 @@ from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from fastimd.groups.store import EVENTS_CHANNEL
+from fastimd.groups.events import EVENTS_CHANNEL
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples" / "clients"

@@ -1,4 +1,4 @@
-"""The house: every module stands on a floor, and imports only point down."""
+"""The house: every folder stands on a floor, and imports only point down, never in a circle."""
 
 from __future__ import annotations
 
@@ -12,59 +12,27 @@ HOUSE = Path(__file__).parent.parent / "fastimd"
 
 FLOORS = {
     "fastimd": 0,
-    "fastimd.address": 0,
-    "fastimd.errors": 0,
-    "fastimd.recent": 0,
-    "fastimd.systemd": 0,
-    "fastimd.turnstile": 0,
-    "fastimd.codec": 1,
-    "fastimd.config": 1,
-    "fastimd.log": 1,
-    "fastimd.metrics": 1,
-    "fastimd.supervise": 1,
+    "fastimd.page": 0,
+    "fastimd.base": 1,
+    "fastimd.door": 2,
     "fastimd.redis": 2,
+    "fastimd.websocket": 3,
     "fastimd.hooks": 3,
-    "fastimd.store": 3,
-    "fastimd.outbox": 3,
-    "fastimd.head": 3,
-    "fastimd.clients": 3,
-    "fastimd.access": 4,
-    "fastimd.hub": 4,
-    "fastimd.kicks": 4,
-    "fastimd.poller": 4,
-    "fastimd.relay": 4,
+    "fastimd.groups": 4,
+    "fastimd.classic": 5,
     "fastimd.http": 5,
-    "fastimd.sockets": 5,
-    "fastimd.desk": 5,
-    "fastimd.door": 5,
-    "fastimd.bench": 6,
     "fastimd.daemon": 6,
-    "fastimd.drain": 6,
-    "fastimd.reload": 6,
     "fastimd.operate": 6,
     "fastimd.terminal": 6,
+    "fastimd.bench": 6,
     "fastimd.cli": 7,
-    "fastimd.__main__": 7,
+    "fastimd.__main__": 8,
 }
-"""A package's floor is that of all its modules."""
+"""Where each folder stands; a module imports its own folder and those of lower floors."""
 
-ROOMS_ON_ONE_FLOOR = {
-    ("fastimd.http", "fastimd.door"),
-    ("fastimd.sockets", "fastimd.door"),
-    ("fastimd.http", "fastimd.sockets"),
-    ("fastimd.sockets", "fastimd.http"),
-}
-"""Arrows along a floor that are refused: the door opens to the two rooms behind it, never back."""
 
-PACKAGES = {
-    "fastimd.bench",
-    "fastimd.redis",
-    "fastimd.hooks",
-    "fastimd.http",
-    "fastimd.operate",
-    "fastimd.sockets",
-    "fastimd.terminal",
-}
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
 
 
 def module_name(path: Path) -> str:
@@ -78,10 +46,8 @@ def all_modules() -> dict[str, Path]:
 
 def room_of(module: str) -> str | None:
     """The entry of FLOORS that a module belongs to."""
-    for package in PACKAGES:
-        if module == package or module.startswith(f"{package}."):
-            return package
-    return module if module in FLOORS else None
+    room = ".".join(module.split(".")[:2])
+    return room if room in FLOORS else None
 
 
 def imports_of(module: str, source: str, *, is_package: bool, known: Iterable[str]) -> set[str]:
@@ -120,7 +86,7 @@ def upward_arrows(module: str, targets: Iterable[str]) -> list[str]:
         other = room_of(target)
         if other is None:
             wrong.append(f"{module} imports {target}, which stands on no floor")
-        elif FLOORS[other] > FLOORS[room] or (room, other) in ROOMS_ON_ONE_FLOOR:
+        elif other != room and FLOORS[other] >= FLOORS[room]:
             wrong.append(f"{module} (floor {FLOORS[room]}) imports {target} ({FLOORS[other]})")
     return wrong
 
@@ -147,55 +113,104 @@ def test_the_terminal_client_knows_the_wire_alone() -> None:
         for target in imports_of(module, path.read_text(), is_package=False, known=modules)
     }
     others = {target for target in seen if room_of(target) != "fastimd.terminal"}
-    assert others == {"fastimd.address", "fastimd.codec", "fastimd.errors"}
+    assert others == {"fastimd.base.address", "fastimd.base.codec", "fastimd.base.errors"}
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """The circles in a graph of modules, each as the way round."""
+    found: list[list[str]] = []
+    done: set[str] = set()
+
+    def walk(module: str, way: list[str]) -> None:
+        if module in way:
+            found.append([*way[way.index(module) :], module])
+        elif module not in done:
+            for target in sorted(arrows.get(module, ())):
+                walk(target, [*way, module])
+            done.add(module)
+
+    for module in sorted(arrows):
+        walk(module, [])
+    return found
+
+
+def test_no_import_leads_round_in_a_circle() -> None:
+    """Within a folder too, every module can be read without those that import it."""
+    modules = all_modules()
+    arrows = {
+        module: imports_of(
+            module, path.read_text(), is_package=path.name == "__init__.py", known=modules
+        )
+        for module, path in modules.items()
+    }
+    assert circles(arrows) == []
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c", "a"]]
+
+
+def test_no_file_and_no_function_is_long() -> None:
+    """A file has at most 400 lines, a function 60: what is longer wants rooms."""
+    long = [
+        f"{path.relative_to(HOUSE)}: {lines}"
+        for path in sorted(HOUSE.rglob("*"))
+        if path.suffix in {".py", ".js", ".lua"}
+        and (lines := len(path.read_text().splitlines())) > MAX_FILE_LINES
+    ]
+    for module, path in all_modules().items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = (node.end_lineno or 0) - node.lineno + 1
+                if lines > MAX_FUNCTION_LINES:
+                    long.append(f"{module}.{node.name}: {lines}")
+    assert long == []
 
 
 def test_the_walk_sees_the_house() -> None:
     """The check above is not empty: it finds the arrows that are known to be there."""
     modules = all_modules()
     assert len(modules) >= 25
-    source = modules["fastimd.relay"].read_text()
-    seen = imports_of("fastimd.relay", source, is_package=False, known=modules)
-    assert {"fastimd.codec", "fastimd.store", "fastimd.redis.wire"} <= seen
+    source = modules["fastimd.groups.relay"].read_text()
+    seen = imports_of("fastimd.groups.relay", source, is_package=False, known=modules)
+    assert {"fastimd.base.codec", "fastimd.groups.store", "fastimd.redis.wire"} <= seen
 
 
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("fastimd.codec", "from .hub import Hub"),
-        ("fastimd.codec", "from . import hub"),
-        ("fastimd.codec", "import fastimd.hub"),
-        ("fastimd.codec", "from fastimd import hub"),
-        ("fastimd.codec", "from fastimd.hub import Hub as H"),
-        ("fastimd.codec", "def f():\n    from .hub import Hub"),
-        ("fastimd.codec", "if TYPE_CHECKING:\n    from .hub import Hub"),
-        ("fastimd.codec", "import_module('fastimd.hub')"),
-        ("fastimd.redis.wire", "from ..store import Store"),
-        ("fastimd.redis.scripts", "from ...store import Store"),
-        ("fastimd.errors", "from . import codec"),
-        ("fastimd.store", "from .relay import Relay"),
-        ("fastimd.hub", "from .sockets.session import Session"),
-        ("fastimd.sockets.chat", "from ..door import Door"),
-        ("fastimd.http.server", "from .. import door"),
-        ("fastimd.http.app", "from ..sockets.session import Session"),
-        ("fastimd.door", "from .daemon import serve"),
-        ("fastimd.daemon", "from . import cli"),
+        ("fastimd.base.codec", "from ..groups.hub import Hub"),
+        ("fastimd.base.codec", "from ..groups import hub"),
+        ("fastimd.base.codec", "import fastimd.groups.hub"),
+        ("fastimd.base.codec", "from fastimd.groups import hub"),
+        ("fastimd.base.codec", "from fastimd.groups.hub import Hub as H"),
+        ("fastimd.base.codec", "def f():\n    from ..groups.hub import Hub"),
+        ("fastimd.base.codec", "if TYPE_CHECKING:\n    from ..groups.hub import Hub"),
+        ("fastimd.base.codec", "import_module('fastimd.groups.hub')"),
+        ("fastimd.redis.wire", "from ..groups.store import Store"),
+        ("fastimd.redis.scripts", "from ...groups.store import Store"),
+        ("fastimd.redis.wire", "from ..door.head import Head"),
+        ("fastimd.websocket.session", "from ..groups.hub import Hub"),
+        ("fastimd.websocket.session", "from ..hooks.runner import HookRunner"),
+        ("fastimd.groups.hub", "from ..classic.dialect import Classic"),
+        ("fastimd.classic.chat", "from ..http.app import create_app"),
+        ("fastimd.http.app", "from ..classic.chat import serve_chat"),
+        ("fastimd.door.door", "from ..daemon.tree import serve"),
+        ("fastimd.daemon.tree", "from .. import cli"),
+        ("fastimd.operate.client", "from ..daemon.tree import serve"),
     ],
 )
 def test_an_arrow_that_points_up_is_caught(module: str, source: str) -> None:
-    """However the import is written, and wherever it stands."""
+    """However the import is written, and wherever it stands; along a floor too."""
     is_package = module == "fastimd.redis.scripts"
     assert check(module, f"import trio\n{source}\n", is_package=is_package) != []
 
 
 def test_an_arrow_that_points_down_is_no_mistake() -> None:
     """The checker does not cry at everything."""
-    assert check("fastimd.door", "from .http.server import HttpServer\nimport trio") == []
-    assert check("fastimd.hub", "from . import codec\nfrom .relay import Relay") == []
+    assert check("fastimd.http.server", "from ..door.head import Head\nimport trio") == []
+    assert check("fastimd.groups.hub", "from ..base import codec\nfrom .relay import Relay") == []
 
 
 def test_a_module_without_a_floor_is_caught() -> None:
     """A new room must be given a floor, and cannot be entered before."""
     assert check("fastimd.attic", "import trio") == ["fastimd.attic stands on no floor"]
-    arrows = upward_arrows("fastimd.daemon", {"fastimd.attic"})
-    assert arrows == ["fastimd.daemon imports fastimd.attic, which stands on no floor"]
+    arrows = upward_arrows("fastimd.daemon.tree", {"fastimd.attic"})
+    assert arrows == ["fastimd.daemon.tree imports fastimd.attic, which stands on no floor"]

@@ -37,8 +37,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
+from websockets.streams import StreamReader
 
-from fastimd.websocket.frames import Close, Failure, FrameReader, Ping
+from fastimd.websocket.frames import Close, Failure, FrameReader, Ping, text_frame
 
 Event = str | Ping | Close | Failure
 LONGEST = "x" * MAX_BYTES
@@ -513,3 +514,26 @@ def test_the_reader_is_at_least_as_strict_as_the_library(stream: bytes) -> None:
     else:
         assert is_valid
         assert kinds(events) == kinds(by_library)
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65535, 65536])
+def test_a_text_frame_is_what_another_parser_reads(size: int) -> None:
+    """At each boundary of the length field the frame is unmasked, final and of the right size."""
+    payload = b"x" * size
+    stream = StreamReader()
+    stream.feed_data(text_frame(payload))
+    stream.feed_eof()
+    parse = Frame.parse(stream.read_exact, mask=False)
+    with pytest.raises(StopIteration) as parsed:
+        next(parse)
+    frame = parsed.value.value
+    assert (frame.opcode, frame.fin, bytes(frame.data)) == (TEXT, True, payload)
+    with pytest.raises(StopIteration) as at_eof:
+        next(stream.at_eof())
+    assert at_eof.value.value is True, "bytes are left over"
+
+
+@pytest.mark.parametrize(("size", "header"), [(125, 2), (126, 4), (65535, 4), (65536, 10)])
+def test_a_text_frame_has_the_shortest_header(size: int, header: int) -> None:
+    """RFC 6455 asks for the minimal length encoding."""
+    assert len(text_frame(bytes(size))) == header + size

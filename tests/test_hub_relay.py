@@ -16,6 +16,9 @@ from fastimd.base import codec
 from fastimd.base.errors import StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
+from fastimd.classic.dialect import Classic
+from fastimd.groups import audience
+from fastimd.groups.audience import Dialect
 from fastimd.groups.hub import MEMBERS_A_TURN, Hub
 from fastimd.groups.relay import MAX_HELD, Relay, Subscription
 from fastimd.groups.store import Greeting, Position, Store
@@ -130,14 +133,15 @@ class Room:
         self.relay = FakeRelay()
         self.store = FakeStore()
         self.metrics = Metrics()
+        self.dialect: Dialect = Classic(cast(Store, self.store))
         self.hub = Hub(cast(Relay, self.relay), cast(Store, self.store), self.metrics, Config())
         self._leave: dict[Ear, trio.Event] = {}
 
-    async def arrive(self) -> Ear:
+    async def arrive(self, dialect: Dialect | None = None) -> Ear:
         """Let somebody arrive, as far as the store and the relay let them."""
         ear = Ear()
         self._leave[ear] = trio.Event()
-        self.nursery.start_soon(self._stay, ear)
+        self.nursery.start_soon(self._stay, ear, dialect)
         await wait_all_tasks_blocked()
         return ear
 
@@ -165,9 +169,9 @@ class Room:
     def hear_foreign(self, info: str) -> None:
         self.relay.subscriptions["1"].receive(0, message(9, info), message(9, info))
 
-    async def _stay(self, ear: Ear) -> None:
+    async def _stay(self, ear: Ear, dialect: Dialect | None = None) -> None:
         left = self._leave[ear]
-        async with self.hub.member("1", cast(Outbox, ear), no_loss):
+        async with self.hub.member("1", cast(Outbox, ear), dialect or self.dialect, no_loss):
             await left.wait()
 
 
@@ -187,6 +191,62 @@ async def test_members_hear_the_same_bytes_once_a_batch(room: Room) -> None:
     assert len(first.pushes) == 3
     assert first.pushes[2] is second.pushes[2]
     assert room.metrics.deliveries >= 4
+
+
+class Terse:
+    """A dialect of which a batch is one frame, a digit a message; it counts its encodings."""
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+        self.encodings = 0
+
+    async def greet(self, group: str) -> audience.Greeting:
+        _, position, foreign = await self._store.greeting(group)
+        return audience.Greeting(b"<%d>" % position.ts, position, foreign)
+
+    def encode(self, group: str, batch: audience.Batch) -> list[bytes]:
+        self.encodings += 1
+        return [group.encode() + b":" + b"".join(b"%d" % ts for ts, _ in batch) + b";"]
+
+
+async def test_each_hears_its_own_dialect_and_a_batch_is_encoded_once(room: Room) -> None:
+    """Members of one group get the same messages, each in the way of its client."""
+    terse = Terse(room.store)
+    room.store.listed.append(1)
+    first, second = await room.arrive(terse), await room.arrive(terse)
+    classic = await room.arrive()
+    room.relay.pass_all()
+    room.relay.pass_all()  # the fence of those who came after the first
+    room.say(2, 3)
+    await room.hub.flush()
+    assert b"".join(first.pushes) == b"".join(second.pushes) == b"<1>1:23;"
+    assert first.pushes[-1] is second.pushes[-1]
+    assert terse.encodings == 1
+    assert classic.heard == [[1], 2, 3]
+    await room.leave(first)
+    await room.leave(second)
+    assert (first.messages, second.messages) == (3, 3)
+    room.say(4)
+    await room.hub.flush()
+    assert terse.encodings == 1, "encoded for nobody"
+    assert classic.heard == [[1], 2, 3, 4]
+
+
+async def test_arrivals_of_two_dialects_miss_nothing(room: Room) -> None:
+    """What comes while both greetings are read reaches both, once; a fence settles both."""
+    terse = Terse(room.store)
+    room.store.holding = True
+    one, other = await room.arrive(terse), await room.arrive()
+    room.say(1)
+    await room.hub.flush()
+    for reading in room.store.held:
+        reading.set()
+    await wait_all_tasks_blocked()
+    assert (one.pushes, other.heard) == ([b"<0>1:1;"], [[], 1])
+    room.relay.pass_all()
+    room.say(2)
+    await room.hub.flush()
+    assert (b"".join(one.pushes), other.heard) == (b"<0>1:1;1:2;", [[], 1, 2])
 
 
 async def test_a_flush_without_messages_pushes_nothing(room: Room) -> None:
@@ -356,7 +416,8 @@ async def test_who_hears_nothing_more_is_told(room: Room) -> None:
     told: list[str] = []
 
     async def enter(name: str) -> None:
-        async with room.hub.member(name, cast(Outbox, Ear()), partial(told.append, name)):
+        lose = partial(told.append, name)
+        async with room.hub.member(name, cast(Outbox, Ear()), room.dialect, lose):
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
@@ -404,7 +465,7 @@ async def test_a_greeting_outlives_its_reader(room: Room) -> None:
     async with trio.open_nursery() as nursery:
 
         async def enter() -> None:
-            async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
+            async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
                 pytest.fail("greeted")
 
         nursery.start_soon(enter)
@@ -426,7 +487,7 @@ async def test_who_shares_a_greeting_shares_its_failure(room: Room) -> None:
 
     async def enter() -> None:
         try:
-            async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
+            async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
                 pytest.fail("greeted")
         except StoreUnavailable as exc:
             told.append(str(exc))
@@ -477,7 +538,7 @@ async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room:
     async with trio.open_nursery() as nursery:
 
         async def enter() -> None:
-            async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
+            async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
                 pytest.fail("greeted")
 
         nursery.start_soon(enter)
@@ -496,7 +557,7 @@ async def test_a_failed_greeting_leaves_nothing_behind(room: Room) -> None:
     """When the store is away the arrival hears of it and the group is closed."""
     room.store.failure = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
-        async with room.hub.member("1", cast(Outbox, Ear()), no_loss):
+        async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
             pytest.fail("greeted")
     assert room.hub.groups == 0
     assert room.relay.subscriptions["1"].listeners == {}

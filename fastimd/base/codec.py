@@ -1,4 +1,4 @@
-"""Messages, ids and frames as bytes: pure functions, no I/O.
+"""Messages and ids as bytes: pure functions, no I/O.
 
 A message is compact JSON with its keys in the order of the wire. ``ts`` (milliseconds since the
 epoch) stands last, because the append script in Redis completes the JSON with it. That also lets
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import struct
 from collections.abc import Iterable
 from typing import Annotated
 
@@ -29,7 +28,6 @@ USER_INFO = "user_info"
 MAX_TS = 2**53 - 1
 """The latest ``ts``: beyond it a number of Lua or of JavaScript is not exact any more."""
 
-_TEXT_FRAME = 0x81  # FIN and opcode 1, RFC 6455 section 5.2
 _PLAIN_START = b'{"groupId":"'
 _TS_KEY = b'"ts":'
 _TS_DIGITS = len(str(MAX_TS))
@@ -171,20 +169,6 @@ def greeting(entries: Iterable[bytes], total: int) -> bytes:
 def group_summary(newest: bytes | None, total: int) -> bytes:
     """``{"newMessage":…,"total":n}``, one group of a group-list push."""
     return b'{"newMessage":%s,"total":%d}' % (newest or b"null", total)
-
-
-def text_frame(payload: bytes) -> bytes:
-    """An unmasked, final text frame (RFC 6455 section 5.2), the same bytes for every member."""
-    return text_head(len(payload)) + payload
-
-
-def text_head(size: int) -> bytes:
-    """What stands in such a frame before its payload of ``size`` bytes."""
-    if size < 126:
-        return bytes((_TEXT_FRAME, size))
-    if size < 65536:
-        return struct.pack("!BBH", _TEXT_FRAME, 126, size)
-    return struct.pack("!BBQ", _TEXT_FRAME, 127, size)
 
 
 def check_id(name: str, value: str) -> str:

@@ -10,9 +10,11 @@ import trio
 
 from ..base import log as logs
 from ..base.errors import HookFailed, Refused, StoreUnavailable
+from ..groups.domain import Domain
 from ..hooks import Message
-from ..websocket.handshake import Route
-from ..websocket.session import Session, Surroundings
+from ..websocket.session import Session
+from .dialect import Classic
+from .routes import Route
 
 MAX_IN_FLIGHT = 64
 """Appends of one socket that may wait for Redis before the socket is read on."""
@@ -20,7 +22,9 @@ MAX_IN_FLIGHT = 64
 log = structlog.get_logger("fastimd.socket")
 
 
-async def serve_chat(session: Session, around: Surroundings, route: Route, first: bytes) -> None:
+async def serve_chat(
+    session: Session, domain: Domain, dialect: Classic, route: Route, first: bytes
+) -> None:
     """Serve a member of a group until the socket closes.
 
     Raises:
@@ -28,22 +32,22 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
         StoreUnavailable, HookFailed: who has to be asked is away.
     """
     assert route.group is not None
-    if around.access.asks_hook:
+    if domain.access.asks_hook:
         session.open()  # the hook may take its time
-    await around.access.check_opening(route.user, route.token, "chat", route.group)
+    await domain.access.check_opening(route.user, route.token, "chat", route.group)
     if session.is_dismissed:  # while the hook took its time
         return
-    if around.config.group.auto_join:
-        if await around.store.join(route.group, route.user) == "full":
+    if domain.config.group.auto_join:
+        if await domain.store.join(route.group, route.user) == "full":
             session.close(1008, "too many groups")
             return
-    elif not await around.store.is_member(route.group, route.user):
+    elif not await domain.store.is_member(route.group, route.user):
         session.close(1008, "not a member")
         return
-    speaker = _Speaker(session, around, route)
+    speaker = _Speaker(session, domain, route)
     outbox, lose = session.outbox, session.give_up
-    async with around.hub.member(route.group, outbox, lose, session.take_opening):
-        visit = around.presence.join(route.group, route.user)
+    async with domain.hub.member(route.group, outbox, dialect, lose, session.take_opening):
+        visit = domain.presence.join(route.group, route.user)
         try:
             while texts := await session.receive(first):
                 first = b""
@@ -59,7 +63,7 @@ async def serve_chat(session: Session, around: Surroundings, route: Route, first
                         if session.is_dismissed:
                             break
         finally:
-            around.presence.leave(visit)
+            domain.presence.leave(visit)
 
 
 class _Speaker:
@@ -70,21 +74,21 @@ class _Speaker:
 
     __slots__ = (
         "_answered",
-        "_around",
         "_context",
+        "_domain",
         "_in_flight",
         "_is_judged",
         "_route",
         "_session",
     )
 
-    def __init__(self, session: Session, around: Surroundings, route: Route) -> None:
+    def __init__(self, session: Session, domain: Domain, route: Route) -> None:
         self._session = session
-        self._around = around
+        self._domain = domain
         self._route = route
         self._context = copy_context()
         self._in_flight = 0
-        self._is_judged = around.hooks.has("on_message")
+        self._is_judged = domain.hooks.has("on_message")
         self._answered: trio.Event | None = None
 
     @property
@@ -92,14 +96,14 @@ class _Speaker:
         """Nothing needs to be waited for before the next message."""
         return (
             self._in_flight < MAX_IN_FLIGHT
-            and self._around.store.has_room
-            and not self._around.config.group.login_auth
+            and self._domain.store.has_room
+            and not self._domain.config.group.login_auth
             and not self._is_judged
         )
 
     async def say_when_ready(self, text: str) -> None:
         """Send a message when it may be sent, and as the application wants it, or not at all."""
-        if self._around.config.group.login_auth:
+        if self._domain.config.group.login_auth:
             await self._check_token()
         info = await self._judge(text) if self._is_judged else text
         await self._wait_room()  # after the hook: many may have their answers at once
@@ -112,7 +116,7 @@ class _Speaker:
         route = self._route
         assert route.group is not None
         try:
-            return await self._around.hooks.judge_message(Message(route.group, route.user, text))
+            return await self._domain.hooks.judge_message(Message(route.group, route.user, text))
         except Refused as exc:
             self._tell_refused(403, str(exc) or "消息被拒绝", text)
         except HookFailed:  # the log has said why
@@ -128,11 +132,11 @@ class _Speaker:
         while self._in_flight >= MAX_IN_FLIGHT:
             self._answered = trio.Event()
             await self._answered.wait()
-        await self._around.store.wait_room()
+        await self._domain.store.wait_room()
 
     def tell_received(self, texts: list[str]) -> None:
         """Log what the client said; the text itself only if that is wanted."""
-        route, shown = self._route, self._around.config.log.message_text
+        route, shown = self._route, self._domain.config.log.message_text
         for text in texts:
             log.debug(
                 "message.received",
@@ -147,15 +151,15 @@ class _Speaker:
         self._in_flight += 1
         route = self._route
         assert route.group is not None
-        self._around.store.append(route.group, route.user, info, self._on_appended)
+        self._domain.store.append(route.group, route.user, info, self._on_appended)
 
     async def _check_token(self) -> None:
         """Check it as soon as Redis can tell, in the time that a message may be held."""
-        until = trio.current_time() + self._around.config.redis.hold_seconds
+        until = trio.current_time() + self._domain.config.redis.hold_seconds
         while True:
             try:
                 route = self._route
-                await self._around.access.check(route.user, route.token, "say", route.group or "")
+                await self._domain.access.check(route.user, route.token, "say", route.group or "")
                 return
             except StoreUnavailable:
                 if trio.current_time() > until:
@@ -165,7 +169,7 @@ class _Speaker:
     def _on_appended(self, failure: Exception | None) -> None:
         self._in_flight -= 1
         if failure is not None:
-            self._around.metrics.appends_failed += 1
+            self._domain.metrics.appends_failed += 1
             self._context.run(self._tell_failed, failure)
             away = isinstance(failure, StoreUnavailable)
             self._session.close(1013, "message not stored" if away else "message refused")
@@ -179,5 +183,5 @@ class _Speaker:
         log.warning("socket.append_failed", group=self._route.group, error=str(failure))
 
     def _tell_appended(self) -> None:
-        route, ts = self._route, self._around.store.last_ts
+        route, ts = self._route, self._domain.store.last_ts
         log.debug("message.appended", group=route.group, user=route.user, message_ts=ts)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from ..websocket.handshake import Route
-from ..websocket.session import Session, Surroundings
+from ..groups.domain import Domain
+from ..websocket.session import Session
+from .routes import Route
 
 
-async def serve_group_list(
-    session: Session, around: Surroundings, route: Route, first: bytes
-) -> None:
+async def serve_group_list(session: Session, domain: Domain, route: Route, first: bytes) -> None:
     """Serve a user's group list until the socket closes.
 
     Raises:
@@ -17,12 +16,12 @@ async def serve_group_list(
         KeyUnusable: what Redis has of the user's groups is no set.
     """
     session.open()
-    await around.access.check_opening(route.user, route.token, "list")
-    async with around.poller.watcher(route.user, session.outbox, session.give_up):
+    await domain.access.check_opening(route.user, route.token, "list")
+    async with domain.poller.watcher(route.user, session.outbox, session.give_up):
         while texts := await session.receive(first):
             first = b""
             for _ in texts:
                 if not await session.wait_turn():
                     return
-            if around.config.group.login_auth:
-                await around.access.check(route.user, route.token, "list")
+            if domain.config.group.login_auth:
+                await domain.access.check(route.user, route.token, "list")

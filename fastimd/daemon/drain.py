@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from ..door.door import Door
+from ..hooks.presence import Presence
 from ..http.server import HttpServer
 from ..websocket.session import Surroundings
 
@@ -26,10 +27,10 @@ log = structlog.get_logger("fastimd.daemon")
 
 
 async def drain(
-    seconds: float, around: Surroundings, http: HttpServer, door: Door, *, at_once: bool
+    door: Door, http: HttpServer, around: Surroundings, presence: Presence, *, at_once: bool
 ) -> None:
     """Tell every socket to go, evenly over most of the time, and wait for them within it."""
-    sockets = len(around.sessions)
+    sockets, seconds = len(around.sessions), around.config.server.drain_seconds
     log.info("daemon.draining", sockets=sockets, seconds=seconds)
     pace = 0 if at_once else seconds * DRAIN_SHARE / max(sockets, 1)
     hear_until = trio.current_time() + (0 if at_once else HEAR_SECONDS)
@@ -39,7 +40,7 @@ async def drain(
             await door.wait_heard()
         await _end_sockets(around, 0, at_once=at_once)
         await http.wait_answered()
-        await around.presence.wait_all_told()
+        await presence.wait_all_told()
     door.close_all()
     around.readiness.wake_all()
 

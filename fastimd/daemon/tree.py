@@ -1,16 +1,17 @@
 """The daemon's tree of nurseries: floors open upward and drain downward.
 
-Every task below is supervised: one that crashes ends the daemon, and the log says which and why.
-The crash of a single connection stays behind the door.
+Redis is at the bottom, the groups stand on it, and the front on both. Every task below is
+supervised: one that crashes ends the daemon, and the log says which and why. The crash of a single
+connection stays behind the door.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -23,18 +24,12 @@ from ..base import log as logs
 from ..base import systemd
 from ..base.errors import StartupError
 from ..base.metrics import Metrics
-from ..base.settings import Config, default_data_dir, parse_bind, unix_path
+from ..base.settings import Config, default_data_dir, parse_bind
 from ..base.supervise import open_floor, start, supervise
-from ..door.door import (
-    Door,
-    address_of,
-    admin_handler,
-    connection_limit,
-    listen,
-    listen_unix,
-    public_handler,
-)
+from ..classic.sockets import KINDS
 from ..groups.access import Access
+from ..groups.domain import Domain
+from ..groups.events import Events
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
 from ..groups.poller import Poller
@@ -42,7 +37,6 @@ from ..groups.relay import Relay
 from ..groups.store import Store
 from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner, open_hooks
-from ..http.admin import create_admin_app
 from ..http.app import create_app
 from ..http.desk import Desk
 from ..http.server import HttpServer
@@ -55,42 +49,29 @@ from ..websocket.keepalive import Keepalive
 from ..websocket.receiver import Readiness
 from ..websocket.session import Sessions, Surroundings
 from ..websocket.turnstile import Turnstile
-from .drain import drain
-from .reload import reload
+from .admin import open_admin
+from .public import serve_public
+from .stop import Stop
 
 SOCKETS_A_TURN = 64
 """How many sockets open or end in one turn of the scheduler."""
-ADMIN_CONNECTIONS = 64
 LAST_SECONDS = 1.0
 """How long Redis may still take to answer appends, and hooks to hear, when everybody has gone."""
 
 log = structlog.get_logger("fastimd.daemon")
 
 
-class _Stop:
-    """The first signal drains the daemon once it serves, and ends it before; so does a second.
+@dataclass
+class _Ground:
+    """What the floors above Redis stand on."""
 
-    ``at_once`` says that a person at a terminal waits: no need to spread the sockets.
-    """
-
-    def __init__(self, everything: trio.CancelScope) -> None:
-        self._everything = everything
-        self.serving = trio.Event()
-        self.reload: Callable[[], None] = _nothing_to_reload
-        self.at_once = False
-        self.asked = trio.Event()
-
-    async def wait_signals(self, signals: AsyncIterator[int]) -> None:
-        async for number in signals:
-            log.info("daemon.signal", signal=signal.Signals(number).name)
-            if number == signal.SIGHUP:
-                if not self.asked.is_set():
-                    self.reload()
-                continue
-            if not self.serving.is_set() or self.asked.is_set():
-                self._everything.cancel()
-            self.at_once = number == signal.SIGINT
-            self.asked.set()
+    config: Config
+    metrics: Metrics
+    hooks: HookRunner
+    inherited: dict[str, list[socket.socket]]
+    stop: Stop
+    client: Client
+    store: Store
 
 
 async def serve(config: Config) -> None:
@@ -105,141 +86,82 @@ async def serve(config: Config) -> None:
     metrics = Metrics()
     async with open_hooks(config, metrics) as hooks:
         _warn_of_open_login(config, hooks)
-        await _serve_floors(config, inherited, hooks, metrics)
-
-
-async def _serve_floors(
-    config: Config,
-    inherited: dict[str, list[socket.socket]],
-    hooks: HookRunner,
-    metrics: Metrics,
-) -> None:
-    for number in (signal.SIGTERM, signal.SIGINT):
-        # What the receiver falls back to: one more at the very end must not change the status.
-        signal.signal(number, signal.SIG_IGN)
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async with open_floor() as redis_floor:
-            stop = _Stop(redis_floor.cancel_scope)
-            redis_floor.start_soon(supervise, "signals", stop.wait_signals, signals)
-            redis_floor.start_soon(supervise, "log", logs.keep_telling)
-            redis_floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
-            address = await _redis_address(config, redis_floor)
-            clock = RedisClock()
-            appender = Appender(config, metrics, clock)
-            client = Client(address, appender, clock, metrics)
-            redis_floor.start_soon(supervise, "redis", client.run)
-            store = Store(client, config, metrics)
-            async with open_floor() as relay_floor:
-                kicks = Kicks(store)
-                relay, hub, poller = _build_hub(config, client, store, kicks, metrics)
-                appender.heard, appender.hear_out = relay.newest_of, relay.hear_out
-                sessions = Sessions()
-                poller.on_kick = kicks.on_kick = sessions.kick
-                relay_floor.start_soon(supervise, "relay", relay.run)
-                relay_floor.start_soon(supervise, "poller", poller.run)
-                relay_floor.start_soon(supervise, "kicks", kicks.run)
-                if systemd.is_listening():
-                    tell = partial(_state, stop, client, relay, hub, sessions, metrics)
-                    relay_floor.start_soon(
-                        supervise, "systemd", systemd.keep_told, tell, stop.serving
-                    )
-                ready = partial(_reasons_not_ready, client, relay, stop)
-                desk = Desk(config, store, hub, client, relay, metrics, sessions, ready)
-                admin = await _open_admin(config, relay_floor, metrics, desk, inherited["admin"])
-                await client.wait_connected()
-                await relay.wait_connected()
-                keepalive = Keepalive(config)
-                readiness = Readiness()
-                turnstile = Turnstile(SOCKETS_A_TURN)
-                access = Access(config, store, hooks)
-                presence = Presence(hooks, config, metrics)
-                around = Surroundings(
-                    config,
-                    store,
-                    access,
-                    hooks,
-                    presence,
-                    hub,
-                    poller,
-                    metrics,
-                    keepalive,
-                    readiness,
-                    turnstile,
-                    sessions,
-                )
-                http = HttpServer(create_app(config, store, access, hooks, metrics))
-                with readiness:
-                    async with open_floor() as front_floor:
-                        front_floor.start_soon(supervise, "keepalive", keepalive.run)
-                        front_floor.start_soon(supervise, "readiness", readiness.run)
-                        front_floor.start_soon(supervise, "turnstile", turnstile.run)
-                        front_floor.start_soon(supervise, "presence", presence.run)
-                        await start(front_floor, "http", http.run_lifespan)
-                        await _serve_public(config, around, http, stop, admin, inherited["http"])
-                        with trio.move_on_after(LAST_SECONDS):
-                            await client.appender.wait_all_answered()
-                            await presence.wait_all_told()
-                        if presence.waiting:
-                            log.warning("daemon.presence_untold", connections=presence.waiting)
-                        if client.appender.unanswered:
-                            log.warning("daemon.unanswered", messages=client.appender.unanswered)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # What the receiver falls back to: one more at the very end must not change the status.
+            signal.signal(number, signal.SIG_IGN)
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            await _serve_on_redis(config, metrics, hooks, inherited, signals)
     logs.tell_left_out()
     log.info("daemon.stopped")
 
 
-async def _serve_public(
+async def _serve_on_redis(
     config: Config,
-    around: Surroundings,
-    http: HttpServer,
-    stop: _Stop,
-    admin: str,
-    inherited: list[socket.socket],
+    metrics: Metrics,
+    hooks: HookRunner,
+    inherited: dict[str, list[socket.socket]],
+    signals: AsyncIterator[int],
 ) -> None:
-    listeners = inherited or [listen(config.server.bind, "server.bind")]
-    limit = connection_limit(config.server.max_connections)
-    async with trio.open_nursery() as connections:
-        handle = public_handler(around, http, connections)
-        door = Door(
-            listeners,
-            handle,
-            config,
-            around.metrics,
-            max_connections=limit,
-            max_connections_per_ip=config.server.max_connections_per_ip,
-        )
-        around.metrics.add_gauge("connections", "Open connections.", lambda: door.connections)
-        around.metrics.add_divided_gauge(
-            "connections_by_kind",
-            "Open connections, by what they are for.",
-            "kind",
-            partial(_connections_by_kind, door, around.sessions),
-        )
-        around.metrics.add_gauge("sockets", "Open sockets.", lambda: len(around.sessions))
-        around.metrics.add_gauge(
-            "presence_waiting",
-            "Connections with a join or leave that no hook was told yet.",
-            lambda: around.presence.waiting,
-        )
-        around.metrics.add_gauge(
-            "outbox_bytes", "Bytes that wait for clients.", lambda: around.sessions.queued
-        )
-        async with open_floor() as accepting:
-            accept = partial(door.accept_connections, connections)
-            accepting.start_soon(supervise, "door", accept)
-            log.info(
-                "daemon.serving",
-                page=f"{address_of(listeners[0])}/test/websocket",
-                admin=admin,
-                max_connections=limit,
-            )
-            _settle_memory()
-            stop.serving.set()
-            stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
-            systemd.notify("READY=1", f"MAINPID={os.getpid()}")
-            await stop.asked.wait()
-        systemd.notify("STOPPING=1")
-        await drain(config.server.drain_seconds, around, http, door, at_once=stop.at_once)
-        connections.cancel_scope.cancel()
+    async with open_floor() as floor:
+        stop = Stop(floor.cancel_scope)
+        floor.start_soon(supervise, "signals", stop.wait_signals, signals)
+        floor.start_soon(supervise, "log", logs.keep_telling)
+        floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
+        address = await _redis_address(config, floor)
+        clock = RedisClock()
+        client = Client(address, Appender(config, metrics, clock), clock, metrics)
+        floor.start_soon(supervise, "redis", client.run)
+        store = Store(client, config, metrics)
+        await _serve_groups(_Ground(config, metrics, hooks, inherited, stop, client, store))
+
+
+async def _serve_groups(ground: _Ground) -> None:
+    config, metrics, client, store = ground.config, ground.metrics, ground.client, ground.store
+    async with open_floor() as floor:
+        sessions = Sessions(KINDS)
+        kicks = Kicks(store, sessions.kick)
+        relay, hub, poller = _build_hub(ground, kicks)
+        floor.start_soon(supervise, "relay", relay.run)
+        floor.start_soon(supervise, "poller", poller.run)
+        floor.start_soon(supervise, "kicks", kicks.run)
+        reasons = partial(_reasons_not_ready, client, relay, ground.stop)
+        if systemd.is_listening():
+            tell = partial(_state, reasons, hub, sessions, metrics)
+            serving = ground.stop.serving
+            floor.start_soon(supervise, "systemd", systemd.keep_told, tell, serving)
+        desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
+        admin = await open_admin(config, floor, metrics, desk, ground.inherited["admin"])
+        await client.wait_connected()
+        await relay.wait_connected()
+        access = Access(config, store, ground.hooks)
+        presence = Presence(ground.hooks, config, metrics)
+        domain = Domain(config, metrics, store, access, ground.hooks, presence, hub, poller)
+        await _serve_front(ground, domain, sessions, admin)
+
+
+async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admin: str) -> None:
+    config, metrics, presence = ground.config, ground.metrics, domain.presence
+    keepalive = Keepalive(config)
+    readiness = Readiness()
+    turnstile = Turnstile(SOCKETS_A_TURN)
+    around = Surroundings(config, metrics, keepalive, readiness, turnstile, sessions)
+    http = HttpServer(create_app(config, domain.store, domain.access, domain.hooks, metrics))
+    with readiness:
+        async with open_floor() as floor:
+            floor.start_soon(supervise, "keepalive", keepalive.run)
+            floor.start_soon(supervise, "readiness", readiness.run)
+            floor.start_soon(supervise, "turnstile", turnstile.run)
+            floor.start_soon(supervise, "presence", presence.run)
+            await start(floor, "http", http.run_lifespan)
+            await serve_public(around, domain, http, ground.stop, admin, ground.inherited["http"])
+            appender = ground.client.appender
+            with trio.move_on_after(LAST_SECONDS):
+                await appender.wait_all_answered()
+                await presence.wait_all_told()
+            if presence.waiting:
+                log.warning("daemon.presence_untold", connections=presence.waiting)
+            if appender.unanswered:
+                log.warning("daemon.unanswered", messages=appender.unanswered)
 
 
 def _by_known_names(
@@ -262,80 +184,20 @@ def _by_known_names(
 
 
 def _state(
-    stop: _Stop, client: Client, relay: Relay, hub: Hub, sessions: Sessions, metrics: Metrics
+    reasons_not_ready: Callable[[], list[str]], hub: Hub, sessions: Sessions, metrics: Metrics
 ) -> systemd.State:
     sockets = f"{len(sessions):,} sockets in {hub.groups:,} groups"
-    reasons = _reasons_not_ready(client, relay, stop)
+    reasons = reasons_not_ready()
     return systemd.State(
         f"{', '.join(reasons)}; {sockets}" if reasons else sockets, metrics.messages_received
     )
 
 
-def _adopt_limits(config: Config, door: Door) -> None:
-    door.adopt_limits(
-        config,
-        max_connections=connection_limit(config.server.max_connections),
-        max_connections_per_ip=config.server.max_connections_per_ip,
-    )
-
-
-def _nothing_to_reload() -> None:
-    """The settings have only just been read."""
-
-
-def _settle_memory() -> None:
-    """Let the garbage collector leave alone what stays, and look seldom for what seldom is.
-
-    Sockets are freed without it. With its defaults it took a quarter of the CPU time of a storm of
-    connections, and held everybody up for a full look at all objects again and again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
-
-
-def _reasons_not_ready(client: Client, relay: Relay, stop: _Stop) -> list[str]:
+def _reasons_not_ready(client: Client, relay: Relay, stop: Stop) -> list[str]:
     reasons = [f"redis: {client.last_error}"] if client.last_error else []
     reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
     reasons += ["draining"] if stop.asked.is_set() else []
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
-
-
-async def _open_admin(
-    config: Config,
-    floor: trio.Nursery,
-    metrics: Metrics,
-    desk: Desk,
-    inherited: list[socket.socket],
-) -> str:
-    """Serve the admin address; returns where, or "off"."""
-    bind = config.admin.bind
-    if not bind and not inherited:
-        return "off"
-    path = unix_path(bind) if bind and not inherited else None
-    names = [] if not bind or unix_path(bind) is not None else [parse_bind(bind)[0].lower()]
-    if path is not None:
-        listeners = [listen_unix(path, "admin.bind")]
-    else:
-        listeners = inherited or [listen(bind, "admin.bind")]
-    http = HttpServer(create_admin_app(metrics, desk, names))
-    await start(floor, "admin http", http.run_lifespan)
-    address = address_of(listeners[0])
-    door = Door(listeners, admin_handler(http), config, metrics, max_connections=ADMIN_CONNECTIONS)
-    floor.start_soon(supervise, "admin door", partial(_accept_admin, door, floor, path))
-    return address
-
-
-async def _accept_admin(door: Door, connections: trio.Nursery, path: Path | None) -> None:
-    try:
-        await door.accept_connections(connections)
-    finally:
-        _remove(path)
-
-
-def _remove(path: Path | None) -> None:
-    if path is not None:
-        path.unlink(missing_ok=True)
 
 
 async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
@@ -347,19 +209,20 @@ async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
     return Address(f"unix://{socket_path}")
 
 
-def _build_hub(
-    config: Config, client: Client, store: Store, kicks: Kicks, metrics: Metrics
-) -> tuple[Relay, Hub, Poller]:
+def _build_hub(ground: _Ground, kicks: Kicks) -> tuple[Relay, Hub, Poller]:
+    client, store, metrics = ground.client, ground.store, ground.metrics
     relay = Relay(client.address, store, metrics)
     client.on_moved = relay.reconnect
-    hub = Hub(relay, store, metrics, config)
-    poller = Poller(relay, store, metrics, config)
+    client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
+    hub = Hub(relay, store, metrics, ground.config)
+    poller = Poller(relay, store, metrics, ground.config)
+    events = Events(on_change=poller.note_event, on_kick=kicks.receive)
 
     def on_gap() -> None:
         poller.sweep()
         kicks.look()
 
-    relay.hand_to(on_batch=hub.flush, on_event=poller.receive_event, on_gap=on_gap)
+    relay.hand_to(on_batch=hub.flush, on_event=events.receive, on_gap=on_gap)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
     metrics.add_gauge("held_messages", "Appends without an answer.", lambda: store.unanswered)
@@ -371,10 +234,6 @@ def _build_hub(
         lambda: {"commands": client.last_error is None, "messages": relay.last_error is None},
     )
     return relay, hub, poller
-
-
-def _connections_by_kind(door: Door, sessions: Sessions) -> dict[str, float]:
-    return {**sessions.by_kind(), "http": max(0, door.connections - len(sessions))}
 
 
 def _living_tasks() -> int:

@@ -1,40 +1,28 @@
 """The door: accepts connections, reads the request head, hands the stream on.
 
-A WebSocket handshake goes to a socket task, anything else to hypercorn. Whatever goes wrong on a
-connection ends that connection, with one line in the log, and touches no other.
+Whatever goes wrong on a connection ends that connection, with one line in the log, and touches no
+other.
 """
 
 from __future__ import annotations
 
 import errno
 import itertools
-import resource
 import socket
-import stat
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
-from pathlib import Path
 
 import structlog
 import trio
 
-from ..base.errors import StartupError
 from ..base.metrics import Metrics
-from ..base.settings import Config, parse_bind
-from ..classic.chat import serve_chat
-from ..classic.grouplist import serve_group_list
-from ..http.server import HttpServer
-from ..websocket.handshake import Route, accept, find_route
-from ..websocket.session import Session, Surroundings, run_session
+from ..base.settings import Config
 from .clients import Crowd, Proxies
-from .head import Head, HeadReader, Refused, name_request, request_id_field
+from .head import Head, HeadReader, Refused, name_request
+from .refusal import refuse
 
-BACKLOG = 4096
 ACCEPTS_A_TURN = 64
 OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
-SPARE_FILES = 64
-"""Descriptors kept for Redis, logs and listeners when ``max_connections`` is by the file limit."""
 
 _TOO_MANY = frozenset((429, 503))
 _numbers = itertools.count(1)  # of the connections of all doors: one log has them all
@@ -42,70 +30,6 @@ _numbers = itertools.count(1)  # of the connections of all doors: one log has th
 log = structlog.get_logger("fastimd.door")
 
 Handle = Callable[[socket.socket, HeadReader, Head], Awaitable[Head | None]]
-
-
-def listen(bind: str, setting: str) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        StartupError: the address cannot be bound; the message names ``setting``.
-    """
-    host, port = parse_bind(bind)
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(BACKLOG)
-        except BaseException:
-            listener.close()
-            raise
-    except OSError as exc:
-        raise StartupError(f"{setting}: cannot listen on {bind}: {exc.strerror or exc}") from exc
-    listener.setblocking(False)
-    return listener
-
-
-def listen_unix(path: Path, setting: str) -> socket.socket:
-    """A listening unix socket that its owner alone may use; a stale file of one is replaced.
-
-    Raises:
-        StartupError: the path is in use, or cannot be bound; the message names ``setting``.
-    """
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        _remove_stale(path)
-        listener.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before it listens
-        listener.listen(BACKLOG)
-    except OSError as exc:
-        listener.close()
-        reason = exc.strerror or exc
-        raise StartupError(f"{setting}: cannot listen on unix:{path}: {reason}") from exc
-    listener.setblocking(False)
-    return listener
-
-
-def _remove_stale(path: Path) -> None:
-    if not path.exists() or not stat.S_ISSOCK(path.lstat().st_mode):
-        return  # what else is there stays there, and bind says so
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(str(path))
-        except ConnectionRefusedError:
-            path.unlink()
-
-
-def address_of(listener: socket.socket) -> str:
-    """The URL of a listener: ``http://HOST:PORT``, or ``unix:PATH``."""
-    if listener.family == socket.AF_UNIX:
-        return f"unix:{listener.getsockname()}"
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Door:
@@ -240,7 +164,7 @@ class Door:
             if exc.status in _TOO_MANY:
                 self._metrics.connections_refused += 1
             log.info("connection.refused", status=exc.status, reason=str(exc))
-            await _refuse(connection, exc)
+            await refuse(connection, exc)
 
     async def _serve_requests(self, connection: socket.socket, peer: str) -> None:
         is_proxy = self._proxies.is_trusted(peer)
@@ -283,83 +207,11 @@ class Door:
             self._crowd.leave(name)
 
 
-def public_handler(around: Surroundings, http: HttpServer, nursery: trio.Nursery) -> Handle:
-    """Serves sockets and the HTTP app; outboxes flush in ``nursery``."""
-
-    def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[Head | None]:
-        if not head.wants_websocket:
-            return serve_http(http, connection, reader, head)
-        answer = accept(head, around.config.server.allowed_origins, request_id_field())
-        return serve_socket(connection, answer, find_route(head.target), reader.buffer)
-
-    async def serve_socket(
-        connection: socket.socket, answer: bytes, route: Route, first: bytes
-    ) -> None:
-        await around.turnstile.pass_through()  # many may come at once
-        with trio.CancelScope() as scope:
-            session = Session(connection, scope, nursery, around, answer)
-            serve = serve_group_list if route.group is None else serve_chat
-            await run_session(serve, session, around, route, first)
-
-    return handle
-
-
-def admin_handler(http: HttpServer) -> Handle:
-    """Serves the admin app alone."""
-
-    return partial(serve_http, http)
-
-
-async def serve_http(
-    http: HttpServer, connection: socket.socket, reader: HeadReader, head: Head
-) -> Head | None:
-    """Hand a connection to hypercorn; returns what ``HttpServer.serve`` returns."""
-    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
-    return await http.serve(stream, reader, head)
-
-
-def connection_limit(max_connections: int) -> int:
-    """``max_connections``, or what the limit of open files leaves; raises the soft limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max_connections or max(hard - SPARE_FILES, 1)
-
-
 def _one_too_many() -> Refused:
     return Refused(429, "too many connections from one address", "Retry-After: 5\r\n")
-
-
-async def _refuse(connection: socket.socket, refused: Refused) -> None:
-    body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, str(refused).encode())
-    answer = (
-        f"HTTP/1.1 {refused.status} {_REASONS.get(refused.status, 'Refused')}\r\n"
-        f"{refused.headers}{request_id_field().decode()}Content-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    ).encode() + body
-    with trio.move_on_after(1):
-        connection.send(answer)  # the first bytes of a connection: the kernel takes them
-        connection.shutdown(socket.SHUT_WR)
-        while True:
-            await trio.lowlevel.wait_readable(connection)
-            if not connection.recv(65536):
-                break
 
 
 def _close(connection: socket.socket) -> None:
     if connection.fileno() >= 0:
         trio.lowlevel.notify_closing(connection)
         connection.close()
-
-
-_REASONS: dict[int, str] = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    408: "Request Timeout",
-    426: "Upgrade Required",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    501: "Not Implemented",
-    503: "Service Unavailable",
-}

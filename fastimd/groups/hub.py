@@ -1,13 +1,8 @@
 """Who is in which group here, and the fan-out to them.
 
-Theory of operation: the relay hands messages in batches. The hub turns each into a frame once,
-joins the frames of a group that came in one batch, and pushes the same bytes to every member.
-
-An arriving member hears nothing until its greeting was read; frames that come meanwhile are kept
-with their ``ts``. The greeting then says up to which ``ts`` the member knows everything. Until the
-first frame newer than that goes by, or everything has that was published before the greeting was
-read, it stands with the arrivals, and frames are chosen for it. So between the greeting and the
-first live message nothing is missing and nothing comes twice.
+Theory of operation: the relay hands messages in batches. The hub has each batch of a group encoded
+once for each dialect that its members speak, joins the frames, and pushes the same bytes to every
+member. How an arriving member comes to hear everything once is told in ``audience.py``.
 """
 
 from __future__ import annotations
@@ -15,19 +10,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 import trio
 
-from ..base import codec
 from ..base import log as logs
-from ..base.errors import KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..websocket.outbox import Outbox
+from .audience import Arrival, Audience, Batch, Dialect, Greeting
 from .relay import OnLost, OnMessage, Relay, Subscription
-from .store import Position, Store
+from .store import Store
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -37,78 +30,16 @@ PIECE_BYTES = 65536
 log = structlog.get_logger("fastimd.hub")
 
 
-class _Greeting(NamedTuple):
-    """``frame`` is pushed first; ``foreign`` are the frames of the foreign messages in it."""
-
-    frame: bytes
-    position: Position
-    foreign: frozenset[bytes]
-
-
-class _Reading:
-    """A greeting that is being read.
-
-    ``result`` is it, or why there is none; None when its reader gave up.
-    """
-
-    __slots__ = ("ended", "result")
-
-    def __init__(self) -> None:
-        self.ended = trio.Event()
-        self.result: _Greeting | StoreUnavailable | KeyUnusable | None = None
-
-
-class _Arrival:
-    """A member that was greeted, before it hears everything.
-
-    ``known`` is the ``ts`` up to which it knows everything, ``foreign`` the frames of the foreign
-    messages that it knows. It has got what came before the message with the number ``since``;
-    whatever comes from ``settled`` on is new to it, when that is known. ``fence`` is the number of
-    the fence after which it is.
-    """
-
-    __slots__ = ("fence", "foreign", "known", "settled", "since")
-
-    def __init__(self, greeting: _Greeting, since: int, fence: int) -> None:
-        self.known = greeting.position.ts
-        self.foreign = greeting.foreign
-        self.since = since
-        self.settled: int | None = None
-        self.fence = fence
-
-    def lacks(self, ts: int, frame: bytes) -> bool:
-        """A message is not in the greeting; a ``ts`` of 0 is a foreign one's."""
-        return ts > self.known if ts else frame not in self.foreign
-
-    def choose(self, batch: list[tuple[int, bytes]], first: int) -> tuple[list[bytes], bool]:
-        """Which frames it lacks of a batch whose first message has the number ``first``.
-
-        Returns:
-            Them, and whether all that come later are new to it.
-        """
-        is_settled = self.settled is not None
-        frames = []
-        for number, (ts, frame) in enumerate(batch, first):
-            if number < self.since:
-                continue
-            if self.lacks(ts, frame) or (self.settled is not None and number >= self.settled):
-                frames.append(frame)
-                is_settled = is_settled or ts > 0
-        return frames, is_settled
-
-
 class _Group:
     __slots__ = (
-        "arrivals",
+        "audiences",
         "delivered",
         "fences",
         "is_fenced",
         "lose",
-        "members",
         "name",
         "on_lost",
         "pending",
-        "reading",
         "receive",
         "received",
         "recent",
@@ -121,30 +52,47 @@ class _Group:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        # How many messages came so far, how many went to the members, and how many had when each
-        # became one.
+        # How many messages came so far, and how many went to the members.
         self.received = 0
         self.delivered = 0
-        self.members: dict[Outbox, int] = {}
+        self.audiences: list[Audience] = []
         # How many fences were asked for, and whether one is on its way.
         self.fences = 0
         self.is_fenced = False
-        # Nothing before an arrival's greeting is read.
-        self.arrivals: dict[Outbox, _Arrival | None] = {}
         # What is called when a member will hear nothing more.
         self.on_lost: dict[Outbox, Callable[[], None]] = {}
-        self.recent: list[tuple[int, bytes]] = []
-        self.pending: list[tuple[int, bytes]] = []
-        self.reading: _Reading | None = None
+        self.recent: Batch = []
+        self.pending: Batch = []
 
-    def admit(self, outbox: Outbox, opening: bytes, greeting: _Greeting) -> int:
+    @property
+    def members(self) -> int:
+        """How many there are, without the arrivals."""
+        return sum(len(audience.members) for audience in self.audiences)
+
+    def audience(self, dialect: Dialect) -> Audience:
+        """Those who speak a dialect."""
+        for audience in self.audiences:
+            if audience.dialect is dialect:
+                return audience
+        self.audiences.append(Audience(dialect))
+        return self.audiences[-1]
+
+    def receive_message(self, ts: int, message: bytes) -> None:
+        """Keep a message for the next flush, and for those whose greeting is being read."""
+        self.received += 1
+        self.pending.append((ts, message))
+        if any(None in audience.arrivals.values() for audience in self.audiences):
+            self.recent.append((ts, message))
+
+    def admit(self, audience: Audience, outbox: Outbox, opening: bytes, greeting: Greeting) -> int:
         """Push a greeting and what came after it was read; returns how many bytes it was."""
-        arrival = _Arrival(greeting, self.received, self.fences + 1)
-        missed = [(ts, frame) for ts, frame in self.recent if arrival.lacks(ts, frame)]
-        first = b"".join([opening, greeting.frame, *(frame for _, frame in missed)])
+        arrival = Arrival(greeting, self.received, self.fences + 1)
+        missed = [(ts, message) for ts, message in self.recent if arrival.lacks(ts, message)]
+        frames = audience.dialect.encode(self.name, missed) if missed else []
+        first = b"".join([opening, greeting.data, *frames])
         outbox.push(first)
         outbox.messages += 1 + len(missed)
-        self.arrivals[outbox] = arrival
+        audience.arrivals[outbox] = arrival
         self._forget_recent()
         return len(first)
 
@@ -155,67 +103,73 @@ class _Group:
             Whether somebody has come since and waits for the next one.
         """
         later = False
-        for outbox, arrival in list(self.arrivals.items()):
-            if arrival is None or arrival.settled is not None:
-                continue
-            if arrival.fence > self.fences:
-                later = True
-            elif self.pending:
-                arrival.settled = self.received
-            else:
-                self._promote(outbox)
+        for audience in self.audiences:
+            for outbox, arrival in list(audience.arrivals.items()):
+                if arrival is None or arrival.settled is not None:
+                    continue
+                if arrival.fence > self.fences:
+                    later = True
+                elif self.pending:
+                    arrival.settled = self.received
+                else:
+                    audience.promote(outbox, self.delivered)
         return later
 
-    def leave(self, outbox: Outbox) -> None:
-        if outbox in self.members:
-            outbox.messages += self.delivered - self.members.pop(outbox)
-        self.arrivals.pop(outbox, None)
+    def leave(self, audience: Audience, outbox: Outbox) -> bool:
+        """Let a member or arrival go; False when nobody is left."""
+        if outbox in audience.members:
+            outbox.messages += self.delivered - audience.members.pop(outbox)
+        audience.arrivals.pop(outbox, None)
         self.on_lost.pop(outbox, None)
         self._forget_recent()
+        if not audience.members and not audience.arrivals:
+            self.audiences.remove(audience)
+        return bool(self.audiences)
 
-    def serve_arrivals(self, batch: list[tuple[int, bytes]], piece_bytes: int) -> tuple[int, int]:
-        """Give the batch's newer frames to the arrivals; who knows enough is a member from now on.
+    def serve_arrivals(self, audience: Audience, batch: Batch, piece_bytes: int) -> tuple[int, int]:
+        """Give the newer part of the batch to the arrivals that lack it.
+
+        One that knows enough is a member from now on.
 
         Returns:
-            How many frames were given, and how many bytes.
+            How many messages were given, and how many bytes.
         """
         given = size = 0
         first = self._number_of(batch)
-        for outbox, arrival in list(self.arrivals.items()):
+        for outbox, arrival in list(audience.arrivals.items()):
             if arrival is None:
                 continue
-            frames, is_settled = arrival.choose(batch, first)
-            if frames:
-                for piece in _pieces(frames, piece_bytes):
+            chosen, is_settled = arrival.choose(batch, first)
+            if chosen:
+                for piece in _pieces(audience.dialect.encode(self.name, chosen), piece_bytes):
                     outbox.push(piece)
                     size += len(piece)
-                outbox.messages += len(frames)
-                given += len(frames)
+                outbox.messages += len(chosen)
+                given += len(chosen)
             if is_settled:
-                self._promote(outbox)
+                audience.promote(outbox, self.delivered)
         return given, size
 
-    def count_hearers(self, batch: list[tuple[int, bytes]]) -> list[int]:
+    def count_hearers(self, batch: Batch) -> list[int]:
         """How many each message of a batch goes to, before it does."""
         first = self._number_of(batch)
-        heard = [len(self.members)] * len(batch)
-        for arrival in self.arrivals.values():
-            if arrival is not None:
-                frames = arrival.choose(batch, first)[0]
-                for index, (_, frame) in enumerate(batch):
-                    heard[index] += frame in frames
+        heard = [self.members] * len(batch)
+        for audience in self.audiences:
+            for arrival in audience.arrivals.values():
+                if arrival is not None:
+                    chosen = arrival.choose(batch, first)[0]
+                    for index, message in enumerate(batch):
+                        heard[index] += message in chosen
         return heard
 
-    def _number_of(self, batch: list[tuple[int, bytes]]) -> int:
+    def _number_of(self, batch: Batch) -> int:
         """The number of the first message of a batch that is served now."""
         return self.received - len(self.pending) - len(batch)
 
-    def _promote(self, outbox: Outbox) -> None:
-        del self.arrivals[outbox]
-        self.members[outbox] = self.delivered
-
     def _forget_recent(self) -> None:
-        if self.recent and None not in self.arrivals.values():
+        if self.recent and not any(
+            None in audience.arrivals.values() for audience in self.audiences
+        ):
             self.recent.clear()
 
 
@@ -247,12 +201,14 @@ class Hub:
         self,
         name: str,
         outbox: Outbox,
+        dialect: Dialect,
         on_lost: Callable[[], None],
         before: Callable[[], bytes] = lambda: b"",
     ) -> AsyncIterator[None]:
         """Greet a socket, and let it hear the group until the block ends.
 
         Args:
+            dialect: what the socket speaks; one object for all that speak it.
             on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
                 the group.
             before: returns what is to be sent together with the greeting, before it.
@@ -262,17 +218,18 @@ class Hub:
             KeyUnusable: Redis refuses what concerns the group.
         """
         group = self._groups.get(name) or self._open(name)
-        group.arrivals[outbox] = None
+        audience = group.audience(dialect)
+        audience.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
         try:
             await self._relay.wait_heard(group.subscription)
-            greeting = await self._greeting(group)
+            greeting = await audience.greeting(name)
             group.subscription.begin_at(greeting.position)
-            self._metrics.bytes_sent += group.admit(outbox, before(), greeting)
+            self._metrics.bytes_sent += group.admit(audience, outbox, before(), greeting)
             self._put_up_fence(group)
             yield
         finally:
-            self._leave(group, outbox)
+            self._leave(group, audience, outbox)
 
     async def flush(self) -> None:
         """Push what has come since the last flush to the members."""
@@ -285,37 +242,12 @@ class Hub:
             with trio.CancelScope(shield=True):
                 groups, self._to_flush = self._to_flush, []
                 for group in groups:
-                    in_one_turn = min(len(group.members), MEMBERS_A_TURN)
+                    in_one_turn = min(group.members, MEMBERS_A_TURN)
                     if self._served + in_one_turn > MEMBERS_A_TURN:
                         await self._yield_turn()
                     await self._flush_group(group)
         finally:
             self._flushing.release()
-
-    async def _greeting(self, group: _Group) -> _Greeting:
-        """A greeting; who comes while one is read shares it.
-
-        What was said since that was read has come, or will, by the relay, and is kept for them.
-        """
-        while (reading := group.reading) is not None:
-            await reading.ended.wait()
-            if isinstance(reading.result, Exception):
-                raise reading.result
-            if reading.result is not None:
-                return reading.result
-        group.reading = reading = _Reading()
-        try:
-            payload, position, foreign = await self._store.greeting(group.name)
-            if foreign:
-                foreign = frozenset(map(codec.text_frame, foreign))
-            reading.result = greeting = _Greeting(codec.text_frame(payload), position, foreign)
-            return greeting
-        except (StoreUnavailable, KeyUnusable) as exc:
-            reading.result = exc
-            raise
-        finally:
-            group.reading = None
-            reading.ended.set()
 
     def _open(self, name: str) -> _Group:
         group = self._groups[name] = _Group(name)
@@ -343,48 +275,53 @@ class Hub:
         for on_lost in list(group.on_lost.values()):
             on_lost()
 
-    def _leave(self, group: _Group, outbox: Outbox) -> None:
-        group.leave(outbox)
-        if not group.members and not group.arrivals:
+    def _leave(self, group: _Group, audience: Audience, outbox: Outbox) -> None:
+        if not group.leave(audience, outbox):
             self._relay.unlisten(group.subscription, group.receive)
             del group.receive, group.lose  # they lead back to the group: no garbage is left
             if self._groups.get(group.name) is group:
                 del self._groups[group.name]
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
-        frame = codec.text_frame(message)
         if not group.pending:
             self._to_flush.append(group)
-        group.received += 1
-        group.pending.append((ts, frame))
-        if None in group.arrivals.values():
-            group.recent.append((ts, frame))
+        group.receive_message(ts, message)
 
     async def _flush_group(self, group: _Group) -> None:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
-        members = tuple(group.members)
         hearers = group.count_hearers(batch) if logs.is_debug else []
         group.delivered += len(batch)
         deliveries = size = 0
-        if group.arrivals:
-            deliveries, size = group.serve_arrivals(batch, piece_bytes)
-        pieces = _pieces([frame for _, frame in batch], piece_bytes)
-        for outbox in members:
-            if self._served == MEMBERS_A_TURN:
-                await self._yield_turn()
-            self._served += 1
-            for piece in pieces:
-                outbox.push(piece)
-        deliveries += len(members) * len(batch)
+        # Who is a member now gets the batch whole, whatever becomes of the arrivals meanwhile.
+        members = [(audience, tuple(audience.members)) for audience in group.audiences]
+        for audience, _ in members:
+            if audience.arrivals:
+                given, bytes_given = group.serve_arrivals(audience, batch, piece_bytes)
+                deliveries += given
+                size += bytes_given
+        for audience, outboxes in members:
+            if outboxes:
+                pieces = _pieces(audience.dialect.encode(group.name, batch), piece_bytes)
+                await self._push(outboxes, pieces)
+                deliveries += len(outboxes) * len(batch)
+                size += len(outboxes) * sum(map(len, pieces))
         self._metrics.deliveries += deliveries
-        self._metrics.bytes_sent += size + len(members) * sum(map(len, pieces))
+        self._metrics.bytes_sent += size
         if deliveries:
             oldest = batch[0][0]
             if oldest:  # else it is foreign
                 self._metrics.delivery_seconds.observe(self._store.age(oldest), deliveries)
         for (ts, _), count in zip(batch, hearers, strict=False):
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
+
+    async def _push(self, outboxes: tuple[Outbox, ...], pieces: list[bytes]) -> None:
+        for outbox in outboxes:
+            if self._served == MEMBERS_A_TURN:
+                await self._yield_turn()
+            self._served += 1
+            for piece in pieces:
+                outbox.push(piece)
 
     async def _yield_turn(self) -> None:
         self._served = 0

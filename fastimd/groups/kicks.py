@@ -12,24 +12,30 @@ from typing import TypeAlias
 import trio
 
 from ..base.errors import KeyUnusable, StoreUnavailable
-from .store import Event, Store
+from .events import Event
+from .store import Store
 
 RETRY_SECONDS = 0.1
 
-OnKick: TypeAlias = Callable[[Event, float], None]
-"""Gets a kick, and how many seconds ago it was given."""
+OnKick: TypeAlias = Callable[[str, str, float], None]
+"""Gets the user of a kick, the group or "" for all, and how many seconds ago it was given."""
 
 
 class Kicks:
-    """Looks for kicks that were missed.
+    """Carries out kicks: those that are heard, and those that were missed.
 
-    ``on_kick`` is called with each that is remembered.
+    Args:
+        on_kick: called with each, perhaps more than once.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, on_kick: OnKick) -> None:
         self._store = store
+        self._on_kick = on_kick
         self._missed = trio.Event()
-        self.on_kick: OnKick = lambda _event, _age: None
+
+    def receive(self, event: Event) -> None:
+        """Carry out a kick that a daemon has just announced."""
+        self._on_kick(event.user, event.group, 0.0)
 
     def look(self) -> None:
         """Some may have been missed: look, as soon as Redis can be asked."""
@@ -50,5 +56,5 @@ class Kicks:
 
     async def _carry_out(self) -> None:
         for event, ts in await self._store.kicks():
-            self.on_kick(event, self._store.age(ts))
+            self._on_kick(event.user, event.group, self._store.age(ts))
             await trio.lowlevel.checkpoint()  # each is a look at all sockets

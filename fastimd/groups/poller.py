@@ -28,7 +28,6 @@ from contextlib import asynccontextmanager, suppress
 from operator import attrgetter
 from typing import TypeVar
 
-import msgspec
 import structlog
 import trio
 
@@ -36,9 +35,11 @@ from ..base import codec
 from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
+from ..websocket.frames import text_head
 from ..websocket.outbox import Outbox
+from .events import Event
 from .relay import Relay, Subscription
-from .store import NO_MESSAGES, Event, GroupState, Position, Store
+from .store import NO_MESSAGES, GroupState, Position, Store
 
 SWEEP_SECONDS = 30.0
 SWEEP_PAUSE = 0.005
@@ -157,7 +158,7 @@ class _User:
             await _let_others(part)
         pieces.append(b"]")
         # Joined once: copies of many megabytes would take a turn that is too long.
-        return b"".join([codec.text_head(sum(map(len, pieces))), *pieces])
+        return b"".join([text_head(sum(map(len, pieces))), *pieces])
 
 
 class Poller:
@@ -165,8 +166,6 @@ class Poller:
 
     Args:
         config: ``group_list.update_rate``, seconds between two pushes to a socket, at least.
-
-    ``on_kick`` is called with a kick that a daemon announced.
     """
 
     def __init__(self, relay: Relay, store: Store, metrics: Metrics, config: Config) -> None:
@@ -174,7 +173,6 @@ class Poller:
         self._store = store
         self._metrics = metrics
         self._config = config
-        self.on_kick: Callable[[Event], None] = lambda _: None
         self.count = itertools.count(1).__next__
         self._users: dict[str, _User] = {}
         self._groups: dict[str, _Watched] = {}
@@ -222,16 +220,9 @@ class Poller:
             if not user.devices:
                 self._forget(user)
 
-    def receive_event(self, payload: bytes) -> None:
-        """Take a recall, a purge, a join or a kick that a daemon announced."""
-        try:
-            event = msgspec.json.decode(payload, type=Event)
-        except msgspec.MsgspecError as exc:
-            log.warning("poller.unknown_event", error=str(exc))
-            return
-        if event.kick:
-            self.on_kick(event)
-        elif event.ts is None and event.user in self._users:
+    def note_event(self, event: Event) -> None:
+        """Take a recall, a purge or a join that a daemon announced."""
+        if event.ts is None and event.user in self._users:
             self._note_join(event.group, self._users[event.user])
         elif event.group in self._groups:
             self._stir(self._groups[event.group])

@@ -40,7 +40,8 @@ from ..base.metrics import Metrics
 from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
 from ..redis.wire import Address, Argument, NotNow, Reply, Wire
-from .store import EVENTS_CHANNEL, STEP, Gap, Position, Store, channel_of
+from .events import EVENTS_CHANNEL
+from .store import STEP, Gap, Position, Store, channel_of
 
 LINGER_SECONDS = 5.0
 DROPPED_A_TURN = 256

@@ -27,10 +27,7 @@ from ..redis.client import Client
 from ..redis.refusal import key_unusable
 from ..redis.scripts import Script
 from ..redis.wire import Argument, Reply
-
-EVENTS_CHANNEL = "fastimd:events"
-"""Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
-purges."""
+from .events import EVENTS_CHANNEL, Event
 
 _KICKS_KEY = "fastimd:kicks"
 
@@ -57,19 +54,6 @@ log = structlog.get_logger("fastimd.store")
 def channel_of(group: str) -> str:
     """The pub/sub channel of a group's new messages."""
     return f"mq:{group}"
-
-
-class Event(msgspec.Struct, omit_defaults=True):
-    """What travels on ``EVENTS_CHANNEL``.
-
-    A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0.
-    With ``kick`` the user's sockets are closed: those in ``group``, or all when it is "".
-    """
-
-    group: str
-    user: str
-    ts: int | None = None
-    kick: bool = False
 
 
 class Position(NamedTuple):

@@ -169,7 +169,7 @@ class Desk:
         if not 0 <= last <= MAX_LAST:
             raise BadParameter("last", f"must be a whole number from 0 to {MAX_LAST}")
         look = await self._store.look(group, last)
-        members = Counter(session.route.user for session in self._sessions.of_group(group))
+        members = Counter(session.user for session in self._sessions.of_group(group))
         return GroupView(
             group=group,
             members=dict(sorted(members.items())),

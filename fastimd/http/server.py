@@ -10,6 +10,7 @@ gets the head: clients and proxies send it on whatever connection they have.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, cast
@@ -121,6 +122,14 @@ class HttpServer:
         self._asking.discard(stream)
         if not self._asking:
             self._all_answered.set()
+
+
+async def serve_http(
+    http: HttpServer, connection: socket.socket, reader: HeadReader, head: Head
+) -> Head | None:
+    """Serve a connection that the door hands over; returns what ``HttpServer.serve`` returns."""
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
+    return await http.serve(stream, reader, head)
 
 
 class _Server(TCPServer):

@@ -62,6 +62,20 @@ Event: TypeAlias = str | Ping | Close | Failure
 """A text message, or one of the above. Pongs are no event."""
 
 
+def text_frame(payload: bytes) -> bytes:
+    """An unmasked, final text frame (RFC 6455 section 5.2), the same bytes for every member."""
+    return text_head(len(payload)) + payload
+
+
+def text_head(size: int) -> bytes:
+    """The head of such a frame, whose payload has ``size`` bytes."""
+    if size < 126:
+        return bytes((_WHOLE_TEXT, size))
+    if size < 65536:
+        return struct.pack("!BBH", _WHOLE_TEXT, 126, size)
+    return struct.pack("!BBQ", _WHOLE_TEXT, 127, size)
+
+
 def control_frame(opcode: int, payload: bytes) -> bytes:
     """An unmasked control frame; its payload has at most ``MAX_CONTROL_BYTES``."""
     return bytes((_FIN | opcode, len(payload))) + payload

@@ -1,4 +1,4 @@
-"""The opening handshake of a socket: from a request head to a route and the 101 answer.
+"""The opening handshake of a socket: from a request head to the 101 answer.
 
 Our own, because it is on the path of every connection and needs a third of the time of a general
 one.
@@ -9,49 +9,11 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha1
-from urllib.parse import unquote_to_bytes
 
-from ..base.codec import check_id
-from ..base.errors import BadParameter
 from ..door.head import Head, Refused
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where a socket goes: a chat socket has a ``group``, a group-list socket has none."""
-
-    group: str | None
-    user: str
-    token: str
-
-    @property
-    def kind(self) -> str:
-        """``chat`` or ``list``."""
-        return "list" if self.group is None else "chat"
-
-
-def find_route(target: bytes) -> Route:
-    """Read ``/group/chat/{groupId}/{userId}/{token}`` or ``/group/list/{userId}/{token}``.
-
-    Raises:
-        Refused: it is another path, or an id in it is none.
-    """
-    path = target.partition(b"?")[0].split(b"/")
-    try:
-        match [unquote_to_bytes(segment).decode() for segment in path]:
-            case ["", "group", "chat", group, user, token] if token:
-                return Route(check_id("groupId", group), check_id("userId", user), token)
-            case ["", "group", "list", user, token] if token:
-                return Route(None, check_id("userId", user), token)
-    except UnicodeDecodeError:
-        raise Refused(400, "the path is not UTF-8") from None
-    except BadParameter as exc:
-        raise Refused(400, str(exc)) from None
-    raise Refused(404, "no socket here: /group/chat/{groupId}/{userId}/{token}")
 
 
 def accept(head: Head, allowed_origins: Sequence[str], fields: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The life that chat sockets and group-list sockets share.
+"""The life that all sockets share, whatever they speak.
 
 One task reads, feeds the frame reader and acts on what it says; everything that is written goes
 through the outbox, so that frames of the protocol and of the group keep their order. ``close`` may
@@ -10,22 +10,14 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
 import trio
 
-from ..base.codec import text_frame
-from ..base.errors import HookFailed, KeyUnusable, NotLoggedIn, Refused, StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
-from ..groups.access import Access
-from ..groups.hub import Hub
-from ..groups.poller import Poller
-from ..groups.store import Event, Store
-from ..hooks.presence import Presence
-from ..hooks.runner import HookRunner
 from .frames import (
     CLOSE,
     PING,
@@ -36,9 +28,8 @@ from .frames import (
     Ping,
     close_payload,
     control_frame,
-    cut_reason,
+    text_frame,
 )
-from .handshake import Route
 from .keepalive import Keepalive
 from .outbox import Outbox
 from .pace import Pace
@@ -50,8 +41,6 @@ CLOSE_SECONDS = 5.0
 LINGER_SECONDS = 0.5
 """How long a closed connection is still read, so that the close frame is not lost in a reset."""
 
-LOGIN_REQUIRED = b"440"
-
 _PING = control_frame(PING, b"")
 
 log = structlog.get_logger("fastimd.socket")
@@ -59,15 +48,9 @@ log = structlog.get_logger("fastimd.socket")
 
 @dataclass(slots=True)
 class Surroundings:
-    """What every socket of the daemon works with."""
+    """What every socket of the daemon works with, whatever it speaks."""
 
     config: Config
-    store: Store
-    access: Access
-    hooks: HookRunner
-    presence: Presence
-    hub: Hub
-    poller: Poller
     metrics: Metrics
     keepalive: Keepalive
     readiness: Readiness
@@ -76,10 +59,15 @@ class Surroundings:
 
 
 class Sessions(set["Session"]):
-    """The sockets that are open."""
+    """The sockets that are open.
 
-    def __init__(self) -> None:
+    Args:
+        kinds: of sockets; those that there are none of are counted too.
+    """
+
+    def __init__(self, kinds: Sequence[str]) -> None:
         super().__init__()
+        self._kinds = kinds
         self._emptied = trio.Event()
 
     @property
@@ -96,23 +84,22 @@ class Sessions(set["Session"]):
 
     def by_kind(self) -> dict[str, int]:
         """How many there are of each kind."""
-        kinds = Counter(session.route.kind for session in self)
-        return {kind: kinds[kind] for kind in ("chat", "list")}
+        kinds = Counter(session.kind for session in self)
+        return {kind: kinds[kind] for kind in self._kinds}
 
     def of_group(self, group: str) -> list[Session]:
-        """The chat sockets of a group."""
-        return [session for session in self if session.route.group == group]
+        """The sockets that are in a group."""
+        return [session for session in self if group in session.groups]
 
-    def kick(self, event: Event, age: float = 0.0) -> None:
-        """Close the sockets of a user: those in the event's group, or all when that is "".
+    def kick(self, user: str, group: str, age: float = 0.0) -> None:
+        """Close the sockets of a user: those in a group, or all when that is "".
 
         Args:
             age: seconds since the kick; who came later may stay.
         """
         given_at = trio.current_time() - age
         for session in list(self):
-            route = session.route
-            is_meant = route.user == event.user and event.group in ("", route.group)
+            is_meant = session.user == user and (not group or group in session.groups)
             if is_meant and session.opened_at <= given_at:
                 session.close(1008, "kicked")
 
@@ -144,17 +131,21 @@ class Session:
         "_scope",
         "_settings",
         "_turnstile",
+        "groups",
         "heard_at",
         "is_dismissed",
         "is_open",
+        "kind",
         "messages_in",
         "opened_at",
         "outbox",
-        "route",
+        "user",
     )
 
-    route: Route
-    """Set when it runs."""
+    kind: str
+    user: str
+    groups: Collection[str]
+    """The groups it is in. As the two above, set when it runs."""
     opened_at: float
     """Set when it runs, by the clock of Trio."""
     is_dismissed: bool
@@ -334,37 +325,30 @@ class Session:
             self._scope.cancel()
 
 
-Serve = Callable[[Session, Surroundings, Route, bytes], Awaitable[None]]
+Serve = Callable[[Session], Awaitable[None]]
 
 
 async def run_session(
-    serve: Serve, session: Session, around: Surroundings, route: Route, first: bytes
+    session: Session, around: Surroundings, serve: Serve, kind: str, user: str, group: str | None
 ) -> None:
-    """Run one kind of socket and keep its promises: the log lines, the counts and the end.
+    """Run a socket and keep what is promised of all: the log lines, the counts and the end.
 
     Args:
-        serve: the kind of socket.
-        first: bytes that came with the handshake.
+        serve: says what the socket does, until it closes.
+        kind: of socket, as the log and the metrics name it.
+        group: the one that it is in from the beginning, or None.
     """
     around.metrics.sockets_opened += 1
-    session.route = route
+    session.kind = kind
+    session.user = user
+    session.groups = () if group is None else (group,)
     session.opened_at = trio.current_time()
     around.sessions.add(session)
-    log.info("socket.opened", kind=route.kind, group=route.group, user=route.user)
+    log.info("socket.opened", kind=kind, group=group, user=user)
     try:
         around.keepalive.watch(session)
         try:
-            await serve(session, around, route, first)
-        except NotLoggedIn:
-            session.push_text(LOGIN_REQUIRED)
-            session.close(1008, "login required")
-        except Refused as exc:
-            session.close(1008, cut_reason(str(exc) or "not allowed"))
-        except (HookFailed, KeyUnusable):
-            session.give_up()
-        except StoreUnavailable as exc:
-            session.give_up()
-            log.warning("socket.store_unavailable", error=str(exc))
+            await serve(session)
         except Exception:
             session.close(1011, "internal error")
             raise  # the door logs it
@@ -376,9 +360,9 @@ async def run_session(
         around.metrics.count_close(code)
         log.info(
             "socket.closed",
-            kind=route.kind,
-            group=route.group,
-            user=route.user,
+            kind=kind,
+            group=group,
+            user=user,
             code=code,
             reason=reason,
             seconds=round(trio.current_time() - session.opened_at, 3),

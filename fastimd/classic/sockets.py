@@ -1,0 +1,76 @@
+"""Serves the sockets of Fast-IM's paths, and says in its way why one may not be served."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable
+from functools import partial
+
+import structlog
+import trio
+
+from ..base.errors import HookFailed, KeyUnusable, NotLoggedIn, Refused, StoreUnavailable
+from ..door.head import Head, request_id_field
+from ..groups.domain import Domain
+from ..websocket.frames import cut_reason
+from ..websocket.handshake import accept
+from ..websocket.session import Session, Surroundings, run_session
+from .chat import serve_chat
+from .dialect import Classic
+from .grouplist import serve_group_list
+from .routes import Route, find_route
+
+KINDS = ("chat", "list")
+"""Of sockets."""
+LOGIN_REQUIRED = b"440"
+
+log = structlog.get_logger("fastimd.socket")
+
+
+class ClassicSockets:
+    """The sockets of this dialect.
+
+    Args:
+        nursery: where outboxes flush.
+    """
+
+    def __init__(self, around: Surroundings, domain: Domain, nursery: trio.Nursery) -> None:
+        self._around = around
+        self._domain = domain
+        self._nursery = nursery
+        self._dialect = Classic(domain.store)
+
+    def serve(self, connection: socket.socket, head: Head, first: bytes) -> Awaitable[None]:
+        """Judge a handshake, and return what serves its socket: the head is needed no more.
+
+        Raises:
+            fastimd.door.head.Refused: it cannot be served.
+        """
+        answer = accept(head, self._around.config.server.allowed_origins, request_id_field())
+        return self._serve(connection, answer, find_route(head.target), first)
+
+    async def _serve(
+        self, connection: socket.socket, answer: bytes, route: Route, first: bytes
+    ) -> None:
+        await self._around.turnstile.pass_through()  # many may come at once
+        with trio.CancelScope() as scope:
+            session = Session(connection, scope, self._nursery, self._around, answer)
+            serve = partial(self._serve_route, route, first)
+            await run_session(session, self._around, serve, route.kind, route.user, route.group)
+
+    async def _serve_route(self, route: Route, first: bytes, session: Session) -> None:
+        try:
+            if route.group is None:
+                await serve_group_list(session, self._domain, route, first)
+            else:
+                await serve_chat(session, self._domain, self._dialect, route, first)
+        except NotLoggedIn:
+            session.push_text(LOGIN_REQUIRED)
+            session.close(1008, "login required")
+        except Refused as exc:
+            session.close(1008, cut_reason(str(exc) or "not allowed"))
+        except (HookFailed, KeyUnusable):
+            session.give_up()
+        except StoreUnavailable as exc:
+            session.give_up()
+            log.warning("socket.store_unavailable", error=str(exc))

@@ -1,0 +1,127 @@
+"""The public address: sockets of every dialect and the HTTP routes, until a signal asks to stop."""
+
+from __future__ import annotations
+
+import gc
+import os
+import socket
+from collections.abc import Awaitable
+from functools import partial
+
+import structlog
+import trio
+
+from ..base import systemd
+from ..base.settings import Config
+from ..base.supervise import open_floor, supervise
+from ..classic.sockets import ClassicSockets
+from ..door.door import Door, Handle
+from ..door.head import Head, HeadReader
+from ..door.listeners import address_of, connection_limit, listen
+from ..groups.domain import Domain
+from ..http.server import HttpServer, serve_http
+from ..websocket.session import Sessions, Surroundings
+from .drain import drain
+from .reload import reload
+from .stop import Stop
+
+log = structlog.get_logger("fastimd.daemon")
+
+
+async def serve_public(
+    around: Surroundings,
+    domain: Domain,
+    http: HttpServer,
+    stop: Stop,
+    admin: str,
+    inherited: list[socket.socket],
+) -> None:
+    """Serve until a signal asks to stop, then drain.
+
+    Args:
+        admin: where the admin address is, for the log.
+        inherited: listeners that systemd has passed on.
+    """
+    config = around.config
+    listeners = inherited or [listen(config.server.bind, "server.bind")]
+    limit = connection_limit(config.server.max_connections)
+    async with trio.open_nursery() as connections:
+        handle = _public_handler(ClassicSockets(around, domain, connections), http)
+        door = Door(
+            listeners,
+            handle,
+            config,
+            around.metrics,
+            max_connections=limit,
+            max_connections_per_ip=config.server.max_connections_per_ip,
+        )
+        _add_gauges(door, around, domain)
+        async with open_floor() as accepting:
+            accept = partial(door.accept_connections, connections)
+            accepting.start_soon(supervise, "door", accept)
+            log.info(
+                "daemon.serving",
+                page=f"{address_of(listeners[0])}/test/websocket",
+                admin=admin,
+                max_connections=limit,
+            )
+            _settle_memory()
+            stop.serving.set()
+            stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
+            systemd.notify("READY=1", f"MAINPID={os.getpid()}")
+            await stop.asked.wait()
+        systemd.notify("STOPPING=1")
+        await drain(door, http, around, domain.presence, at_once=stop.at_once)
+        connections.cancel_scope.cancel()
+
+
+def _public_handler(sockets: ClassicSockets, http: HttpServer) -> Handle:
+    """Sockets to those that serve them, anything else to the HTTP app."""
+
+    def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[Head | None]:
+        if head.wants_websocket:
+            return sockets.serve(connection, head, reader.buffer)
+        return serve_http(http, connection, reader, head)
+
+    return handle
+
+
+def _add_gauges(door: Door, around: Surroundings, domain: Domain) -> None:
+    metrics, sessions = around.metrics, around.sessions
+    metrics.add_gauge("connections", "Open connections.", lambda: door.connections)
+    metrics.add_divided_gauge(
+        "connections_by_kind",
+        "Open connections, by what they are for.",
+        "kind",
+        partial(_connections_by_kind, door, sessions),
+    )
+    metrics.add_gauge("sockets", "Open sockets.", lambda: len(sessions))
+    metrics.add_gauge(
+        "presence_waiting",
+        "Connections with a join or leave that no hook was told yet.",
+        lambda: domain.presence.waiting,
+    )
+    metrics.add_gauge("outbox_bytes", "Bytes that wait for clients.", lambda: sessions.queued)
+
+
+def _adopt_limits(config: Config, door: Door) -> None:
+    door.adopt_limits(
+        config,
+        max_connections=connection_limit(config.server.max_connections),
+        max_connections_per_ip=config.server.max_connections_per_ip,
+    )
+
+
+def _settle_memory() -> None:
+    """Let the garbage collector leave alone what stays, and look seldom for what seldom is.
+
+    Sockets are freed without it. With its defaults it took a quarter of the CPU time of a storm of
+    connections, and held everybody up for a full look at all objects again and again.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def _connections_by_kind(door: Door, sessions: Sessions) -> dict[str, float]:
+    return {**sessions.by_kind(), "http": max(0, door.connections - len(sessions))}

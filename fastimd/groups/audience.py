@@ -1,0 +1,142 @@
+"""The members of a group on this daemon that speak one dialect, and those that are arriving.
+
+An arriving member hears nothing until its greeting was read; messages that come meanwhile are kept
+with their ``ts``. The greeting then says up to which ``ts`` the member knows everything. Until the
+first message newer than that goes by, or everything has that was published before the greeting was
+read, it stands with the arrivals, and messages are chosen for it. So between the greeting and the
+first live message nothing is missing and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol, TypeAlias
+
+import trio
+
+from ..base.errors import KeyUnusable, StoreUnavailable
+from ..websocket.outbox import Outbox
+from .store import Position
+
+Batch: TypeAlias = list[tuple[int, bytes]]
+"""Messages as plain JSON, each with its ``ts``, which is 0 for a foreign one."""
+
+
+class Greeting(NamedTuple):
+    """What a member gets first.
+
+    ``data`` are the bytes that are pushed, ``position`` says where it ends, ``foreign`` are the
+    foreign messages in it.
+    """
+
+    data: bytes
+    position: Position
+    foreign: frozenset[bytes]
+
+
+class Dialect(Protocol):
+    """How members are spoken to. Nothing is encoded for one member that is the same for all."""
+
+    async def greet(self, group: str) -> Greeting:
+        """Read what an arriving member gets; those that arrive meanwhile share it.
+
+        Raises:
+            StoreUnavailable, KeyUnusable: it cannot be read.
+        """
+        ...
+
+    def encode(self, group: str, batch: Batch) -> list[bytes]:
+        """A batch as whole frames, in order."""
+        ...
+
+
+class Arrival:
+    """A member that was greeted, before it hears everything.
+
+    ``known`` is the ``ts`` up to which it knows everything, ``foreign`` the foreign messages that
+    it knows. It has got what came before the message with the number ``since``; whatever comes
+    from ``settled`` on is new to it, when that is known. ``fence`` is the number of the fence after
+    which it is.
+    """
+
+    __slots__ = ("fence", "foreign", "known", "settled", "since")
+
+    def __init__(self, greeting: Greeting, since: int, fence: int) -> None:
+        self.known = greeting.position.ts
+        self.foreign = greeting.foreign
+        self.since = since
+        self.settled: int | None = None
+        self.fence = fence
+
+    def lacks(self, ts: int, message: bytes) -> bool:
+        """A message is not in the greeting; a ``ts`` of 0 is a foreign one's."""
+        return ts > self.known if ts else message not in self.foreign
+
+    def choose(self, batch: Batch, first: int) -> tuple[Batch, bool]:
+        """Which messages it lacks of a batch whose first one has the number ``first``.
+
+        Returns:
+            Them, and whether all that come later are new to it.
+        """
+        is_settled = self.settled is not None
+        chosen = []
+        for number, (ts, message) in enumerate(batch, first):
+            if number < self.since:
+                continue
+            if self.lacks(ts, message) or (self.settled is not None and number >= self.settled):
+                chosen.append((ts, message))
+                is_settled = is_settled or ts > 0
+        return chosen, is_settled
+
+
+class Reading:
+    """A greeting that is being read.
+
+    ``result`` is it, or why there is none; None when its reader gave up.
+    """
+
+    __slots__ = ("ended", "result")
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.result: Greeting | StoreUnavailable | KeyUnusable | None = None
+
+
+class Audience:
+    """The members and arrivals of one group that speak one dialect."""
+
+    __slots__ = ("arrivals", "dialect", "members", "reading")
+
+    def __init__(self, dialect: Dialect) -> None:
+        self.dialect = dialect
+        # Each with how many messages the group had delivered when it became a member.
+        self.members: dict[Outbox, int] = {}
+        # Nothing before an arrival's greeting is read.
+        self.arrivals: dict[Outbox, Arrival | None] = {}
+        self.reading: Reading | None = None
+
+    async def greeting(self, group: str) -> Greeting:
+        """A greeting; those that come while one is read share it.
+
+        What was said since it was read has come, or will, by the relay, and is kept for them.
+        """
+        while (reading := self.reading) is not None:
+            await reading.ended.wait()
+            if isinstance(reading.result, Exception):
+                raise reading.result
+            if reading.result is not None:
+                return reading.result
+        self.reading = reading = Reading()
+        try:
+            reading.result = greeting = await self.dialect.greet(group)
+            return greeting
+        except (StoreUnavailable, KeyUnusable) as exc:
+            reading.result = exc
+            raise
+        finally:
+            self.reading = None
+            reading.ended.set()
+
+    def promote(self, outbox: Outbox, delivered: int) -> None:
+        """An arrival is a member from now on."""
+        del self.arrivals[outbox]
+        self.members[outbox] = delivered

@@ -1,0 +1,28 @@
+"""What every dialect speaks of: the store, who may do what, and who hears it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..hooks.presence import Presence
+from ..hooks.runner import HookRunner
+from .access import Access
+from .hub import Hub
+from .poller import Poller
+from .store import Store
+
+
+@dataclass(slots=True)
+class Domain:
+    """The daemon's one of each."""
+
+    config: Config
+    metrics: Metrics
+    store: Store
+    access: Access
+    hooks: HookRunner
+    presence: Presence
+    hub: Hub
+    poller: Poller

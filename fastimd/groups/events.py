@@ -1,0 +1,54 @@
+"""Rare events that one daemon announces to all: recalls, joins, kicks, purges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+EVENTS_CHANNEL = "fastimd:events"
+"""Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
+purges."""
+
+log = structlog.get_logger("fastimd.poller")
+
+
+class Event(msgspec.Struct, omit_defaults=True):
+    """What travels on ``EVENTS_CHANNEL``.
+
+    A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0.
+    With ``kick`` the user's sockets are closed: those in ``group``, or all when it is "".
+    """
+
+    group: str
+    user: str
+    ts: int | None = None
+    kick: bool = False
+
+
+class Events:
+    """Hands on what is announced.
+
+    Args:
+        on_change: gets each recall, purge and join.
+        on_kick: gets each kick.
+    """
+
+    def __init__(
+        self, *, on_change: Callable[[Event], None], on_kick: Callable[[Event], None]
+    ) -> None:
+        self._on_change = on_change
+        self._on_kick = on_kick
+
+    def receive(self, payload: bytes) -> None:
+        """Take what came on the channel."""
+        try:
+            event = msgspec.json.decode(payload, type=Event)
+        except msgspec.MsgspecError as exc:
+            log.warning("poller.unknown_event", error=str(exc))
+            return
+        if event.kick:
+            self._on_kick(event)
+        else:
+            self._on_change(event)
