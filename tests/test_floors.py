@@ -170,7 +170,7 @@ def test_the_walk_sees_the_house() -> None:
     assert len(modules) >= 25
     source = modules["fastimd.groups.relay"].read_text()
     seen = imports_of("fastimd.groups.relay", source, is_package=False, known=modules)
-    assert {"fastimd.base.codec", "fastimd.groups.store", "fastimd.redis.wire"} <= seen
+    assert {"fastimd.base.codec", "fastimd.groups.store.history", "fastimd.redis.wire"} <= seen
 
 
 @pytest.mark.parametrize(

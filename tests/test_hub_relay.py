@@ -21,7 +21,7 @@ from fastimd.groups import audience
 from fastimd.groups.audience import Dialect
 from fastimd.groups.hub import MEMBERS_A_TURN, Hub
 from fastimd.groups.relay import MAX_HELD, Relay, Subscription
-from fastimd.groups.store import Greeting, Position, Store
+from fastimd.groups.store.history import History, Position, Tail
 from fastimd.websocket.outbox import Outbox
 
 # The hub, with everything around it played
@@ -109,7 +109,7 @@ class FakeStore:
     def age(self, ts: int) -> float:
         return ts / 1000
 
-    async def greeting(self, _group: str) -> Greeting:
+    async def tail(self, _group: str) -> Tail:
         listed = list(self.listed)
         if self.holding:
             self.held.append(trio.Event())
@@ -118,7 +118,7 @@ class FakeStore:
             raise self.failure
         entries = [*map(message, listed), *self.foreign]
         position = Position(listed[-1] if listed else 0)
-        return Greeting(codec.greeting(entries, len(entries)), position, frozenset(self.foreign))
+        return Tail(entries, len(entries), position, frozenset(self.foreign))
 
 
 def message(ts: int, info: str = "hi") -> bytes:
@@ -133,8 +133,8 @@ class Room:
         self.relay = FakeRelay()
         self.store = FakeStore()
         self.metrics = Metrics()
-        self.dialect: Dialect = Classic(cast(Store, self.store))
-        self.hub = Hub(cast(Relay, self.relay), cast(Store, self.store), self.metrics, Config())
+        self.dialect: Dialect = Classic(cast(History, self.store))
+        self.hub = Hub(cast(Relay, self.relay), cast(History, self.store), self.metrics, Config())
         self._leave: dict[Ear, trio.Event] = {}
 
     async def arrive(self, dialect: Dialect | None = None) -> Ear:
@@ -201,7 +201,7 @@ class Terse:
         self.encodings = 0
 
     async def greet(self, group: str) -> audience.Greeting:
-        _, position, foreign = await self._store.greeting(group)
+        _, _, position, foreign = await self._store.tail(group)
         return audience.Greeting(b"<%d>" % position.ts, position, foreign)
 
     def encode(self, group: str, batch: audience.Batch) -> list[bytes]:

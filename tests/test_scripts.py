@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from fastimd.base import codec
-from fastimd.groups.store import AHEAD, STEP
+from fastimd.groups.store.keyspace import AHEAD, STEP
 from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
 

@@ -38,10 +38,10 @@ async def serve_chat(
     if session.is_dismissed:  # while the hook took its time
         return
     if domain.config.group.auto_join:
-        if await domain.store.join(route.group, route.user) == "full":
+        if await domain.store.members.join(route.group, route.user) == "full":
             session.close(1008, "too many groups")
             return
-    elif not await domain.store.is_member(route.group, route.user):
+    elif not await domain.store.members.is_member(route.group, route.user):
         session.close(1008, "not a member")
         return
     speaker = _Speaker(session, domain, route)
@@ -96,7 +96,7 @@ class _Speaker:
         """Nothing needs to be waited for before the next message."""
         return (
             self._in_flight < MAX_IN_FLIGHT
-            and self._domain.store.has_room
+            and self._domain.store.messages.has_room
             and not self._domain.config.group.login_auth
             and not self._is_judged
         )
@@ -132,7 +132,7 @@ class _Speaker:
         while self._in_flight >= MAX_IN_FLIGHT:
             self._answered = trio.Event()
             await self._answered.wait()
-        await self._domain.store.wait_room()
+        await self._domain.store.messages.wait_room()
 
     def tell_received(self, texts: list[str]) -> None:
         """Log what the client said; the text itself only if that is wanted."""
@@ -151,7 +151,7 @@ class _Speaker:
         self._in_flight += 1
         route = self._route
         assert route.group is not None
-        self._domain.store.append(route.group, route.user, info, self._on_appended)
+        self._domain.store.messages.append(route.group, route.user, info, self._on_appended)
 
     async def _check_token(self) -> None:
         """Check it as soon as Redis can tell, in the time that a message may be held."""
@@ -183,5 +183,5 @@ class _Speaker:
         log.warning("socket.append_failed", group=self._route.group, error=str(failure))
 
     def _tell_appended(self) -> None:
-        route, ts = self._route, self._domain.store.last_ts
+        route, ts = self._route, self._domain.store.messages.last_ts
         log.debug("message.appended", group=route.group, user=route.user, message_ts=ts)

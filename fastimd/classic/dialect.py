@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from ..base import codec
 from ..groups.audience import Batch, Greeting
-from ..groups.store import Store
+from ..groups.store.history import History
 from ..websocket.frames import text_frame
 
 
 class Classic:
     """The ``Dialect`` of all chat sockets."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, history: History) -> None:
+        self._history = history
 
     async def greet(self, group: str) -> Greeting:
         """The last messages of the group and how many it has."""
-        payload, position, foreign = await self._store.greeting(group)
-        return Greeting(text_frame(payload), position, foreign)
+        messages, total, position, foreign = await self._history.tail(group)
+        return Greeting(text_frame(codec.greeting(messages, total)), position, foreign)
 
     def encode(self, _group: str, batch: Batch) -> list[bytes]:
         """A frame a message."""

@@ -38,7 +38,7 @@ class ClassicSockets:
         self._around = around
         self._domain = domain
         self._nursery = nursery
-        self._dialect = Classic(domain.store)
+        self._dialect = Classic(domain.store.history)
 
     def serve(self, connection: socket.socket, head: Head, first: bytes) -> Awaitable[None]:
         """Judge a handshake, and return what serves its socket: the head is needed no more.

@@ -119,7 +119,7 @@ async def _serve_groups(ground: _Ground) -> None:
     config, metrics, client, store = ground.config, ground.metrics, ground.client, ground.store
     async with open_floor() as floor:
         sessions = Sessions(KINDS)
-        kicks = Kicks(store, sessions.kick)
+        kicks = Kicks(store.kicks, store.history, sessions.kick)
         relay, hub, poller = _build_hub(ground, kicks)
         floor.start_soon(supervise, "relay", relay.run)
         floor.start_soon(supervise, "poller", poller.run)
@@ -211,10 +211,10 @@ async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
 
 def _build_hub(ground: _Ground, kicks: Kicks) -> tuple[Relay, Hub, Poller]:
     client, store, metrics = ground.client, ground.store, ground.metrics
-    relay = Relay(client.address, store, metrics)
+    relay = Relay(client.address, store.history, metrics)
     client.on_moved = relay.reconnect
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
-    hub = Hub(relay, store, metrics, ground.config)
+    hub = Hub(relay, store.history, metrics, ground.config)
     poller = Poller(relay, store, metrics, ground.config)
     events = Events(on_change=poller.note_event, on_kick=kicks.receive)
 
@@ -225,7 +225,9 @@ def _build_hub(ground: _Ground, kicks: Kicks) -> tuple[Relay, Hub, Poller]:
     relay.hand_to(on_batch=hub.flush, on_event=events.receive, on_gap=on_gap)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
-    metrics.add_gauge("held_messages", "Appends without an answer.", lambda: store.unanswered)
+    metrics.add_gauge(
+        "held_messages", "Appends without an answer.", lambda: store.messages.unanswered
+    )
     metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
     metrics.add_divided_gauge(
         "redis_up",

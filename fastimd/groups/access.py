@@ -29,7 +29,7 @@ class Access:
         if self.asks_hook:
             await self._hooks.authorize(user, token, action, group)
         else:
-            await self._store.check_token(user, token)
+            await self._store.logins.check(user, token)
 
     async def check_opening(self, user: str, token: str, action: Action, group: str = "") -> None:
         """Let a user open a socket, or raise; a hook is asked whatever ``login_auth`` says."""

@@ -15,7 +15,7 @@ import trio
 
 from ..base.errors import KeyUnusable, StoreUnavailable
 from ..websocket.outbox import Outbox
-from .store import Position
+from .store.history import Position
 
 Batch: TypeAlias = list[tuple[int, bytes]]
 """Messages as plain JSON, each with its ``ts``, which is 0 for a foreign one."""

@@ -20,7 +20,7 @@ from ..base.settings import Config
 from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting
 from .relay import OnLost, OnMessage, Relay, Subscription
-from .store import Store
+from .store.history import History
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -181,10 +181,10 @@ class Hub:
             this, but for a single frame.
     """
 
-    def __init__(self, relay: Relay, store: Store, metrics: Metrics, config: Config) -> None:
+    def __init__(self, relay: Relay, history: History, metrics: Metrics, config: Config) -> None:
         self._config = config
         self._relay = relay
-        self._store = store
+        self._history = history
         self._metrics = metrics
         self._groups: dict[str, _Group] = {}
         self._to_flush: list[_Group] = []
@@ -311,7 +311,7 @@ class Hub:
         if deliveries:
             oldest = batch[0][0]
             if oldest:  # else it is foreign
-                self._metrics.delivery_seconds.observe(self._store.age(oldest), deliveries)
+                self._metrics.delivery_seconds.observe(self._history.age(oldest), deliveries)
         for (ts, _), count in zip(batch, hearers, strict=False):
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 

@@ -13,7 +13,8 @@ import trio
 
 from ..base.errors import KeyUnusable, StoreUnavailable
 from .events import Event
-from .store import Store
+from .store.history import History
+from .store.kicks import RememberedKicks
 
 RETRY_SECONDS = 0.1
 
@@ -28,8 +29,9 @@ class Kicks:
         on_kick: called with each, perhaps more than once.
     """
 
-    def __init__(self, store: Store, on_kick: OnKick) -> None:
+    def __init__(self, store: RememberedKicks, history: History, on_kick: OnKick) -> None:
         self._store = store
+        self._history = history
         self._on_kick = on_kick
         self._missed = trio.Event()
 
@@ -55,6 +57,6 @@ class Kicks:
                 pass
 
     async def _carry_out(self) -> None:
-        for event, ts in await self._store.kicks():
-            self._on_kick(event.user, event.group, self._store.age(ts))
+        for event, ts in await self._store.all():
+            self._on_kick(event.user, event.group, self._history.age(ts))
             await trio.lowlevel.checkpoint()  # each is a look at all sockets

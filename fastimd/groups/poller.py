@@ -39,7 +39,9 @@ from ..websocket.frames import text_head
 from ..websocket.outbox import Outbox
 from .events import Event
 from .relay import Relay, Subscription
-from .store import NO_MESSAGES, GroupState, Position, Store
+from .store import Store
+from .store.history import Position
+from .store.summaries import NO_MESSAGES, GroupState
 
 SWEEP_SECONDS = 30.0
 SWEEP_PAUSE = 0.005
@@ -207,7 +209,7 @@ class Poller:
         device = _Device(outbox, end)
         user.devices.add(device)
         try:
-            await self._note_groups(user, {}, await self._store.groups_of(name))
+            await self._note_groups(user, {}, await self._store.members.groups_of(name))
             for part in _parts(list(user.groups.values()), GROUPS_A_TURN):
                 await self._ask([group for group in part if group.is_stale])
                 await _let_others(part)
@@ -270,7 +272,7 @@ class Poller:
         self._listen_anew(list(self.deaf))
         for users in self._pages(list(self._users.values()), USERS_AT_ONCE):
             known = [user.groups.copy() for user in users]
-            answers = await self._store.groups_of_each([user.name for user in users])
+            answers = await self._store.members.groups_of_each([user.name for user in users])
             for user, before, groups in zip(users, known, answers, strict=True):
                 if isinstance(groups, KeyUnusable):
                     for device in list(user.devices):
@@ -295,7 +297,7 @@ class Poller:
         asked_at = self.count()
         for group in page:
             group.heard = None
-        states = await self._store.group_states([group.name for group in page])
+        states = await self._store.summaries.states([group.name for group in page])
         for group, state in zip(page, states, strict=True):
             self._take(group, state, asked_at)
 
@@ -309,7 +311,7 @@ class Poller:
         for page in self._pages(sure, GROUPS_AT_ONCE):
             asked_at = self.count()
             heard = [group.heard for group in page]
-            totals = await self._store.totals([group.name for group in page])
+            totals = await self._store.summaries.totals([group.name for group in page])
             for group, newest, total in zip(page, heard, totals, strict=True):
                 if not total or newest is None:
                     unsure.append(group)  # it has expired, or has been asked about meanwhile

@@ -11,7 +11,7 @@ answer comes, everything that was published before the page was read has come to
 in the page is taken from what is held.
 
 A message of somebody else may have a ``ts`` that is no measure of anything, years ahead. It is
-shown like every other, but the relay does not go by it: see ``store.AHEAD``.
+shown like every other, but the relay does not go by it: see ``store.keyspace.AHEAD``.
 
 What Redis refuses for one group (its key is no list, its channel must not be heard) is told to
 those who listen to that group, and the relay forgets it: whoever comes later tries again.
@@ -41,7 +41,8 @@ from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
 from ..redis.wire import Address, Argument, NotNow, Reply, Wire
 from .events import EVENTS_CHANNEL
-from .store import STEP, Gap, Position, Store, channel_of
+from .store.history import Gap, History, Position
+from .store.keyspace import STEP, channel_of
 
 LINGER_SECONDS = 5.0
 DROPPED_A_TURN = 256
@@ -201,9 +202,9 @@ def _user_of(message: bytes) -> str | None:
 class Relay:
     """Messages from Redis to whoever listens here."""
 
-    def __init__(self, address: Address, store: Store, metrics: Metrics) -> None:
+    def __init__(self, address: Address, history: History, metrics: Metrics) -> None:
         self._address = address
-        self._store = store
+        self._history = history
         self._metrics = metrics
         self._on_batch: Callable[[], Awaitable[None]]
         self._on_event: Callable[[bytes], None]
@@ -460,7 +461,7 @@ class Relay:
         for reply in replies:
             self._receive(reply, nursery, repairs)
         if self._heard:
-            self._metrics.relay_seconds.observe(self._store.age(self._heard_ts), self._heard)
+            self._metrics.relay_seconds.observe(self._history.age(self._heard_ts), self._heard)
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
         if isinstance(reply, Exception):
@@ -531,7 +532,7 @@ class Relay:
             log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))
             return
         if ts > self._latest:  # seldom: the bound was the moment's a while ago
-            self._latest = self._store.latest()
+            self._latest = self._history.latest()
             if ts > self._latest and ts > subscription.newest_ts + STEP:
                 self._tell_foreign(subscription, ts)
                 subscription.receive(0, message, payload)
@@ -550,7 +551,7 @@ class Relay:
         async with repairs:
             while subscription.held is not None and self._is_current(subscription):
                 try:
-                    gap = await self._store.after(
+                    gap = await self._history.after(
                         subscription.group, Position(subscription.last_ts, subscription.last_entry)
                     )
                 except StoreUnavailable:

@@ -34,7 +34,8 @@ from ..base.errors import (
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..groups.access import Access
-from ..groups.store import History, Store
+from ..groups.store import Store
+from ..groups.store.history import Pages
 from ..hooks import Action
 from ..hooks.runner import HookRunner
 from ..redis.client import CALL_SECONDS
@@ -143,12 +144,12 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
             user_info = await hooks.login(user, await _text("password"))
         except Refused as refused:
             return _answer(100, str(refused) or "登录失败")
-        return _answer(200, await store.log_in(user), user_info)
+        return _answer(200, await store.logins.log_in(user), user_info)
 
     @app.post("/user/joinGroup")
     @allowed("join")
     async def join_group(user: str) -> Response:
-        match await store.join(await _group(), user):
+        match await store.members.join(await _group(), user):
             case "joined":
                 return _answer(200, _DONE)
             case "full":
@@ -159,7 +160,7 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
     @app.post("/user/listGroup")
     @allowed("groups")
     async def list_group(user: str) -> Response:
-        return _answer(200, _DONE, await store.groups_of(user))
+        return _answer(200, _DONE, await store.members.groups_of(user))
 
     @app.post("/group/listMessage")
     @allowed("history")
@@ -169,7 +170,7 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
             return await _before(store)
         group = await _group()
         start, stop = await _integer("startPage"), await _integer("endPage")
-        return _history(await store.messages(group, start, stop))
+        return _history(await store.history.range(group, start, stop))
 
     @app.post("/group/listOldMessage")
     @allowed("history")
@@ -180,7 +181,7 @@ def _add_routes(app: QuartTrio, store: Store, access: Access, hooks: HookRunner)
     @allowed("recall")
     async def delete_message(user: str) -> Response:
         group, ts = await _group(), await _integer("ts", least=0)
-        match await store.recall(group, user, ts):
+        match await store.messages.recall(group, user, ts):
             case "done":
                 return _answer(200, "撤回消息成功")
             case "old":
@@ -267,7 +268,7 @@ def _answer_in_time() -> Iterator[None]:
         raise StoreUnavailable(f"no answer within {CALL_SECONDS:g} s")
 
 
-def _history(history: History) -> Response:
+def _history(history: Pages) -> Response:
     if history.is_complete:
         return _answer(200, _DONE, [message.decode() for message in history.messages])
     response = Response(_stream(history), mimetype="application/json")
@@ -275,7 +276,7 @@ def _history(history: History) -> Response:
     return response
 
 
-async def _stream(history: History) -> AsyncIterator[bytes]:
+async def _stream(history: Pages) -> AsyncIterator[bytes]:
     """The same answer as for a short history, page by page."""
     head, tail = msgspec.json.encode({"code": 200, "msg": _DONE, "data": [0]}).split(b"0]")
     separator = head
@@ -294,7 +295,7 @@ async def _before(store: Store) -> Response:
     group = await _group()
     user = check_id("userId", await _text("userId"))
     ts, count = await _integer("ts", least=0), await _integer("count", least=0)
-    return _history(await store.before(group, user, ts, count))
+    return _history(await store.history.before(group, user, ts, count))
 
 
 async def _group() -> str:

@@ -168,7 +168,7 @@ class Desk:
         check_id("group", group)
         if not 0 <= last <= MAX_LAST:
             raise BadParameter("last", f"must be a whole number from 0 to {MAX_LAST}")
-        look = await self._store.look(group, last)
+        look = await self._store.history.look(group, last)
         members = Counter(session.user for session in self._sessions.of_group(group))
         return GroupView(
             group=group,
@@ -195,13 +195,13 @@ class Desk:
         check_id("user", kicked.user)
         if kicked.group is not None:
             check_id("group", kicked.group)
-        daemons = await self._store.kick(kicked.user, kicked.group or "")
+        daemons = await self._store.kicks.announce(kicked.user, kicked.group or "")
         log.info("operator.kicked", user=kicked.user, group=kicked.group, daemons=daemons)
         return daemons
 
     async def purge(self, purged: Purged) -> int:
         """Delete the messages of a group; returns how many there were."""
-        messages = await self._store.purge(check_id("group", purged.group))
+        messages = await self._store.messages.purge(check_id("group", purged.group))
         log.info("operator.purged", group=purged.group, messages=messages)
         return messages
 
@@ -213,7 +213,7 @@ class Desk:
             failures.extend([] if failure is None else [failure])
             answered.set()
 
-        self._store.append(said.group, said.user, said.text, on_appended)
+        self._store.messages.append(said.group, said.user, said.text, on_appended)
         with trio.move_on_after(SAY_SECONDS):
             await answered.wait()
         if failures:
@@ -226,7 +226,7 @@ class Desk:
             address=str(self._client.address),
             commands=self._client.last_error,
             messages=self._relay.last_error,
-            held=self._store.unanswered,
+            held=self._store.messages.unanswered,
         )
 
     def _counters(self) -> Counters:

@@ -1,0 +1,32 @@
+"""The domain over Redis: messages, history, membership, logins. It alone knows the keys.
+
+Everything raises ``StoreUnavailable`` when Redis is away, and ``KeyUnusable`` when Redis refuses
+what concerns the key of one group or one user, or that of the kicks: it has another type, or must
+not be touched.
+"""
+
+from __future__ import annotations
+
+from ...base.metrics import Metrics
+from ...base.settings import Config
+from ...redis.client import Client
+from .history import History
+from .keyspace import Keyspace
+from .kicks import RememberedKicks
+from .logins import Logins
+from .members import Members
+from .messages import Messages
+from .summaries import Summaries
+
+
+class Store:
+    """All that fastimd keeps in Redis, by what it is about."""
+
+    def __init__(self, client: Client, config: Config, metrics: Metrics) -> None:
+        keys = Keyspace(client, metrics)
+        self.messages = Messages(keys, client, config)
+        self.history = History(keys, client, config)
+        self.summaries = Summaries(keys, client)
+        self.members = Members(keys, client, config)
+        self.logins = Logins(keys, client, config)
+        self.kicks = RememberedKicks(keys, config)

@@ -1,0 +1,112 @@
+"""The keys, and how they are asked: what Redis refuses for one key names that key.
+
+``StoreUnavailable`` is raised when Redis is away, and ``KeyUnusable`` when Redis refuses what
+concerns the key of one group or one user: it has another type, or must not be touched.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import structlog
+from redis import exceptions
+
+from ...base import codec
+from ...base.errors import KeyUnusable
+from ...base.metrics import Metrics
+from ...redis.appender import Place
+from ...redis.client import Client
+from ...redis.refusal import key_unusable
+from ...redis.scripts import Script
+from ...redis.wire import Argument, Reply
+
+AHEAD = 60_000
+STEP = 2_000
+"""Milliseconds by which a ``ts`` may be ahead of the clock of Redis, and of the newest that is
+known in its group: a burst runs ahead of the clock, one by one. Whatever is later is *foreign*:
+somebody else wrote it. It is shown, and never taken for the measure of what is new."""
+
+log = structlog.get_logger("fastimd.store")
+
+
+def channel_of(group: str) -> str:
+    """The pub/sub channel of a group's new messages."""
+    return f"mq:{group}"
+
+
+class Keyspace:
+    """Commands and scripts on keys, each on those of one group or one user."""
+
+    def __init__(self, client: Client, metrics: Metrics) -> None:
+        self._client = client
+        self._metrics = metrics
+
+    async def call(self, command: str, key: str, *arguments: Argument) -> Reply:
+        """A command on a key of one group or one user."""
+        try:
+            return await self._client.call(command, key, *arguments)
+        except exceptions.ResponseError as exc:
+            raise key_unusable(self._metrics, key, exc) from exc
+
+    async def run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
+        """A script on keys of one group or one user; the first is the one that is named."""
+        try:
+            return await self._client.run_script(script, keys, *arguments)
+        except exceptions.ResponseError as exc:
+            raise key_unusable(self._metrics, keys[0], exc) from exc
+
+    def refused(self, key: str, refusal: Exception) -> KeyUnusable:
+        """Log and count what Redis refuses for a key; returns it as an error of ours."""
+        return key_unusable(self._metrics, key, refusal)
+
+    def readable(self, group: str, entries: list[bytes]) -> list[tuple[int, bytes]]:
+        """Entries of a list as messages with their ts, without those that are none."""
+        messages = []
+        for entry in entries:
+            try:
+                messages.append(codec.read_entry(entry))
+            except codec.CorruptEntry as exc:
+                self.corrupt(messages_key(group), exc)
+        return messages
+
+    def believed(self, group: str) -> int:
+        """The latest ts that is not foreign in a group, by all that is known here."""
+        heard = self._client.appender.heard(place(group).channel)
+        return max(self._client.clock.latest_shown() + AHEAD, heard + STEP)
+
+    def corrupt(self, key: str, failure: Exception) -> None:
+        """Log and count an entry that cannot be read."""
+        self._metrics.corrupt_entries += 1
+        log.warning("store.corrupt_entry", key=key, error=str(failure))
+
+
+def messages_key(group: str) -> str:
+    """The list of a group's messages."""
+    return f"gml:{group}"
+
+
+def floor_key(group: str) -> str:
+    """What the next ``ts`` of a group must be above."""
+    return f"fastimd:floor:{group}"
+
+
+@lru_cache(maxsize=16_384)
+def place(group: str) -> Place:
+    """Where a group's appends go."""
+    return Place(messages_key(group), floor_key(group), channel_of(group).encode())
+
+
+def list_keys(group: str) -> tuple[str, str]:
+    """What a script about a group's messages takes: the list and its floor."""
+    here = place(group)
+    return here.list_key, here.floor_key
+
+
+def groups_key(user: str) -> str:
+    """The set of a user's groups."""
+    return f"ugs:{user}"
+
+
+def login_key(user: str) -> str:
+    """A user's token."""
+    return f"login:{user}"

@@ -1,0 +1,75 @@
+"""Which groups each user is in."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+import trio
+
+from ...base import codec
+from ...base.errors import KeyUnusable
+from ...base.settings import Config
+from ...redis import scripts
+from ...redis.client import Client
+from ..events import EVENTS_CHANNEL, Event
+from .keyspace import Keyspace, groups_key
+
+GROUPS_A_TURN = 2048
+"""Ids of a user's groups that are read before other tasks get their turn."""
+
+
+class Members:
+    """Who is in which group."""
+
+    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+        self._keys = keys
+        self._client = client
+        self._config = config
+
+    async def join(self, group: str, user: str) -> Literal["joined", "member", "full"]:
+        """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
+        joined: int = await self._keys.run(
+            scripts.JOIN,
+            (groups_key(user),),
+            codec.plain_unless_quoted(group),
+            codec.wrap(group),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user)),
+            self._config.group.max_joined,
+        )
+        return "full" if joined < 0 else "joined" if joined else "member"
+
+    async def is_member(self, group: str, user: str) -> bool:
+        """Tell whether a user is in a group."""
+        forms = codec.plain_unless_quoted(group), codec.wrap(group)
+        return any(await self._keys.call("SMISMEMBER", groups_key(user), *forms))
+
+    async def groups_of(self, user: str) -> list[str]:
+        """The groups a user is in, in no order."""
+        key = groups_key(user)
+        return await self._read_groups(key, await self._keys.call("SMEMBERS", key))
+
+    async def groups_of_each(self, users: list[str]) -> list[list[str] | KeyUnusable]:
+        """The groups of each of ``users``, or why there are none, asked in one pipelined batch."""
+        keys = [groups_key(user) for user in users]
+        replies = await self._client.call_many([("SMEMBERS", key) for key in keys])
+        return [
+            self._keys.refused(key, members)
+            if isinstance(members, Exception)
+            else await self._read_groups(key, members)
+            for key, members in zip(keys, replies, strict=True)
+        ]
+
+    async def _read_groups(self, key: str, members: list[bytes]) -> list[str]:
+        """Members of a user's set as ids, without those that are none."""
+        groups: dict[str, None] = {}
+        for start in range(0, len(members), GROUPS_A_TURN):
+            if start:
+                await trio.lowlevel.checkpoint()
+            for member in members[start : start + GROUPS_A_TURN]:
+                try:
+                    groups[codec.read_group(member)] = None
+                except codec.CorruptEntry as exc:
+                    self._keys.corrupt(key, exc)
+        return list(groups)

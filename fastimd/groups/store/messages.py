@@ -1,0 +1,86 @@
+"""Messages as they are written: said, recalled, purged."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from ...base import codec
+from ...base.settings import Config
+from ...redis import scripts
+from ...redis.appender import OnAppended
+from ...redis.client import Client
+from ..events import EVENTS_CHANNEL, Event
+from .keyspace import Keyspace, list_keys, place
+from .seek import seek
+
+
+class Messages:
+    """Writes the messages of groups."""
+
+    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+        self._keys = keys
+        self._client = client
+        self._config = config
+
+    def append(self, group: str, user: str, info: str, on_appended: OnAppended) -> None:
+        """Send a message; ``on_appended`` is called with None when it is in Redis, else why not."""
+        prefix = codec.message_prefix(group, user, info)
+        self._client.appender.append(place(group), prefix, on_appended)
+
+    @property
+    def last_ts(self) -> int | None:
+        """While ``on_appended`` is called: the message's ``ts``.
+
+        None when it is not known: Redis's answer was lost, or debug lines are not written, and then
+        messages leave many at once.
+        """
+        return self._client.appender.last_ts
+
+    @property
+    def unanswered(self) -> int:
+        """How many appends have no answer of Redis yet."""
+        return self._client.appender.unanswered
+
+    @property
+    def has_room(self) -> bool:
+        """Not too many appends are under way."""
+        return self._client.appender.has_room
+
+    async def wait_room(self) -> None:
+        """Wait while more appends are under way than may wait."""
+        await self._client.appender.wait_room()
+
+    async def recall(self, group: str, user: str, ts: int) -> Literal["done", "old", "missing"]:
+        """Delete the user's own message, if it is not older than ``recall_time_limit``."""
+        outcome = await self._recall(group, user, ts, b"")
+        if outcome == "elsewhere":
+            entry = await seek(self._keys, group, user, ts)
+            outcome = "missing" if entry is None else await self._recall(group, user, ts, entry)
+        return outcome  # type: ignore[return-value]
+
+    async def _recall(self, group: str, user: str, ts: int, entry: bytes) -> str:
+        outcome: bytes = await self._keys.run(
+            scripts.RECALL,
+            list_keys(group),
+            user,
+            ts,
+            entry,
+            self._keys.believed(group),
+            self._config.group_message.recall_time_limit * 1000,
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user, ts)),
+        )
+        return outcome.decode()
+
+    async def purge(self, group: str) -> int:
+        """Delete all messages of a group; returns how many there were. What is no list stays."""
+        deleted: int = await self._keys.run(
+            scripts.PURGE,
+            list_keys(group),
+            self._keys.believed(group),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, "", 0)),
+        )
+        return deleted
