@@ -20,8 +20,9 @@ from fastimd.classic.dialect import Classic
 from fastimd.groups import audience
 from fastimd.groups.audience import Dialect
 from fastimd.groups.hub import MEMBERS_A_TURN, Hub
-from fastimd.groups.relay import MAX_HELD, Relay, Subscription
+from fastimd.groups.relay import Relay
 from fastimd.groups.store.history import History, Position, Tail
+from fastimd.groups.subscription import MAX_HELD, Subscription
 from fastimd.websocket.outbox import Outbox
 
 # The hub, with everything around it played

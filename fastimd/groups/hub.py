@@ -19,8 +19,9 @@ from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting
-from .relay import OnLost, OnMessage, Relay, Subscription
+from .relay import Relay
 from .store.history import History
+from .subscription import OnLost, OnMessage, Subscription
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""

@@ -38,10 +38,11 @@ from ..base.settings import Config
 from ..websocket.frames import text_head
 from ..websocket.outbox import Outbox
 from .events import Event
-from .relay import Relay, Subscription
+from .relay import Relay
 from .store import Store
 from .store.history import Position
 from .store.summaries import NO_MESSAGES, GroupState
+from .subscription import Subscription
 
 SWEEP_SECONDS = 30.0
 SWEEP_PAUSE = 0.005

@@ -5,11 +5,6 @@ Theory of operation: one connection subscribes to the channels of those groups. 
 next one subscribes to all of them again; what comes live is held back, group by group, until the
 messages after that one were read from the group's list.
 
-Which of the held messages were read as well is known for certain, whatever their ``ts``: after each
-page the relay puts up a *fence*, a PING on its own connection. Redis answers in order. So when the
-answer comes, everything that was published before the page was read has come too, and what stands
-in the page is taken from what is held.
-
 A message of somebody else may have a ``ts`` that is no measure of anything, years ahead. It is
 shown like every other, but the relay does not go by it: see ``store.keyspace.AHEAD``.
 
@@ -23,26 +18,25 @@ back at once costs Redis nothing.
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from functools import partial
 from itertools import islice
-from typing import TypeAlias
 
 import structlog
 import trio
 from redis import exceptions
 
 from ..base import codec
-from ..base import log as logs
 from ..base.errors import KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
 from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
-from ..redis.wire import Address, Argument, NotNow, Reply, Wire
+from ..redis.wire import Address, Reply, Wire
 from .events import EVENTS_CHANNEL
+from .pubsub import SUBSCRIBED_AT_ONCE, Questions
 from .store.history import Gap, History, Position
 from .store.keyspace import STEP, channel_of
+from .subscription import OnLost, OnMessage, Subscription
 
 LINGER_SECONDS = 5.0
 DROPPED_A_TURN = 256
@@ -55,148 +49,7 @@ GATHER_SHARE = 0.5
 """How soon after a batch the next one may be handed on: after a moment, or after this share of the
 time that handing it on took. A message that comes alone is handed on at once; where many come, a
 write to a member carries several, and a write costs more than what is written."""
-MAX_HELD = 1000
-"""Live messages of a group that wait for its repair; more are left to be read from the list."""
-
-OnMessage: TypeAlias = Callable[[int, bytes], None]
-"""Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON; must not wait."""
-OnLost: TypeAlias = Callable[[], None]
-"""Told that nothing more will come: Redis refuses what concerns the group. Must not wait."""
-
-SUBSCRIBED_AT_ONCE = 1000
-"""Channels in one command."""
-
 log = structlog.get_logger("fastimd.relay")
-
-
-class Subscription:
-    """A group's channel, as this daemon hears it.
-
-    ``last_ts`` is the newest ts that was handed on, ``last_entry`` the entry of the newest message
-    that was, foreign or not; ``newest_ts`` is the newest ts that was handed on or read. While
-    ``held`` is a list the gap after the last message is being repaired, and live messages wait
-    there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
-    them.
-    ``refusal`` says why Redis does not let the channel be heard.
-    """
-
-    __slots__ = (
-        "channel",
-        "confirmed",
-        "group",
-        "has_begun",
-        "held",
-        "idle_since",
-        "last_entry",
-        "last_ts",
-        "listeners",
-        "newest_ts",
-        "overheld",
-        "refusal",
-    )
-
-    def __init__(self, group: str) -> None:
-        self.group = group
-        self.channel = channel_of(group).encode()
-        self.listeners: dict[OnMessage, OnLost] = {}
-        self.confirmed = trio.Event()
-        self.has_begun = False
-        self.last_ts = 0
-        self.last_entry = b""
-        self.newest_ts = 0
-        self.held: list[_Live] | None = None
-        self.overheld = False
-        self.idle_since = 0.0
-        self.refusal: KeyUnusable | None = None
-
-    def begin_at(self, position: Position) -> None:
-        """Somebody has read the list up to there: a repair need not go further back.
-
-        Only the first time, and before the first message was handed on: later, one that was read
-        may still be on its way to the others.
-        """
-        if not (self.has_begun or self.last_entry):
-            self.has_begun = True
-            self.last_ts, self.last_entry = position
-        self.newest_ts = max(self.newest_ts, position.ts)
-
-    def receive(self, ts: int, message: bytes, entry: bytes) -> None:
-        """Take a live message; ``ts`` is 0 when it is foreign, ``entry`` is what was published."""
-        if self.held is None:
-            self.hand_on(ts, message, entry)
-            return
-        if len(self.held) >= MAX_HELD:
-            self.held.clear()
-            self.overheld = True
-        self.held.append((ts, message, entry))
-
-    def hand_on(self, ts: int, message: bytes, entry: bytes) -> None:
-        """Give a message to everybody who listens."""
-        if ts > self.last_ts:
-            self.last_ts = ts
-            self.last_entry = entry
-            if ts > self.newest_ts:
-                self.newest_ts = ts
-        elif not ts:
-            self.last_entry = entry
-        if logs.is_debug:
-            log.debug("message.relayed", group=self.group, user=_user_of(message), message_ts=ts)
-        for listener in self.listeners:
-            listener(ts, message)
-
-    def fill(self, messages: list[_Live], end: bytes, *, more: bool) -> None:
-        """Hand on a page of the gap, and of what is held what came before its end.
-
-        Everything that was published before the page was read must be held already.
-
-        Args:
-            end: the last entry of the page, though it may be no message.
-            more: there are further pages.
-        """
-        read = Counter(message for _, message, _ in messages)
-        held = deque[_Live]()
-        for live in self.held or ():
-            if read[live[1]]:
-                read[live[1]] -= 1
-            else:
-                held.append(live)
-        known = self.last_ts
-        for ts, message, entry in messages:
-            # What was published and stands in no list any more.
-            while held and 0 < held[0][0] < ts:
-                self.hand_on(*held.popleft())
-            if not 0 < ts <= known:  # an entry out of order, which was handed on before
-                self.hand_on(ts, message, entry)
-        if end:
-            self.last_entry = end
-        self.held = list(held)
-        if not more:
-            self.held = None
-            for live in held:
-                self.hand_on(*live)
-
-
-_Live: TypeAlias = tuple[int, bytes, bytes]
-
-
-class _Ping:
-    """A PING that was sent; who waits is told whether it was answered, or the connection broke."""
-
-    __slots__ = ("waiting",)
-
-    def __init__(self) -> None:
-        self.waiting: list[Callable[[bool], None]] = []
-
-    def tell(self, *, answered: bool) -> None:
-        for on_passed in self.waiting:
-            on_passed(answered)
-
-
-def _user_of(message: bytes) -> str | None:
-    try:
-        return codec.decode_message(message).userId
-    except codec.CorruptEntry:  # who reads the ts alone does not see that
-        return None
 
 
 class Relay:
@@ -211,13 +64,7 @@ class Relay:
         self._on_gap: Callable[[], None]
         self._by_channel: dict[bytes, Subscription] = {}
         self._idle: dict[bytes, Subscription] = {}
-        self._wire: Wire | None = None
-        # What the connection was asked and has not answered yet, in order: channels to subscribe,
-        # each command with those that are not confirmed yet; a PING; None for what is forgotten.
-        self._asked: deque[deque[Subscription] | _Ping | None] = deque()
-        # Those of them that more can be added to, for they have not been written yet.
-        self._subscribing: deque[Subscription] | None = None
-        self._ping: _Ping | None = None
+        self._questions = Questions()
         self._unhurried: dict[Subscription, Callable[[], None]] = {}
         # The latest ts that is not foreign by the clock, as it was when that was last asked; how
         # many messages the read has that is being taken, and the first one's ts.
@@ -270,7 +117,7 @@ class Relay:
         if subscription is None:
             subscription = Subscription(group)
             self._by_channel[subscription.channel] = subscription
-            self._send_subscribe(subscription)
+            self._questions.subscribe(subscription)
         self._idle.pop(subscription.channel, None)
         subscription.listeners[listener] = on_lost
         return subscription
@@ -357,25 +204,16 @@ class Relay:
                     known = self._take_over(wire)
                     nursery.start_soon(guard, self._subscribe_again, known)
                     nursery.start_soon(guard, wire.run_writer)
-                    nursery.start_soon(guard, wire.probe, self._probe)
+                    nursery.start_soon(guard, wire.probe, self._questions.probe)
                     nursery.start_soon(guard, self._read, wire, nursery)
             finally:
-                self._let_go()
+                self._questions.let_go()
             if failures:
                 raise failures[0]
 
-    def _let_go(self) -> None:
-        """The connection is gone; what it was asked will not be answered."""
-        self._wire = None
-        asked, self._asked = self._asked, deque()
-        self._subscribing = self._ping = None
-        for each in asked:
-            if isinstance(each, _Ping):
-                each.tell(answered=False)
-
     def _take_over(self, wire: Wire) -> list[Subscription]:
         """Put a connection to use; returns what was subscribed on the last one."""
-        self._wire = wire
+        self._questions.take_over(wire)
         known = list(self._by_channel.values())
         for subscription in known:
             if subscription.confirmed.is_set():
@@ -389,55 +227,14 @@ class Relay:
     async def _subscribe_again(self, known: list[Subscription]) -> None:
         for number, subscription in enumerate(known, 1):
             if self._is_current(subscription):
-                self._send_subscribe(subscription)
+                self._questions.subscribe(subscription)
             if number % SUBSCRIBED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
-
-    def _send_subscribe(self, subscription: Subscription) -> None:
-        if self._wire is None:
-            return
-        if self._subscribing is None or len(self._subscribing) == SUBSCRIBED_AT_ONCE:
-            self._subscribing = deque()
-            self._asked.append(self._subscribing)
-            self._wire.write_later(partial(self._subscribe_all, self._subscribing))
-        self._subscribing.append(subscription)
-
-    def _subscribe_all(self, batch: deque[Subscription]) -> tuple[Argument, ...]:
-        """The command for those of one scheduler turn, as it leaves."""
-        if self._subscribing is batch:
-            self._subscribing = None
-        return ("SUBSCRIBE", *[subscription.channel for subscription in batch])
-
-    def _unsubscribe(self, channel: bytes) -> None:
-        if self._wire is not None:
-            self._subscribing = None  # what comes later must be written later
-            self._asked.append(None)
-            self._wire.write("UNSUBSCRIBE", channel)
-
-    def _send_ping(self, on_passed: Callable[[bool], None]) -> None:
-        """Have ``on_passed`` told when all that was published before was handed on, or was lost."""
-        if self._wire is None:
-            on_passed(False)
-            return
-        if self._ping is None:
-            self._ping = _Ping()
-            self._asked.append(self._ping)
-            self._wire.write_later(self._ping_leaves)
-        self._ping.waiting.append(on_passed)
-
-    def _ping_leaves(self) -> tuple[Argument, ...]:
-        self._ping = None
-        return ("PING",)
-
-    def _probe(self) -> None:
-        assert self._wire is not None
-        self._asked.append(None)
-        self._wire.write("PING")
 
     async def _fence(self) -> None:
         """Wait until all that was published before was handed on; or the connection broke."""
         passed = trio.Event()
-        self._send_ping(lambda _answered: passed.set())
+        self._questions.ping(lambda _answered: passed.set())
         await passed.wait()
 
     async def _read(self, wire: Wire, nursery: trio.Nursery) -> None:
@@ -469,35 +266,20 @@ class Relay:
         elif reply[0] == b"message":
             self._receive_message(reply[1], reply[2])
         elif reply[0] == b"subscribe":
-            batch = self._asked[0]
-            assert isinstance(batch, deque)
-            subscription = batch.popleft()
-            if not batch:
-                self._asked.popleft()
+            subscription = self._questions.take_confirmation()
             subscription.confirmed.set()
             if subscription.held is not None and self._is_current(subscription):
                 nursery.start_soon(self._repair, subscription, repairs)
         else:  # "unsubscribe" or "pong"
-            asked = self._asked.popleft()
-            if isinstance(asked, _Ping):
-                asked.tell(answered=True)
+            self._questions.take_pong()
 
     def _take_refusal(self, refusal: Exception) -> None:
-        asked = self._asked.popleft() if self._asked else None
-        if isinstance(asked, deque):
-            if not isinstance(refusal, exceptions.NoPermissionError):
-                raise refusal
-            if len(asked) == 1:
-                self._refuse(asked[0], refusal)
-                return
-            for subscription in filter(self._is_current, asked):
-                self._subscribing = None  # each alone, to see which it concerns
-                self._send_subscribe(subscription)
-            self._subscribing = None
-        elif not isinstance(refusal, NotNow):
-            raise refusal
-        elif asked is not None:  # a sign of life all the same, and in its place
-            asked.tell(answered=True)
+        refused = self._questions.take_refusal(refusal)
+        if len(refused) == 1:
+            self._refuse(refused[0], refusal)
+            return
+        for subscription in filter(self._is_current, refused):
+            self._questions.subscribe_alone(subscription)  # to see which it concerns
 
     def _refuse(self, subscription: Subscription, refusal: Exception) -> None:
         """Redis does not let a group's channel be heard."""
@@ -512,7 +294,7 @@ class Relay:
             del self._by_channel[subscription.channel]
             self._idle.pop(subscription.channel, None)
             if subscription.refusal is None:
-                self._unsubscribe(subscription.channel)
+                self._questions.unsubscribe(subscription.channel)
         for on_lost in list(subscription.listeners.values()):
             on_lost()
 
@@ -591,7 +373,7 @@ class Relay:
 
     def _hurry(self) -> None:
         waiting, self._unhurried = self._unhurried, {}
-        self._send_ping(partial(self._tell_passed, waiting))
+        self._questions.ping(partial(self._tell_passed, waiting))
 
     def _drop_some_idle(self) -> bool:
         """Drop some that were idle for long enough; False when there are no more."""
@@ -602,7 +384,7 @@ class Relay:
                 return False  # they stand in the order in which they became idle
             del self._idle[channel]
             del self._by_channel[channel]
-            self._unsubscribe(channel)
+            self._questions.unsubscribe(channel)
         return bool(first)
 
     def _tell_passed(self, waiting: dict[Subscription, Callable[[], None]], answered: bool) -> None:
