@@ -497,7 +497,7 @@ async def test_a_list_waits_for_the_one_before_it(start_daemon: StartDaemon, red
 
     def read_slowly() -> tuple[Any, Any]:
         with RawClient(daemon.address, path, receive_buffer=SMALL_BUFFER) as slow:
-            time.sleep(1)
+            wait_for(lambda: metrics(daemon)["fastimd_outbox_bytes"], daemon, 20)
             for _ in range(3):
                 redis.rpush("gml:group-7", said := message(now_ms()))
                 redis.publish("mq:group-7", said)

@@ -32,7 +32,7 @@ from ..groups.domain import Domain
 from ..groups.events import Events
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
-from ..groups.poller import Poller
+from ..groups.lists.poller import Poller
 from ..groups.relay import Relay
 from ..groups.store import Store
 from ..hooks.presence import Presence

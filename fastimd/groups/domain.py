@@ -10,7 +10,7 @@ from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner
 from .access import Access
 from .hub import Hub
-from .poller import Poller
+from .lists.poller import Poller
 from .store import Store
 
 
