@@ -122,6 +122,7 @@ def test_settings_lists_every_key_with_its_default_and_a_description() -> None:
     listed: dict[str, dict[str, Any]] = {}
     for setting in settings():
         assert setting.description
+        assert setting.about.does
         listed.setdefault(setting.section, {})[setting.key] = as_toml(setting.default)
     assert listed == DEFAULTS
     assert [list(keys) for keys in listed.values()] == [list(keys) for keys in DEFAULTS.values()]

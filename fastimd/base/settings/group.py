@@ -8,7 +8,7 @@ from .section import About, Count, Section, Switch
 
 
 class Group(Section, frozen=True):
-    """Who may enter a group, and how many groups a user may join."""
+    """Entry to groups, and how many of them a user may join."""
 
     login_auth: Annotated[
         Switch,

@@ -10,7 +10,7 @@ from .section import CENTURY, FOR_NEW_SOCKETS, About, Count, Life, Section
 
 
 class GroupMessage(Section, frozen=True):
-    """The messages of a group: how long, how many, how large."""
+    """The messages of a group: how long they are kept, how many, and how large."""
 
     timeout: Annotated[Life, About("How long a group's messages are kept after the last one.")] = (
         604_800

@@ -42,7 +42,7 @@ def _check_secret(value: str) -> None:
 
 
 class Hooks(Section, frozen=True):
-    """What the application decides, in Python or over HTTP."""
+    """Decisions of the application, in Python or over HTTP."""
 
     handler: Annotated[
         str,
@@ -51,9 +51,9 @@ class Hooks(Section, frozen=True):
             description='"" (none), "package.module" or "package.module:attribute"',
         ),
         About(
-            "The object whose methods login, authorize, on_message, on_join and on_leave are asked,"
-            " those that it has: a module, or an instance or a class in it. docs/HOOKS.md says what"
-            " each may decide.",
+            "The object that decides: the daemon calls those of the methods `login`, `authorize`,"
+            " `on_message`, `on_join` and `on_leave` that it has. It is a module, or an instance or"
+            " a class in one. docs/HOOKS.md says what each method may decide.",
             holds=AFTER_RESTART,
         ),
     ] = ""
@@ -86,7 +86,8 @@ class Hooks(Section, frozen=True):
             description='a list of "login", "authorize", "on_message", "on_join" and "on_leave"',
         ),
         About(
-            "What the backend is asked. webhook_url needs one of them; none may be in handler too.",
+            "The hooks that the backend is asked. webhook_url needs at least one; none may be in"
+            " handler too.",
             holds=AFTER_RESTART,
         ),
     ] = ()
@@ -103,7 +104,8 @@ class Hooks(Section, frozen=True):
         int,
         Meta(ge=2, le=10_000, description="a whole number, from 2 to 10000"),
         About(
-            "The most connections to the backend, of which on_join and on_leave take up to half.",
+            "The most connections to the backend, of which `on_join` and `on_leave` take up to"
+            " half.",
             holds=AFTER_RESTART,
         ),
     ] = 32
@@ -115,18 +117,25 @@ class Hooks(Section, frozen=True):
             holds=AFTER_RESTART,
         ),
     ] = 5.0
-    authorize_timeout: Annotated[Period, About("The same for authorize.", holds=AFTER_RESTART)] = (
-        5.0
-    )
-    message_timeout: Annotated[Period, About("The same for on_message.", holds=AFTER_RESTART)] = 5.0
+    authorize_timeout: Annotated[
+        Period,
+        About("The same for `authorize`.", holds=AFTER_RESTART),
+    ] = 5.0
+    message_timeout: Annotated[
+        Period,
+        About("The same for `on_message`.", holds=AFTER_RESTART),
+    ] = 5.0
     presence_timeout: Annotated[
         Period,
-        About("The same for on_join and on_leave, for which nobody waits.", holds=AFTER_RESTART),
+        About(
+            "The same for `on_join` and `on_leave`, for which nobody waits.",
+            holds=AFTER_RESTART,
+        ),
     ] = 5.0
     authorize_on_failure: Annotated[
         _OnFailure,
         About(
-            'What happens when authorize has failed: "refuse" asks the client to try again later,'
+            'What happens when `authorize` has failed: "refuse" asks the client to try again later,'
             ' "allow" lets the user do it.',
             holds=AFTER_RESTART,
         ),
@@ -134,7 +143,7 @@ class Hooks(Section, frozen=True):
     message_on_failure: Annotated[
         _OnFailure,
         About(
-            'What happens when on_message has failed: "refuse" tells the sender to try again,'
+            'What happens when `on_message` has failed: "refuse" tells the sender to try again,'
             ' "allow" stores the message as it is.',
             holds=AFTER_RESTART,
         ),

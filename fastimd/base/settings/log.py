@@ -10,7 +10,7 @@ from .section import AFTER_RESTART, About, Section, Switch
 
 
 class Log(Section, frozen=True):
-    """What is logged to standard error, and how it looks."""
+    """The log on standard error: how much, and in which form."""
 
     format: Annotated[
         Literal["auto", "console", "json"],
@@ -29,7 +29,7 @@ class Log(Section, frozen=True):
     message_text: Annotated[
         Switch,
         About(
-            "Whether the debug lines of messages have their texts. The texts are the members' own:"
-            " turn it on to find a fault, and off again.",
+            "Add the texts of messages to their debug lines. The texts are the members' own: turn"
+            " it on to find a fault, and off again.",
         ),
     ] = False

@@ -10,7 +10,7 @@ from .section import AFTER_RESTART, About, Life, Section
 
 
 class Login(Section, frozen=True):
-    """Who may log in, and for how long."""
+    """Logins, and the life of a token."""
 
     hook: Annotated[
         str,
@@ -19,7 +19,7 @@ class Login(Section, frozen=True):
             description='"" (everybody) or "package.module:callable"',
         ),
         About(
-            "The function that is asked who may log in, as the login of hooks.handler would be.",
+            "The function that is asked who may log in, as the `login` of hooks.handler would be.",
             holds=AFTER_RESTART,
         ),
     ] = ""

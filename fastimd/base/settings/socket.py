@@ -10,7 +10,7 @@ from .section import FOR_NEW_SOCKETS, About, Period, Section
 
 
 class Socket(Section, frozen=True):
-    """What a WebSocket connection is held to."""
+    """Pings and limits of a WebSocket connection."""
 
     ping_interval: Annotated[Period, About("How often the daemon pings a client.")] = 25.0
     ping_timeout: Annotated[
