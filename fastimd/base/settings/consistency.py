@@ -1,0 +1,46 @@
+"""What settings must be to each other, once each is good by itself.
+
+Nothing is asked of settings while one of them may be missing because of another mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .config import Config
+from .mistakes import Mistakes
+from .socket import Socket
+
+
+def check_pings(socket: Socket, where: Iterable[str], mistakes: Mistakes) -> None:
+    """Silence may be held against a peer only after a ping it could have answered."""
+    if {"file", "socket"} & mistakes.keys():
+        return
+    if socket.ping_timeout <= socket.ping_interval:
+        mistakes["socket"].append(
+            f"{', '.join(where)}: socket.ping_timeout: got {socket.ping_timeout:g};"
+            f" accepted: seconds, more than socket.ping_interval ({socket.ping_interval:g})"
+        )
+
+
+def check_webhook(config: Config, mistakes: Mistakes) -> None:
+    """A receiver needs a secret and events; events without a receiver would be asked of nobody."""
+    if {"file", "hooks", "login"} & mistakes.keys():
+        return
+    hooks = config.hooks
+    if hooks.webhook_url and not hooks.webhook_secret:
+        mistakes["hooks"].append(
+            f"{config.source}: hooks.webhook_secret: not given; hooks.webhook_url needs it"
+        )
+    if bool(hooks.webhook_url) != bool(hooks.webhook_events):
+        given, missing = "webhook_url", "webhook_events"
+        if hooks.webhook_events:
+            given, missing = missing, given
+        mistakes["hooks"].append(
+            f"{config.source}: hooks.{missing}: not given; hooks.{given} needs it"
+        )
+    if config.login.hook and "login" in hooks.webhook_events:
+        mistakes["hooks"].append(
+            f'{config.source}: hooks.webhook_events: has "login", and login.hook'
+            f" ({config.login.hook!r}) is set too; take it out of one"
+        )

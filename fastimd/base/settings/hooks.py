@@ -1,0 +1,150 @@
+"""``[hooks]``: the code and the backend that decide for the application."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from .section import AFTER_RESTART, About, Period, Section
+
+SECRET_PREFIX = "whsec_"  # noqa: S105 - of Standard Webhooks; what follows is the secret
+
+_OnFailure = Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')]
+
+
+def _check_url(value: str) -> None:
+    if not value:
+        return
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("not a URL of a receiver")
+    if parts.fragment or not value.isascii() or not value.isprintable() or " " in value:
+        raise ValueError("not a URL of a receiver")
+    import httpx  # here, because without webhooks nobody needs an HTTP client
+
+    try:
+        _ = httpx.URL(value).host  # it is read more strictly than by urlsplit
+    except httpx.InvalidURL as exc:
+        raise ValueError("not a URL of a receiver") from exc
+
+
+def _check_secret(value: str) -> None:
+    if not value:
+        return
+    if not value.startswith(SECRET_PREFIX):
+        raise ValueError("not of the form of Standard Webhooks")
+    key = b64decode(value.removeprefix(SECRET_PREFIX), validate=True)
+    if not 24 <= len(key) <= 64:
+        raise ValueError("not of a length that Standard Webhooks allows")
+
+
+class Hooks(Section, frozen=True):
+    """Decisions of the application, in Python or over HTTP."""
+
+    handler: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?:[^\W\d]\w*(?:\.[^\W\d]\w*)*(?::[^\W\d]\w*)?)?\Z",
+            description='"" (none), "package.module" or "package.module:attribute"',
+        ),
+        About(
+            "The object that decides: the daemon calls those of the methods `login`, `authorize`,"
+            " `on_message`, `on_join` and `on_leave` that it has. It is a module, or an instance or"
+            " a class in one. docs/HOOKS.md says what each method may decide.",
+            holds=AFTER_RESTART,
+        ),
+    ] = ""
+    webhook_url: Annotated[
+        str,
+        Meta(description='"" (none), or an http:// or https:// URL'),
+        About(
+            "The backend that is asked the same over HTTP.",
+            check=_check_url,
+            holds=AFTER_RESTART,
+            is_secret=True,
+        ),
+    ] = ""
+    webhook_secret: Annotated[
+        str,
+        Meta(
+            description='"" (none), or "whsec_" with 24 to 64 bytes in base64 behind it, such as'
+            " `openssl rand -base64 32` prints",
+        ),
+        About(
+            "The key that signs the requests to webhook_url, which needs one. It is never logged.",
+            check=_check_secret,
+            holds=AFTER_RESTART,
+            is_secret=True,
+        ),
+    ] = ""
+    webhook_events: Annotated[
+        tuple[Literal["login", "authorize", "on_message", "on_join", "on_leave"], ...],
+        Meta(
+            description='a list of "login", "authorize", "on_message", "on_join" and "on_leave"',
+        ),
+        About(
+            "The hooks that the backend is asked. webhook_url needs at least one; none may be in"
+            " handler too.",
+            holds=AFTER_RESTART,
+        ),
+    ] = ()
+    webhook_retries: Annotated[
+        int,
+        Meta(ge=0, le=10, description="a whole number, from 0 to 10"),
+        About(
+            "How often the backend is asked again when it cannot be reached or answers 429 or 5xx,"
+            " within the deadline.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 2
+    webhook_connections: Annotated[
+        int,
+        Meta(ge=2, le=10_000, description="a whole number, from 2 to 10000"),
+        About(
+            "The most connections to the backend, of which `on_join` and `on_leave` take up to"
+            " half.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 32
+    login_timeout: Annotated[
+        Period,
+        About(
+            "How long a login may take before its hook has failed, all attempts of a webhook"
+            " included. A login whose hook has failed is refused.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 5.0
+    authorize_timeout: Annotated[
+        Period,
+        About("The same for `authorize`.", holds=AFTER_RESTART),
+    ] = 5.0
+    message_timeout: Annotated[
+        Period,
+        About("The same for `on_message`.", holds=AFTER_RESTART),
+    ] = 5.0
+    presence_timeout: Annotated[
+        Period,
+        About(
+            "The same for `on_join` and `on_leave`, for which nobody waits.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 5.0
+    authorize_on_failure: Annotated[
+        _OnFailure,
+        About(
+            'What happens when `authorize` has failed: "refuse" asks the client to try again later,'
+            ' "allow" lets the user do it.',
+            holds=AFTER_RESTART,
+        ),
+    ] = "refuse"
+    message_on_failure: Annotated[
+        _OnFailure,
+        About(
+            'What happens when `on_message` has failed: "refuse" tells the sender to try again,'
+            ' "allow" stores the message as it is.',
+            holds=AFTER_RESTART,
+        ),
+    ] = "refuse"

@@ -1,0 +1,35 @@
+"""``[log]``: how much is logged, and in which form."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from .section import AFTER_RESTART, About, Section, Switch
+
+
+class Log(Section, frozen=True):
+    """The log on standard error: how much, and in which form."""
+
+    format: Annotated[
+        Literal["auto", "console", "json"],
+        Meta(description='"auto", "console" or "json"'),
+        About(
+            '"console" is for people, "json" writes one JSON object a line, "auto" is console on a'
+            " terminal and json otherwise.",
+            holds=AFTER_RESTART,
+        ),
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"],
+        Meta(description='"debug", "info", "warning" or "error"'),
+        About("The least serious events that are logged."),
+    ] = "info"
+    message_text: Annotated[
+        Switch,
+        About(
+            "Add the texts of messages to their debug lines. The texts are the members' own: turn"
+            " it on to find a fault, and off again.",
+        ),
+    ] = False
