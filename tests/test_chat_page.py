@@ -543,7 +543,7 @@ def test_logins_that_fail(visit: Visit) -> None:
     """Each says why, and can be tried again."""
     ada = visit(login__hook="hook_of_tests:log_in")
     ada.log_in("wrong")
-    ada.wait("#sign-in-failure", "Wrong user or password")
+    ada.wait("#sign-in-failure", "The server says: wrong user or password")
     for server, said in (
         ("http://127.0.0.1:1", "No answer"),
         ("chat.example", "Not accepted: not a URL: chat.example"),

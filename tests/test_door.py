@@ -448,7 +448,7 @@ def test_an_answer_is_whole_though_the_client_ended_its_side(house: Daemon) -> N
     for _ in range(20):
         caller = Caller(house.address)
         with caller.socket:
-            caller.send(b"GET /test/static/raw.js HTTP/1.1\r\nHost: x\r\n\r\n")
+            caller.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
             caller.socket.shutdown(socket.SHUT_WR)
             status, body = caller.read_answer()
             assert status == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +22,8 @@ from selenium.webdriver.common.keys import Keys
 pytestmark = pytest.mark.timeout(120)
 
 ROOT = Path(__file__).parent.parent
-LIBRARY = ROOT / "fastimd" / "http" / "static" / "fastim.js"
-MOST_MISSED = 2000  # as in fastim.js
+PAGE = ROOT / "fastimd" / "page"
+MOST_MISSED = 2000  # as in fastim-missed.js
 HOOKS = """
 from fastimd.hooks import Refused
 
@@ -68,8 +69,8 @@ const open = (group) => { lab.isShut = false; group.reconnect(); };
 const errorOf = (act) => { try { act(); } catch (e) { return [e.name, e.code, e.msg]; } };
 (async () => {
   const { FastIM, FastIMError } = await import(`${address}/test/static/fastim.js`);
-  const visit = async (userId, groupId) => {
-    const im = new FastIM({ url: address, userId });
+  const visit = async (userId, groupId, language) => {
+    const im = new FastIM({ url: address, userId, language });
     await im.login("x");
     const group = im.join(groupId), told = [];
     const note = (type, show) => {
@@ -78,7 +79,7 @@ const errorOf = (act) => { try { act(); } catch (e) { return [e.name, e.code, e.
     note("message", ({ info }) => info);
     note("greeting", (list) => list.map(({ info }) => info));
     note("reset", () => null);
-    note("refused", ({ code, msg, text }) => [code, msg, text]);
+    note("refused", ({ code, msg, reason, text }) => [code, msg, reason, text]);
     note("draft", ({ text, state, reason }) => [text, state, reason]);
     await until(() => group.state !== "connecting");
     return { im, group, told };
@@ -199,7 +200,8 @@ def test_the_example_of_the_document(
     daemon = start_daemon()
     document = (ROOT / "docs" / "FASTIM_JS.md").read_text()
     example = document.partition("```html\n")[2].partition("```")[0]
-    (tmp_path / "fastim.js").write_bytes(LIBRARY.read_bytes())
+    for file in PAGE.glob("fastim*.js"):
+        shutil.copy(file, tmp_path)
     (tmp_path / "index.html").write_text(example.replace("http://127.0.0.1:9000", daemon.http))
     browser.get(game)
     with RawClient(daemon.address, "/group/chat/1/bob/t") as bob:
@@ -299,27 +301,31 @@ def test_a_listener_may_close_at_any_event(start_daemon: StartDaemon, run: Run) 
     assert found == ["closed", "closed by the client"]
 
 
-def test_refusals(hooked_daemon: Daemon, run: Run) -> None:
+@pytest.mark.parametrize(("language", "later"), [(None, "try again"), ("zh", "暂时无法服务")])
+def test_refusals(hooked_daemon: Daemon, run: Run, language: str | None, later: str) -> None:
     """What a hook refuses is told with its reason, and can be tried again where it has failed."""
     found = run(
         hooked_daemon,
         """
-        const { im, group, told } = await visit("ada", "guild");
+        const { im, group, told } = await visit("ada", "guild", given ?? undefined);
         group.send("bad");
         group.send("broken");
         await until(() => told.filter(([type]) => type === "refused").length === 2);
+        const [{ msg }] = group.drafts;
         im.close();
-        return told.filter(([type]) => type !== "greeting");
+        return { msg, told: told.filter(([type]) => type !== "greeting") };
         """,
+        language,
     )
-    later = "暂时无法服务 (try again)"
-    assert [detail for kind, detail in found if kind == "refused"] == [
-        [403, "not here", "bad"],
-        [503, later, "broken"],
+    as_it_came = "暂时无法服务 (try again)"
+    assert [detail for kind, detail in found["told"] if kind == "refused"] == [
+        [403, "not here", "not here", "bad"],
+        [503, as_it_came, later, "broken"],
     ]
-    drafts = [detail for kind, detail in found if kind == "draft"]
+    drafts = [detail for kind, detail in found["told"] if kind == "draft"]
     assert ["bad", "refused", "not here"] in drafts
     assert ["broken", "unsent", later] in drafts
+    assert found["msg"] == as_it_came
 
 
 def test_a_close_for_good(hooked_daemon: Daemon, run: Run) -> None:

@@ -22,7 +22,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.select import Select
 
-LOG_ENTRIES = 1000  # as in raw.js
+LOG_ENTRIES = 1000  # as in raw-log.js
 MARKUP = """<img src=x onerror="document.title='pwned'">"""
 SCRIPT = "<script>document.title = 'pwned'</script>"
 

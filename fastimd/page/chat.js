@@ -1,104 +1,12 @@
 // The tab "Chat": a small chat client on fastim.js. This module logs in, keeps the groups that were
 // opened, and shows one of them; groups.js is the list at the side, conversation.js a group's messages.
 
+import "./chat-words.js";
 import { Conversation } from "./conversation.js";
 import { byId, onSubmit, remember, remembered, sendOnEnter } from "./dom.js";
-import { FastIM, FastIMError } from "./fastim.js";
+import { FastIM, FastIMError, inLanguage } from "./fastim.js";
 import { GroupsView } from "./groups.js";
-import { addTexts, hush, label, phrase, say } from "./language.js";
-
-addTexts({
-  en: {
-    chatLogin: "Log in",
-    chatLoginHelp: "Any name and password will do, unless the server has a login hook.",
-    chatLoginAgain: "This login has ended, perhaps by a newer one of the same user. Log in again.",
-    chatUser: "User",
-    chatPassword: "Password",
-    chatServer: "Server",
-    chatLogout: "Log out",
-    chatGroups: "Groups",
-    chatNoGroups: "No groups yet. Join one by its id.",
-    chatJoinHint: "Group id",
-    chatJoin: "Join",
-    chatNowhere: "Pick a group, or join one.",
-    chatBack: "Back to the groups",
-    chatReconnect: "Connect again",
-    chatJoinThis: "Join this group",
-    chatMessages: "Messages",
-    chatMessage: "Message",
-    chatMessageHint: "Message",
-    chatSend: "Send",
-    chatTotal: "{count} messages",
-    chatTotalOne: "1 message",
-    chatNewer: "{count} new messages",
-    chatNewerOne: "1 new message",
-    chatHeard: "{user}: {text}",
-    chatIdle: "Not logged in",
-    chatConnecting: "Connecting…",
-    chatConnected: "Connected",
-    chatWaiting: "Offline, trying again…",
-    chatSeconds: "{seconds} s",
-    chatClosed: "Closed",
-    chatKicked: "An operator closed the connection.",
-    chatFlood: "Closed: too many messages in too short a time.",
-    chatNotMember: "Only members may enter this group.",
-    chatTooMany: "You are in as many groups as this server allows.",
-    chatClosedFor: "Closed: {reason}",
-    chatRefusedLogin: "Wrong user or password.",
-    chatNoServer: "No answer from this server.",
-    chatNotAccepted: "Not accepted: {msg}",
-    chatNotAllowed: "The server does not allow this.",
-    chatNotNow: "The server cannot do this now. Try again.",
-    chatTooMany: "Too many messages wait for the connection.",
-    chatRecallTooOld: "It is too late to recall this message.",
-    chatRecallGone: "This message is gone already.",
-    chatFailed: "The server says: {msg} ({code})",
-  },
-  zh: {
-    chatLogin: "登录",
-    chatLoginHelp: "服务端未配置登录钩子时，用户名和密码可以任意填写。",
-    chatLoginAgain: "登录已失效，可能是同一用户在别处重新登录。请重新登录。",
-    chatUser: "用户",
-    chatPassword: "密码",
-    chatServer: "服务器",
-    chatLogout: "退出",
-    chatGroups: "群组",
-    chatNoGroups: "还没有群组，输入群组 ID 即可加入。",
-    chatJoinHint: "群组 ID",
-    chatJoin: "加入",
-    chatNowhere: "请选择或加入一个群组。",
-    chatBack: "返回群组列表",
-    chatReconnect: "重新连接",
-    chatJoinThis: "加入该群组",
-    chatMessages: "消息",
-    chatMessage: "消息",
-    chatMessageHint: "输入消息",
-    chatSend: "发送",
-    chatTotal: "共 {count} 条消息",
-    chatNewer: "{count} 条新消息",
-    chatHeard: "{user}：{text}",
-    chatIdle: "未登录",
-    chatConnecting: "正在连接…",
-    chatConnected: "已连接",
-    chatWaiting: "已离线，正在重试…",
-    chatSeconds: "{seconds} 秒",
-    chatClosed: "已断开",
-    chatKicked: "管理员断开了连接。",
-    chatFlood: "已断开：短时间内发送的消息过多。",
-    chatNotMember: "只有成员才能进入该群组。",
-    chatTooMany: "您加入的群组数已达服务端上限。",
-    chatClosedFor: "已断开：{reason}",
-    chatRefusedLogin: "用户或密码错误。",
-    chatNoServer: "该服务器没有应答。",
-    chatNotAccepted: "不能接受：{msg}",
-    chatNotAllowed: "服务端不允许此操作。",
-    chatNotNow: "服务端暂时无法处理，请重试。",
-    chatTooMany: "等待发送的消息过多。",
-    chatRecallTooOld: "已超过可撤回的时间。",
-    chatRecallGone: "该消息已不存在。",
-    chatFailed: "服务端返回：{msg}（{code}）",
-  },
-});
+import { hush, label, phrase, say } from "./language.js";
 
 const NOT_MEMBER = "not a member";
 const CLOSED = {
@@ -108,14 +16,7 @@ const CLOSED = {
   [NOT_MEMBER]: "chatNotMember",
   "too many groups": "chatTooMany",
 };
-const MEANINGS = {
-  "登录失败": "chatRefusedLogin",
-  "请登录后访问": "chatLoginAgain",
-  "无法撤回消息": "chatRecallTooOld",
-  "消息不存在": "chatRecallGone",
-  "没有权限": "chatNotAllowed",
-  "too many texts wait for the connection": "chatTooMany",
-};
+const TOO_MANY_WAIT = "too many texts wait for the connection";
 const HEARD_MS = 1000;
 
 const panel = byId("chat-panel");
@@ -385,7 +286,8 @@ function wordsFor(link) {
   if (link.state === "waiting") return ["chatWaiting"];
   if (link.state === "connecting") return ["chatConnecting"];
   if (link.state === "connected") return ["chatConnected"];
-  return [CLOSED[link.reason] ?? (link.reason ? "chatClosedFor" : "chatClosed"), { reason: link.reason }];
+  const reason = (language) => inLanguage(link.reason, language);
+  return [CLOSED[link.reason] ?? (link.reason ? "chatClosedFor" : "chatClosed"), { reason }];
 }
 
 // After a lost token a login opens it again.
@@ -397,11 +299,13 @@ function fail(id, error) {
   if (!(error instanceof FastIMError)) throw error;
   const { code, msg } = error;
   const element = byId(id);
-  if (Object.hasOwn(MEANINGS, msg)) say(element, MEANINGS[msg]);
-  else if (code === FastIMError.NO_ANSWER) say(element, "chatNoServer");
+  const reason = (language) => inLanguage(msg, language);
+  if (code === FastIMError.NO_ANSWER) say(element, "chatNoServer");
+  else if (msg === TOO_MANY_WAIT) say(element, "chatTooManyWait");
   else if (code === FastIMError.NOT_ACCEPTED) say(element, "chatNotAccepted", { msg });
   else if (code === 503) say(element, "chatNotNow");
-  else say(element, "chatFailed", { code, msg });
+  else if (code < 500) say(element, "chatRefused", { reason });
+  else say(element, "chatFailed", { code, reason });
 }
 
 /** Begin; the page is translated afterwards. */

@@ -1,26 +1,16 @@
-// One group's messages: live ones below, older ones above as one scrolls, and the texts on their way.
+// One group's messages: live ones below, older ones above as one scrolls; drafts.js has the texts on
+// their way.
 //
 // At most MOST messages are in the page while its end is in sight; older ones come back from the
 // history. Of those who read further up nothing is moved.
 
 import { make, nameOf, verbatim } from "./dom.js";
+import { DraftsView } from "./drafts.js";
 import { FastIMError } from "./fastim.js";
 import { addTexts, dayOf, hush, label, say, sayTime, sayTimes } from "./language.js";
 
 addTexts({
   en: {
-    draftQueued: "Waits for the connection",
-    draftSending: "Sending…",
-    draftUnsent: "Not sent: {reason}",
-    draftRefused: "Refused: {reason}",
-    draftRefusedOnly: "Refused",
-    draftTryLater: "Not sent: the server could not take it",
-    draftLost: "Not sent: the connection broke",
-    draftOffline: "Not sent: no connection",
-    draftTooLarge: "Not sent: it is too long",
-    draftLimit: "Not sent: it is longer than {bytes} bytes",
-    draftAgain: "Send again",
-    draftDiscard: "Discard",
     recall: "Recall",
     recallOf: "Recall: {text}",
     historyBegin: "The beginning of what is kept",
@@ -30,18 +20,6 @@ addTexts({
     nothingSaid: "Nobody has said anything yet.",
   },
   zh: {
-    draftQueued: "等待连接",
-    draftSending: "正在发送…",
-    draftUnsent: "未发送：{reason}",
-    draftRefused: "被拒绝：{reason}",
-    draftRefusedOnly: "被拒绝",
-    draftTryLater: "未发送：服务端暂时无法处理",
-    draftLost: "未发送：连接中断",
-    draftOffline: "未发送：没有连接",
-    draftTooLarge: "未发送：消息过长",
-    draftLimit: "未发送：消息超过 {bytes} 字节",
-    draftAgain: "重新发送",
-    draftDiscard: "丢弃",
     recall: "撤回",
     recallOf: "撤回：{text}",
     historyBegin: "没有更早的消息了",
@@ -63,19 +41,6 @@ const NEAR_BEGIN = 300;
 const TOGETHER_MS = 300_000;
 /** Characters of a message in the name of its button. */
 const NAME_LENGTH = 80;
-const REASONS = {
-  "connection lost": "draftLost",
-  "no connection": "draftOffline",
-  "login required": "draftOffline",
-  "kicked": "draftOffline",
-  "flood": "draftOffline",
-  "not a member": "draftOffline",
-  "too many groups": "draftOffline",
-  "not allowed": "draftOffline",
-  "too large": "draftTooLarge",
-  "消息被拒绝": "draftRefusedOnly",
-  "暂时无法服务 (try again)": "draftTryLater",
-};
 
 export class Conversation {
   /** What was typed and not sent, while another group is in sight. */
@@ -93,10 +58,9 @@ export class Conversation {
   #user;
   #scroller;
   #list = make("ol", "messages");
-  #drafts = make("ol", "drafts");
+  #drafts;
   #top = make("p", "help");
   #rows = new Map(); // by ts, oldest first; values are {message, element}
-  #draftRows = new Map();
   #isFollowing = true;
   #isLive = false;
   #isLoading = false;
@@ -113,7 +77,10 @@ export class Conversation {
     this.group = group;
     this.#user = user;
     this.#scroller = scroller;
-    this.element = make("div", "conversation", this.#top, this.#list, this.#drafts);
+    this.#drafts = new DraftsView(group);
+    this.#drafts.onFailure = (error) => this.onFailure(error);
+    this.#drafts.onUse = () => this.#scroller.focus();
+    this.element = make("div", "conversation", this.#top, this.#list, this.#drafts.element);
     group.addEventListener("message", ({ detail }) => this.#add(detail));
     group.addEventListener("greeting", ({ detail }) => this.#agree(detail));
     group.addEventListener("reset", () => this.#reset());
@@ -141,6 +108,11 @@ export class Conversation {
   send(text) {
     this.group.send(text);
     this.followEnd();
+  }
+
+  #showDraft(draft) {
+    this.#drafts.show(draft);
+    this.#keepPlace();
   }
 
   // --- Messages ---
@@ -350,65 +322,4 @@ export class Conversation {
     }
     if (scrollTop < NEAR_BEGIN) void this.#fill();
   }
-
-  // --- Texts on their way ---
-
-  #showDraft(draft) {
-    const before = this.#draftRows.get(draft);
-    if (draft.state === "sent") {
-      before?.remove();
-      this.#draftRows.delete(draft);
-    } else {
-      const row = this.#makeDraft(draft);
-      if (before) before.replaceWith(row);
-      else this.#drafts.append(row);
-      this.#draftRows.set(draft, row);
-    }
-    this.#keepPlace();
-  }
-
-  #makeDraft(draft) {
-    const { text, state } = draft;
-    const [key, values] = noteOf(draft);
-    const note = say(make("p", "help"), key, values);
-    const under = make("div", "line", note);
-    if (state === "unsent" && key !== "draftLimit") {
-      under.append(this.#draftButton("draftAgain", draft, () => this.#sendAgain(draft)));
-    }
-    if (state === "unsent" || state === "refused") {
-      note.role = "alert";
-      under.append(this.#draftButton("draftDiscard", draft, () => this.group.discard(draft)));
-    }
-    const line = make("div", "line", make("p", "text", verbatim("", text, "span")));
-    return make("li", `message own ${state}`, line, under);
-  }
-
-  #draftButton(key, draft, act) {
-    const button = say(make("button", "quiet"), key);
-    button.type = "button";
-    button.addEventListener("click", () => {
-      this.#draftRows.get(draft)?.remove();
-      this.#draftRows.delete(draft);
-      act();
-      this.#scroller.focus();
-    });
-    return button;
-  }
-
-  #sendAgain(draft) {
-    try {
-      this.group.sendAgain(draft);
-    } catch (error) {
-      this.onFailure(error);
-    }
-  }
-}
-
-// What is said of a draft: the key of the words, and their values.
-function noteOf({ state, reason }) {
-  if (state === "queued") return ["draftQueued"];
-  if (state === "sending") return ["draftSending"];
-  const limit = /^more than (\d+) bytes$/.exec(reason);
-  if (limit) return ["draftLimit", { bytes: limit[1] }];
-  return [REASONS[reason] ?? (state === "refused" ? "draftRefused" : "draftUnsent"), { reason }];
 }

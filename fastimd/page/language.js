@@ -15,8 +15,9 @@ let language = remembered("language") ?? (navigator.language.startsWith("zh") ? 
 if (!Object.hasOwn(texts, language)) language = "en";
 
 /**
- * Add words: of each language the same keys. `{name}` in a text is a value's place. Where `count` is
- * 1, the text of the key with `One` behind it is taken, in a language that has one.
+ * Add words: of each language the same keys. `{name}` in a text is a value's place; a value that is
+ * another in each language is a function of it. Where `count` is 1, the text of the key with `One`
+ * behind it is taken, in a language that has one.
  */
 export function addTexts({ en, zh }) {
   Object.assign(texts.en, en);
@@ -27,7 +28,10 @@ export const hasText = (key) => Object.hasOwn(texts.en, key);
 
 export function phrase(key, given = {}) {
   const one = given.count === 1 ? texts[language][`${key}One`] : undefined;
-  return (one ?? texts[language][key]).replace(/\{(\w+)\}/g, (_, name) => given[name]);
+  return (one ?? texts[language][key]).replace(/\{(\w+)\}/g, (_, name) => {
+    const value = given[name];
+    return typeof value === "function" ? value(language) : value;
+  });
 }
 
 export function say(element, key, given) {

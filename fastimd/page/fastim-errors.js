@@ -1,0 +1,65 @@
+// What goes wrong, and its reason in the reader's language.
+//
+// fastimd's own refusals say both, "加入的群组过多 (too many groups)", and a hook may do the same. What it
+// has from Fast-IM is Chinese only, for clients compare it: of that the table below has the English.
+
+/** @type {Record<string, string>} The English of what servers say in Chinese only. */
+const ENGLISH = {
+  "操作成功": "done",
+  "操作失败": "the operation failed",
+  "请登录后访问": "log in first",
+  "登录失败": "wrong user or password",
+  "没有权限": "you are not allowed to do this",
+  "撤回消息成功": "the message is recalled",
+  "无法撤回消息": "it is too late to recall this message",
+  "消息不存在": "this message is gone",
+  "消息被拒绝": "the message was refused",
+};
+const BOTH = /^(?<chinese>[^(]*[^( ]) ?\((?<english>.*)\)$/su;
+
+/**
+ * A server's words in one language: the Chinese part where the language is Chinese, the English one
+ * else. What does not say both, and is not known, stays as it is.
+ * @param {string} msg
+ * @param {string} language  as `navigator.language`: "zh-CN", "en", …
+ * @returns {string}
+ */
+export function inLanguage(msg, language) {
+  const { chinese, english } = partsOf(msg);
+  if (/^zh\b/i.test(language)) return chinese;
+  return Object.hasOwn(ENGLISH, english) ? ENGLISH[english] : english;
+}
+
+// Parentheses alone do not make two languages.
+function partsOf(msg) {
+  const found = BOTH.exec(msg)?.groups;
+  const isBoth = found && /\p{Script=Han}/u.test(found.chinese) && /[a-z]/i.test(found.english);
+  return isBoth ? found : { chinese: msg, english: msg };
+}
+
+/** The language of who reads, as the browser says. */
+export function readersLanguage() {
+  return globalThis.navigator?.language ?? "en";
+}
+
+/**
+ * What went wrong: `code` is the server's (100, 400, 440, 500, 503 …, see docs/PROTOCOL.md), or
+ * `FastIMError.NO_ANSWER`, or `FastIMError.NOT_ACCEPTED` for what this library itself refuses.
+ */
+export class FastIMError extends Error {
+  static NO_ANSWER = 0;
+  static NOT_ACCEPTED = 1;
+
+  /**
+   * @param {number} code
+   * @param {string} msg       why, in the server's words if they are the server's: to compare
+   * @param {string} [reason]  the same in the reader's language: to show
+   */
+  constructor(code, msg, reason = msg) {
+    super(`${code}: ${reason}`);
+    this.name = "FastIMError";
+    this.code = code;
+    this.msg = msg;
+    this.reason = reason;
+  }
+}
