@@ -92,7 +92,10 @@ async def on_message(message):
 VERDICTS = {"refuse": (403, ""), "explain": (403, "wrong password"), "fail": (503, "")}
 """What the hooks make of a password, a token or a text: code and reason."""
 BREAKING = """
-from fastimd.store import Store
+from fastimd.groups.store.history import History
+from fastimd.groups.store.logins import Logins
+from fastimd.groups.store.members import Members
+from fastimd.groups.store.messages import Messages
 
 
 def login(user_id, password):
@@ -103,8 +106,14 @@ def fail(*arguments):
     raise RuntimeError("a fault of the tests")
 
 
-for name in ("log_in", "join", "groups_of", "messages", "before", "recall"):
-    setattr(Store, name, fail)
+for part, names in {
+    Logins: ("log_in",),
+    Members: ("join", "leave", "groups_of"),
+    History: ("range", "before"),
+    Messages: ("recall",),
+}.items():
+    for name in names:
+        setattr(part, name, fail)
 """
 
 
@@ -552,8 +561,10 @@ def test_with_failing_hooks_the_routes_answer_as_documented(
 ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
 CHANNELS: dict[str, Any] = ASYNCAPI["channels"]
 SOURCES = [
-    *(ROOT / "fastimd" / "sockets").glob("*.py"),
-    *(ROOT / "fastimd" / f"{name}.py" for name in ("door", "head", "drain")),
+    *(ROOT / "fastimd" / "websocket").glob("*.py"),
+    *(ROOT / "fastimd" / "classic").glob("*.py"),
+    *(ROOT / "fastimd" / "door").glob("*.py"),
+    ROOT / "fastimd" / "daemon" / "drain.py",
     ROOT / "fastimd" / "http" / "server.py",
 ]
 """Where sockets are closed and handshakes refused."""

@@ -462,7 +462,7 @@ def test_the_admin_address_can_be_off(launch: Launch, redis_url: str) -> None:
 CRASHING_POLLER = """
     from pathlib import Path
     import trio
-    from fastimd.poller import Poller
+    from fastimd.groups.lists.poller import Poller
 
     async def run(self):
         while not Path("crash").exists():
@@ -507,7 +507,7 @@ async def test_a_crash_in_a_socket_ends_that_socket_alone(
 ) -> None:
     """Its neighbour in the same group talks on, and the log has the traceback once."""
     plant("""
-        from fastimd.sockets.chat import _Speaker
+        from fastimd.classic.chat import _Speaker
 
         say = _Speaker.say
 
