@@ -18,20 +18,22 @@ class Event(msgspec.Struct, omit_defaults=True):
     """What travels on ``EVENTS_CHANNEL``.
 
     A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0.
-    With ``kick`` the user's sockets are closed: those in ``group``, or all when it is "".
+    With ``kick`` the user's sockets are closed: those in ``group``, or all when it is "". With
+    ``leave`` the user has left the group.
     """
 
     group: str
     user: str
     ts: int | None = None
     kick: bool = False
+    leave: bool = False
 
 
 class Events:
     """Hands on what is announced.
 
     Args:
-        on_change: gets each recall, purge and join.
+        on_change: gets each recall, purge, join and leave.
         on_kick: gets each kick.
     """
 

@@ -109,8 +109,10 @@ class Poller:
                 self._forget(user)
 
     def note_event(self, event: Event) -> None:
-        """Take a recall, a purge or a join that a daemon announced."""
-        if event.ts is None and event.user in self._users:
+        """Take a recall, a purge, a join or a leave that a daemon announced."""
+        if event.leave:
+            self._note_leave(event.group, event.user)
+        elif event.ts is None and event.user in self._users:
             self._note_join(event.group, self._users[event.user])
         elif event.group in self._groups:
             self._stir(self._groups[event.group])
@@ -274,6 +276,13 @@ class Poller:
             return
         self._watch(name, user)
         self._stir(self._groups[name])
+
+    def _note_leave(self, name: str, user_name: str) -> None:
+        user = self._users.get(user_name)
+        group = user.groups.get(name) if user is not None else None
+        if user is not None and group is not None:
+            self._unwatch(group, user)
+            self._owe(user)
 
     async def _note_groups(self, user: User, before: dict[str, Watched], groups: list[str]) -> None:
         """Note which groups a user is in.

@@ -40,6 +40,18 @@ class Members:
         )
         return "full" if joined < 0 else "joined" if joined else "member"
 
+    async def leave(self, group: str, user: str) -> bool:
+        """Take a user out of a group; False when it was in none such."""
+        left: int = await self._keys.run(
+            scripts.LEAVE,
+            (groups_key(user),),
+            codec.plain_unless_quoted(group),
+            codec.wrap(group),
+            EVENTS_CHANNEL,
+            msgspec.json.encode(Event(group, user, leave=True)),
+        )
+        return left == 1
+
     async def is_member(self, group: str, user: str) -> bool:
         """Tell whether a user is in a group."""
         forms = codec.plain_unless_quoted(group), codec.wrap(group)
