@@ -48,7 +48,8 @@ from fastimd.groups.access import Access
 from fastimd.groups.store import Store
 from fastimd.hooks.runner import HookRunner
 from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
-from fastimd.http.app import MAX_BODY_BYTES, MAX_TS, create_app
+from fastimd.http.app import MAX_BODY_BYTES, create_app
+from fastimd.http.parameters import MAX_TS
 from fastimd.http.server import BODY_SECONDS
 from fastimd.websocket.frames import MAX_REASON_BYTES
 from fastimd.websocket.handshake import find_route
@@ -92,7 +93,7 @@ async def on_message(message):
 VERDICTS = {"refuse": (403, ""), "explain": (403, "wrong password"), "fail": (503, "")}
 """What the hooks make of a password, a token or a text: code and reason."""
 BREAKING = """
-from fastimd.store import Store
+from fastimd.groups.store import Store
 
 
 def login(user_id, password):
@@ -552,8 +553,10 @@ def test_with_failing_hooks_the_routes_answer_as_documented(
 ASYNCAPI: dict[str, Any] = json.loads((ROOT / "docs" / "asyncapi.json").read_text())
 CHANNELS: dict[str, Any] = ASYNCAPI["channels"]
 SOURCES = [
-    *(ROOT / "fastimd" / "sockets").glob("*.py"),
-    *(ROOT / "fastimd" / f"{name}.py" for name in ("door", "head", "drain")),
+    *(ROOT / "fastimd" / "websocket").glob("*.py"),
+    *(ROOT / "fastimd" / "classic").glob("*.py"),
+    *(ROOT / "fastimd" / "door").glob("*.py"),
+    ROOT / "fastimd" / "daemon" / "drain.py",
     ROOT / "fastimd" / "http" / "server.py",
 ]
 """Where sockets are closed and handshakes refused."""

@@ -1,0 +1,43 @@
+"""The routes of users: logging in, joining a group, and which groups a user is in."""
+
+from __future__ import annotations
+
+from quart import Response
+from quart_trio import QuartTrio
+
+from ..base.codec import check_id
+from ..base.errors import Refused
+from ..groups.store import Store
+from ..hooks.runner import HookRunner
+from .answers import DONE, answer
+from .guard import Guard
+from .parameters import read_group, read_text
+
+
+def add_users(app: QuartTrio, store: Store, guard: Guard, hooks: HookRunner) -> None:
+    """Add the routes under ``/user/``."""
+
+    @app.post("/user/login")
+    async def login() -> Response:
+        user = check_id("userId", await read_text("userId"))
+        try:
+            user_info = await hooks.login(user, await read_text("password"))
+        except Refused as refused:
+            return answer(100, str(refused) or "登录失败")
+        return answer(200, await store.log_in(user), user_info)
+
+    @app.post("/user/joinGroup")
+    @guard.allowed("join")
+    async def join_group(user: str) -> Response:
+        match await store.join(await read_group(), user):
+            case "joined":
+                return answer(200, DONE)
+            case "full":
+                return answer(100, "加入的群组过多 (too many groups)")
+            case _:
+                return answer(100, "操作失败")
+
+    @app.post("/user/listGroup")
+    @guard.allowed("groups")
+    async def list_group(user: str) -> Response:
+        return answer(200, DONE, await store.groups_of(user))
