@@ -28,7 +28,7 @@ _TYPES = {
 
 
 def add_page(app: QuartTrio) -> None:
-    """Add the routes under ``/test/``."""
+    """Add the routes under ``/test/``, and the way there from ``/``."""
     page = {
         file.name: file.read_bytes()
         for file in files("fastimd.page").iterdir()
@@ -43,6 +43,11 @@ def add_page(app: QuartTrio) -> None:
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers["Referrer-Policy"] = "no-referrer"
         return response
+
+    @app.get("/")
+    async def root() -> Response:
+        # Relative: the Host of a request is whatever a proxy or a client made of it.
+        return Response(b"", status=302, headers={"Location": "/test/websocket"})
 
     @app.get("/test/websocket")
     async def test_page() -> Response:
