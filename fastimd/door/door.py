@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from ..base import texts
 from ..base.errors import StartupError
 from ..base.metrics import Metrics
 from ..base.settings import Config, parse_bind
@@ -331,7 +332,8 @@ def _one_too_many() -> Refused:
 
 
 async def _refuse(connection: socket.socket, refused: Refused) -> None:
-    body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, str(refused).encode())
+    text = texts.of_status(refused.status, str(refused))
+    body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, text.encode())
     answer = (
         f"HTTP/1.1 {refused.status} {_REASONS.get(refused.status, 'Refused')}\r\n"
         f"{refused.headers}{request_id_field().decode()}Content-Type: application/json\r\n"

@@ -15,6 +15,7 @@ from quart import Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
+from ..base import texts
 from ..base.errors import (
     BadParameter,
     HookFailed,
@@ -24,8 +25,6 @@ from ..base.errors import (
     StoreUnavailable,
 )
 from ..groups.store import History
-
-DONE = "操作成功"
 
 log = structlog.get_logger("fastimd.http")
 
@@ -39,7 +38,7 @@ def answer(code: int, msg: str, data: Any = None, *, status: int = 200) -> Respo
 def answer_history(history: History) -> Response:
     """Messages as ``data``: at once where they are few, else as a stream."""
     if history.is_complete:
-        return answer(200, DONE, [message.decode() for message in history.messages])
+        return answer(200, texts.DONE, [message.decode() for message in history.messages])
     response = Response(_stream(history), mimetype="application/json")
     response.timeout = None  # it is read as fast as the client takes it; the stream has a deadline
     return response
@@ -47,12 +46,12 @@ def answer_history(history: History) -> Response:
 
 async def _stream(history: History) -> AsyncIterator[bytes]:
     """The same answer as for a short history, page by page."""
-    head, tail = msgspec.json.encode({"code": 200, "msg": DONE, "data": [0]}).split(b"0]")
+    head, tail = msgspec.json.encode({"code": 200, "msg": texts.DONE, "data": [0]}).split(b"0]")
     separator = head
     while True:
         if history.messages:
-            texts = [msgspec.json.encode(message.decode()) for message in history.messages]
-            yield separator + b",".join(texts)
+            entries = [msgspec.json.encode(message.decode()) for message in history.messages]
+            yield separator + b",".join(entries)
             separator = b","
         if history.is_complete:
             break
@@ -65,33 +64,33 @@ def add_errors(app: QuartTrio) -> None:
 
     @app.errorhandler(NotLoggedIn)
     async def not_logged_in(_error: NotLoggedIn) -> Response:
-        return answer(440, "请登录后访问")
+        return answer(440, texts.LOGIN_REQUIRED)
 
     @app.errorhandler(Refused)
     async def refused(error: Refused) -> Response:
-        return answer(403, str(error) or "没有权限")
+        return answer(403, str(error) or texts.NOT_ALLOWED)
 
     @app.errorhandler(HookFailed)
     async def hook_failed(_error: HookFailed) -> Response:  # the log has said why
-        return answer(503, "暂时无法服务 (try again)", status=503)
+        return answer(503, texts.HOOK_FAILED, status=503)
 
     @app.errorhandler(BadParameter)
     async def bad_parameter(error: BadParameter) -> Response:
-        return answer(400, str(error), status=400)
+        return answer(400, texts.bad_parameter(error.name, str(error)), status=400)
 
     @app.errorhandler(StoreUnavailable)
     async def unavailable(error: StoreUnavailable) -> Response:
         log.warning("http.store_unavailable", error=str(error))
-        return answer(503, "暂时无法服务 (Redis is away, try again)", status=503)
+        return answer(503, texts.STORE_AWAY, status=503)
 
     @app.errorhandler(KeyUnusable)
     async def unusable(error: KeyUnusable) -> Response:  # the log has said why
-        return answer(500, f"数据异常 ({error})", status=500)
+        return answer(500, texts.key_unusable(str(error)), status=500)
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
         status = error.code or 500
-        refusal = answer(status, error.name, status=status)
+        refusal = answer(status, texts.of_status(status, error.name), status=status)
         if error.get_response().headers.get("Allow"):
             refusal.headers["Allow"] = error.get_response().headers["Allow"]
         return refusal
@@ -99,4 +98,4 @@ def add_errors(app: QuartTrio) -> None:
     @app.errorhandler(Exception)
     async def crashed(error: Exception) -> Response:
         log.error("http.crashed", route=str(request.url_rule), exc_info=error)
-        return answer(500, "internal error", status=500)
+        return answer(500, texts.INTERNAL_ERROR, status=500)

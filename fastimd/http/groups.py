@@ -5,6 +5,7 @@ from __future__ import annotations
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from ..base import texts
 from ..base.codec import check_id
 from ..groups.store import Store
 from .answers import answer, answer_history
@@ -36,11 +37,11 @@ def add_groups(app: QuartTrio, store: Store, guard: Guard) -> None:
         group, ts = await read_group(), await read_integer("ts", least=0)
         match await store.recall(group, user, ts):
             case "done":
-                return answer(200, "撤回消息成功")
+                return answer(200, texts.RECALLED)
             case "old":
-                return answer(100, "无法撤回消息")
+                return answer(100, texts.TOO_OLD)
             case _:
-                return answer(100, "消息不存在")
+                return answer(100, texts.NO_SUCH_MESSAGE)
 
 
 async def _before(store: Store) -> Response:

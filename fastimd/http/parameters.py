@@ -42,7 +42,7 @@ async def read_integer(name: str, *, least: int = -MAX_TS) -> int:
 
 
 def _missing(name: str) -> NoReturn:
-    raise BadParameter(name, "is required (multipart/form-data or x-www-form-urlencoded)")
+    raise BadParameter(name, "is required, as multipart/form-data or x-www-form-urlencoded")
 
 
 def read_header(name: str) -> str:

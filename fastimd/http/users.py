@@ -5,11 +5,12 @@ from __future__ import annotations
 from quart import Response
 from quart_trio import QuartTrio
 
+from ..base import texts
 from ..base.codec import check_id
 from ..base.errors import Refused
 from ..groups.store import Store
 from ..hooks.runner import HookRunner
-from .answers import DONE, answer
+from .answers import answer
 from .guard import Guard
 from .parameters import read_group, read_text
 
@@ -23,7 +24,7 @@ def add_users(app: QuartTrio, store: Store, guard: Guard, hooks: HookRunner) -> 
         try:
             user_info = await hooks.login(user, await read_text("password"))
         except Refused as refused:
-            return answer(100, str(refused) or "登录失败")
+            return answer(100, str(refused) or texts.LOGIN_FAILED)
         return answer(200, await store.log_in(user), user_info)
 
     @app.post("/user/joinGroup")
@@ -31,13 +32,13 @@ def add_users(app: QuartTrio, store: Store, guard: Guard, hooks: HookRunner) -> 
     async def join_group(user: str) -> Response:
         match await store.join(await read_group(), user):
             case "joined":
-                return answer(200, DONE)
+                return answer(200, texts.DONE)
             case "full":
-                return answer(100, "加入的群组过多 (too many groups)")
+                return answer(100, texts.TOO_MANY_GROUPS)
             case _:
-                return answer(100, "操作失败")
+                return answer(100, texts.ALREADY_MEMBER)
 
     @app.post("/user/listGroup")
     @guard.allowed("groups")
     async def list_group(user: str) -> Response:
-        return answer(200, DONE, await store.groups_of(user))
+        return answer(200, texts.DONE, await store.groups_of(user))
