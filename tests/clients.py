@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import socket
 import threading
 from collections import deque
@@ -116,6 +117,13 @@ async def post_async(
 ) -> Answer:
     """``post`` from a Trio task."""
     return await trio.to_thread.run_sync(partial(post, daemon, path, fields, headers))
+
+
+def in_both_languages(msg: str) -> bool:
+    """Whether a text of an answer is ``中文 (English)``."""
+    chinese = "\u4e00-\u9fff"
+    form = rf"[^()]*[{chinese}][^()]* \([^{chinese}]*[A-Za-z][^{chinese}]*\)"
+    return re.fullmatch(form, msg) is not None
 
 
 def stored(redis: Redis, group: str = "1") -> list[str]:

@@ -198,9 +198,9 @@ def redis_servers() -> list[str]:
 
 
 def _wheel_server() -> list[str]:
-    from fastimd.redis.embedded import _server_in_wheel
+    from fastimd.redis.embedded.executable import server_in_wheel
 
-    server = _server_in_wheel()
+    server = server_in_wheel()
     return [str(server)] if server is not None else []
 
 

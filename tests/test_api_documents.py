@@ -28,6 +28,7 @@ from clients import (
     dial,
     frame,
     handshake,
+    in_both_languages,
     log_in,
     log_in_async,
     post,
@@ -42,6 +43,7 @@ from fastimd import __version__
 from fastimd.base.codec import MAX_ID_LENGTH
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
+from fastimd.base.texts import MESSAGE_REFUSED, of_status
 from fastimd.classic.routes import find_route
 from fastimd.daemon.drain import _restart_hint
 from fastimd.door.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
@@ -49,7 +51,8 @@ from fastimd.groups.access import Access
 from fastimd.groups.store import Store
 from fastimd.hooks.runner import HookRunner
 from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
-from fastimd.http.app import MAX_BODY_BYTES, MAX_TS, create_app
+from fastimd.http.app import MAX_BODY_BYTES, create_app
+from fastimd.http.parameters import MAX_TS
 from fastimd.http.server import BODY_SECONDS
 from fastimd.websocket.frames import MAX_REASON_BYTES
 from fastimd.websocket.outbox import STALE_SECONDS
@@ -302,7 +305,7 @@ def test_a_daemon_asks_for_the_documented_parameters(daemon: Daemon, multipart: 
                 answer = post(daemon, operation.path, given, headers, multipart=multipart)
                 assert answer.status == 400, (operation.name, given)
                 operation.check_answer(answer)
-                name = answer.json["msg"].partition(":")[0]
+                name = answer.json["msg"].partition(" ")[2].partition(" ")[0]
                 assert name not in given
                 given[name] = wanted[name]
             answer = post(daemon, operation.path, given, headers, multipart=multipart)
@@ -417,7 +420,7 @@ def hooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def reason_of(msg: str) -> str:
     """What a hook says for a ``msg``; the default is for hooks that say nothing."""
-    return "" if msg == "消息被拒绝" else msg
+    return "" if msg == MESSAGE_REFUSED else msg
 
 
 def ask(
@@ -476,6 +479,7 @@ def check_errors(daemon: Daemon, status: int, produce: Produce) -> set[tuple[str
         assert answer.status == status, (operation.name, status, answer.body)
         operation.check_answer(answer)
         assert status >= 500 or answer.json["code"] == status
+        assert in_both_languages(answer.json["msg"])
     return {(operation.name, status) for operation in operations}
 
 
@@ -816,21 +820,25 @@ def test_close_codes_are_the_same_everywhere() -> None:
 
 def test_refusals_are_the_same_everywhere() -> None:
     """docs/PROTOCOL.md and asyncapi.json have those of the code; openapi.json those of a route."""
-    table = [
-        [int(status), when, client] for status, when, client in protocol_table("status | when")
-    ]
+    rows = protocol_table("status | `msg` | when")
+    table = [[int(status), when, client] for status, _, when, client in rows]
     assert table == [
         [refusal["status"], refusal["when"], refusal["client"]]
         for refusal in ASYNCAPI["x-refused-handshakes"]
     ]
     statuses = {int(literal(arguments[0])) for arguments in calls_of("Refused") if arguments}
     assert statuses == {status for status, _, _ in table}
+    shown = {int(status): msg.strip("`") for status, msg, _, _ in rows}
+    for status, *reason in (map(literal, arguments) for arguments in calls_of("Refused")):
+        said = of_status(int(status), reason[0])
+        plain = re.sub(r"\d+", "N", shown[int(status)])
+        assert plain in (re.sub(r"\d+", "N", said), of_status(int(status), "…"))
     of_routes = {int(row[0]) for row in protocol_table("status | `code`")} - {200}
     in_openapi = {
         int(status) for operation in OPERATIONS for status in operation.parts["responses"]
     } | {int(status) for status in OPENAPI["x-elsewhere"] if status.isdigit()}
     assert in_openapi >= of_routes
-    assert in_openapi - of_routes - {200, 304} <= statuses
+    assert in_openapi - of_routes - {200, 302, 304} <= statuses
     # Of a handshake, not of a route: its origin, and its version.
     assert statuses - in_openapi == {403, 426}
 

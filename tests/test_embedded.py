@@ -28,8 +28,15 @@ import trio
 from structlog.testing import LogCapture
 
 from fastimd.base.errors import StartupError, StoreUnavailable
-from fastimd.redis import embedded
-from fastimd.redis.embedded import find_server, serve_embedded
+from fastimd.redis.embedded import (
+    answer,
+    child,
+    executable,
+    find_server,
+    lock,
+    serve,
+    serve_embedded,
+)
 
 
 def servers_here() -> list[Path]:
@@ -59,9 +66,9 @@ def log(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The log entries of the room under test, of every level."""
     capture = LogCapture()
     everything = structlog.make_filtering_bound_logger(0)
-    monkeypatch.setattr(
-        embedded, "log", structlog.wrap_logger(None, [capture], wrapper_class=everything)
-    )
+    for module in (child, serve):
+        logger = structlog.wrap_logger(None, [capture], wrapper_class=everything)
+        monkeypatch.setattr(module, "log", logger)
     return capture.entries
 
 
@@ -323,7 +330,7 @@ async def test_stuck_orphan_is_named(
     server: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An old server that does not end makes the start fail, with a line that says so."""
-    monkeypatch.setattr(embedded, "ORPHAN_SECONDS", 0.3)
+    monkeypatch.setattr(lock, "ORPHAN_SECONDS", 0.3)
     message = "still held by the redis-server of a fastimd"
     with await open_orphan(tmp_path, server, frozen=True), trio.fail_after(5):  # noqa: SIM117
         with pytest.raises(StartupError, match=message):
@@ -366,7 +373,7 @@ def test_server_of_the_wheel_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
 async def test_missing_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With no redis-server anywhere, one line says the three ways out."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(embedded, "find_spec", lambda name: None)
+    monkeypatch.setattr(executable, "find_spec", lambda name: None)
     with pytest.raises(StartupError) as caught:
         await serve_embedded(tmp_path / "data")
     for way_out in ("redis-server", "fastimd[embedded]", "redis.url"):
@@ -462,8 +469,8 @@ async def test_loading_is_waited_for(
     tmp_path: Path, stand_in: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is loading may take longer than a silent one, and is not ready before PONG."""
-    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 4.0)
-    monkeypatch.setattr(embedded, "_PING_INTERVAL", 0.2)
+    monkeypatch.setattr(answer, "ANSWER_SECONDS", 4.0)
+    monkeypatch.setattr(answer, "_PING_INTERVAL", 0.2)
     loading = stand_in("answer(*[LOADING] * 25, PONG); time.sleep(60)")
     async with trio.open_nursery() as nursery:
         began = trio.current_time()
@@ -476,7 +483,7 @@ async def test_silent_server_fails_the_start(
     tmp_path: Path, stand_in: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that lives but never answers fails the start after the time it is given."""
-    monkeypatch.setattr(embedded, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(answer, "ANSWER_SECONDS", 0.5)
     silent = stand_in("print('what it said', flush=True); time.sleep(60)")
     with trio.fail_after(5):
         with pytest.raises(StartupError, match=r"no answer in 0\.5 s: what it said"):
@@ -490,7 +497,7 @@ async def test_server_deaf_to_sigterm_is_killed(
     log: list[Any],
 ) -> None:
     """A server that does not end when asked is killed when its time is over, and it is logged."""
-    monkeypatch.setattr(embedded, "STOP_SECONDS", 0.5)
+    monkeypatch.setattr(child, "STOP_SECONDS", 0.5)
     deaf = stand_in(
         """
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -555,7 +562,7 @@ async def test_last_words_are_read_after_the_end(
     tmp_path: Path, stand_in: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What comes out of the pipe after the exit is read too, but not waited for without end."""
-    monkeypatch.setattr(embedded, "REST_SECONDS", 1.0)
+    monkeypatch.setattr(child, "REST_SECONDS", 1.0)
     failing = stand_in(
         """
         if os.fork():
@@ -589,7 +596,7 @@ async def test_server_that_cannot_be_restarted_ends_the_daemon(
     log: list[Any],
 ) -> None:
     """After five restarts without an answer there is an error with the server's last words."""
-    monkeypatch.setattr(embedded, "_BACKOFF_CAP", 0.05)
+    monkeypatch.setattr(serve, "_BACKOFF_CAP", 0.05)
     dying = stand_in(
         """
         if start_number == 1:
@@ -613,7 +620,7 @@ async def test_restarts_are_not_counted_across_answers(
     log: list[Any],
 ) -> None:
     """Starts that fail are forgiven as soon as one answers: every second one does here."""
-    monkeypatch.setattr(embedded, "_BACKOFF_CAP", 0.05)
+    monkeypatch.setattr(serve, "_BACKOFF_CAP", 0.05)
     moody = stand_in(
         """
         if start_number == 14:

@@ -330,7 +330,7 @@ def test_a_request_that_is_not_allowed_is_told_why(
 
     assert ask("bad") == LOGIN_REQUIRED
     assert ask("banned") == {"code": 403, "msg": "banned", "data": None}
-    assert ask("nowhere") == {"code": 403, "msg": "没有权限", "data": None}
+    assert ask("nowhere") == {"code": 403, "msg": "没有权限 (not allowed)", "data": None}
     asked = len(write.notes)
     assert ask("good", " ")["code"] == 400
     for path in ("/user/joinGroup", "/group/listMessage", "/group/delMessage"):
@@ -454,7 +454,7 @@ async def test_a_message_is_allowed_changed_or_refused(
     refusals = [each for each in seen if "code" in each]
     assert refusals == [
         {"code": 403, "msg": "no spam", "data": "spam"},
-        {"code": 403, "msg": "消息被拒绝", "data": ""},
+        {"code": 403, "msg": "消息被拒绝 (message refused)", "data": ""},
     ]
     assert [each for each in seen if "code" not in each] == heard
     assert [each["info"] for each in heard] == stored(redis) == ["hello", "**** it", "bye"]

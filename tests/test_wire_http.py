@@ -595,6 +595,15 @@ def test_the_test_page_works_offline(daemon: Daemon) -> None:
         assert not re.search(r"https?://[a-z]", code), link
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_the_root_leads_to_the_test_page(daemon: Daemon, method: str) -> None:
+    """The way is relative: it leads there also behind a proxy with a name of its own."""
+    answer = request(daemon, method, "/")
+    assert (answer.status, answer.body) == (302, b"")
+    assert answer.headers["Location"] == "/test/websocket"
+    assert request(daemon, method, answer.headers["Location"]).status == 200
+
+
 # Long histories
 
 

@@ -10,6 +10,7 @@ import trio
 
 from ..base import log as logs
 from ..base.errors import HookFailed, Refused, StoreUnavailable
+from ..base.texts import HOOK_FAILED, MESSAGE_REFUSED
 from ..groups.domain import Domain
 from ..hooks import Message
 from ..websocket.session import Session
@@ -118,9 +119,9 @@ class _Speaker:
         try:
             return await self._domain.hooks.judge_message(Message(route.group, route.user, text))
         except Refused as exc:
-            self._tell_refused(403, str(exc) or "消息被拒绝", text)
+            self._tell_refused(403, str(exc) or MESSAGE_REFUSED, text)
         except HookFailed:  # the log has said why
-            self._tell_refused(503, "暂时无法服务 (try again)", text)
+            self._tell_refused(503, HOOK_FAILED, text)
         return None
 
     def _tell_refused(self, code: int, reason: str, text: str) -> None:

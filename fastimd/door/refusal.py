@@ -6,6 +6,7 @@ import socket
 
 import trio
 
+from ..base import texts
 from .head import Refused, request_id_field
 
 _REASONS: dict[int, str] = {
@@ -22,7 +23,8 @@ _REASONS: dict[int, str] = {
 
 
 async def refuse(connection: socket.socket, refused: Refused) -> None:
-    body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, str(refused).encode())
+    text = texts.of_status(refused.status, str(refused))
+    body = b'{"code":%d,"msg":"%s","data":null}' % (refused.status, text.encode())
     answer = (
         f"HTTP/1.1 {refused.status} {_REASONS.get(refused.status, 'Refused')}\r\n"
         f"{refused.headers}{request_id_field().decode()}Content-Type: application/json\r\n"

@@ -34,7 +34,7 @@ _MEANINGS = {
     "登录失败": "wrong user or password",
     "无法撤回消息": "it is too old to be recalled",
     "消息不存在": "it is not there any more",
-    "没有权限": "it is not allowed",
+    "没有权限 (not allowed)": "it is not allowed",
     "加入的群组过多 (too many groups)": "you are in too many groups",
 }
 """What the server's answers say."""

@@ -43,4 +43,19 @@ LEAVE = _read("leave")
 PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR)
 KICK = _read("kick", _CLOCK)
 
-ALL = (APPEND, SETTLE, TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, RECALL, JOIN, LEAVE, PURGE, KICK)
+ALL = (
+    APPEND,
+    SETTLE,
+    TAIL,
+    PEEK,
+    RANGE,
+    NEXT,
+    BEFORE,
+    AFTER,
+    SEEK,
+    RECALL,
+    JOIN,
+    LEAVE,
+    PURGE,
+    KICK,
+)
