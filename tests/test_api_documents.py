@@ -349,7 +349,7 @@ def test_each_example_gets_the_answer_that_stands_beside_it(
     for multipart in (True, False):
         redis.flushall()
         lay_down_examples(redis)
-        redis.sadd("ugs:1", "1")
+        redis.sadd("ugs:1", "1", "5")
         headers = log_in(usual)
         for operation in POSTS:
             for name, form in operation.examples():

@@ -699,7 +699,7 @@ forms = st.lists(
     max_size=8,
 ).map(b"&".join)
 ROUTES = (
-    *(b"/user/login", b"/user/joinGroup", b"/user/listGroup"),
+    *(b"/user/login", b"/user/joinGroup", b"/user/leaveGroup", b"/user/listGroup"),
     *(b"/group/listMessage", b"/group/listOldMessage", b"/group/delMessage"),
 )
 bodies = st.one_of(multiparts, mutated(st.just(PARTS)), forms, soup, st.binary(max_size=2_000))

@@ -70,6 +70,43 @@ async def test_a_user_without_groups_is_told_nothing(daemon: Daemon) -> None:
         assert await receive(ann) == [EMPTY]
 
 
+async def test_a_leave_is_pushed_on_every_daemon(start_daemon: StartDaemon, redis: Redis) -> None:
+    """The list comes without the group at once, empty after the last; what is said there is not."""
+    here, there = (start_daemon(group_list__update_rate=FAST) for _ in range(2))
+    redis.sadd("ugs:1", "3", "4")
+    headers = await log_in_async(here)
+    async with connect(here.list_url()) as ann, connect(there.list_url()) as also_ann:
+        assert await receive(ann) == await receive(also_ann) == [EMPTY, EMPTY]
+        for group, left in (("3", [EMPTY]), ("4", [])):
+            await post_async(here, "/user/leaveGroup", {"groupId": group}, headers)
+            assert await receive(ann) == await receive(also_ann) == left
+        redis.publish("mq:3", message(now_ms(), group="3"))
+        assert await silent(ann, 0.5)
+        await post_async(there, "/user/joinGroup", {"groupId": "3"}, headers)
+        assert await receive(ann) == await receive(also_ann) == [EMPTY]
+
+
+async def test_leaving_closes_the_sockets_in_the_group(start_daemon: StartDaemon) -> None:
+    """On every daemon, and neither the user's other sockets nor those of others."""
+    here, there = start_daemon(), start_daemon()
+    headers = await log_in_async(here)
+    async with (
+        connect(here.chat_url(group="3")) as left,
+        connect(there.chat_url(group="3")) as also_left,
+        connect(here.chat_url(group="4")) as elsewhere,
+        connect(here.chat_url(group="3", user="2")) as other,
+    ):
+        for each in (left, also_left, elsewhere, other):
+            await receive(each)
+        answer = await post_async(here, "/user/leaveGroup", {"groupId": "3"}, headers)
+        assert answer.json["code"] == 200
+        assert await closing(left) == await closing(also_left) == (1008, "left the group")
+        await other.send_message("still here")
+        assert (await receive(other))["info"] == "still here"
+        await elsewhere.send_message("here too")
+        assert (await receive(elsewhere))["info"] == "here too"
+
+
 async def test_a_list_that_does_not_change_is_not_pushed(
     start_daemon: StartDaemon, redis: Redis
 ) -> None:

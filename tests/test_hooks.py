@@ -298,6 +298,7 @@ async def test_every_action_is_asked_by_its_name(start_daemon: StartDaemon, writ
     named = {"groupId": "7", "userId": "1", "ts": 1, "count": 1}
     for path, fields in (
         ("/user/joinGroup", {"groupId": "8"}),
+        ("/user/leaveGroup", {"groupId": "8"}),
         ("/user/listGroup", {"groupId": "9"}),  # which it does not ask for
         ("/group/listMessage", {"groupId": "7", "startPage": 0, "endPage": -1}),
         ("/group/listOldMessage", named),
@@ -311,6 +312,7 @@ async def test_every_action_is_asked_by_its_name(start_daemon: StartDaemon, writ
         ["list", ""],
         ["list", ""],
         ["join", "8"],
+        ["leave", "8"],
         ["groups", ""],
         ["history", "7"],
         ["history", "7"],

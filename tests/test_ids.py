@@ -204,6 +204,7 @@ OLD: dict[str, bytes] = {"groupId": b"1", "userId": b"ann", "ts": b"1", "count":
 FORMS: dict[str, tuple[str, str, dict[str, bytes]]] = {
     "login": ("/user/login", "userId", {"password": b"p"}),
     "joinGroup": ("/user/joinGroup", "groupId", {}),
+    "leaveGroup": ("/user/leaveGroup", "groupId", {}),
     "listMessage": ("/group/listMessage", "groupId", {"startPage": b"0", "endPage": b"9"}),
     "listMessage by ts, group": ("/group/listMessage", "groupId", OLD),
     "listMessage by ts, user": ("/group/listMessage", "userId", OLD),

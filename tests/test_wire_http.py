@@ -35,6 +35,7 @@ PROTECTED = (
     "/group/listOldMessage",
     "/group/delMessage",
     "/user/joinGroup",
+    "/user/leaveGroup",
     "/user/listGroup",
 )
 
@@ -367,6 +368,22 @@ def test_join_knows_the_sets_of_the_java_server(daemon: Daemon, redis: Redis) ->
     for group in ("3", "群"):
         assert post(daemon, "/user/joinGroup", {"groupId": group}, headers).json["code"] == 100
     assert redis.scard("ugs:1") == 2
+
+
+@pytest.mark.parametrize("multipart", [True, False])
+@pytest.mark.parametrize("stored", ["3", '"3"'], ids=["plain", "as the Java server wrote it"])
+def test_leave_once(daemon: Daemon, redis: Redis, stored: str, multipart: bool) -> None:
+    """The second leave of a group fails; other groups, and others in the group, stay."""
+    redis.sadd("ugs:1", stored, "4")
+    redis.sadd("ugs:2", "3")
+    headers = log_in(daemon)
+
+    def leave() -> Any:
+        return post(daemon, "/user/leaveGroup", {"groupId": "3"}, headers, multipart=multipart).json
+
+    assert leave() == DONE
+    assert leave() == {"code": 100, "msg": "不是该群组的成员 (not a member)", "data": None}
+    assert (redis.smembers("ugs:1"), redis.smembers("ugs:2")) == ({b"4"}, {b"3"})
 
 
 def test_so_many_groups_may_be_joined(start_daemon: StartDaemon, redis: Redis) -> None:

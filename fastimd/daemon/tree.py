@@ -120,7 +120,7 @@ async def _serve_groups(ground: _Ground) -> None:
     async with open_floor() as floor:
         sessions = Sessions(KINDS)
         kicks = Kicks(store.kicks, store.history, sessions.kick)
-        relay, hub, poller = _build_hub(ground, kicks)
+        relay, hub, poller = _build_hub(ground, kicks, sessions)
         floor.start_soon(supervise, "relay", relay.run)
         floor.start_soon(supervise, "poller", poller.run)
         floor.start_soon(supervise, "kicks", kicks.run)
@@ -209,19 +209,19 @@ async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
     return Address(f"unix://{socket_path}")
 
 
-def _build_hub(ground: _Ground, kicks: Kicks) -> tuple[Relay, Hub, Poller]:
+def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Relay, Hub, Poller]:
     client, store, metrics = ground.client, ground.store, ground.metrics
     relay = Relay(client.address, store.history, metrics)
     client.on_moved = relay.reconnect
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
     hub = Hub(relay, store.history, metrics, ground.config)
     poller = Poller(relay, store, metrics, ground.config)
-    events = Events(on_change=poller.note_event, on_kick=kicks.receive)
 
     def on_gap() -> None:
         poller.sweep()
         kicks.look()
 
+    events = Events(on_change=poller.note_event, on_leave=sessions.leave, on_kick=kicks.receive)
     relay.hand_to(on_batch=hub.flush, on_event=events.receive, on_gap=on_gap)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)

@@ -1,4 +1,4 @@
-"""Rare events that one daemon announces to all: recalls, joins, kicks, purges."""
+"""Rare events that one daemon announces to all: recalls, purges, joins, leaves, kicks."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import msgspec
 import structlog
 
 EVENTS_CHANNEL = "fastimd:events"
-"""Carries what other daemons must know and ``mq:`` channels cannot say: recalls, joins, kicks,
-purges."""
+"""Carries what other daemons must know and ``mq:`` channels cannot say."""
 
 log = structlog.get_logger("fastimd.poller")
 
@@ -34,13 +33,19 @@ class Events:
 
     Args:
         on_change: gets each recall, purge, join and leave.
+        on_leave: gets the user and the group of each leave.
         on_kick: gets each kick.
     """
 
     def __init__(
-        self, *, on_change: Callable[[Event], None], on_kick: Callable[[Event], None]
+        self,
+        *,
+        on_change: Callable[[Event], None],
+        on_leave: Callable[[str, str], None],
+        on_kick: Callable[[Event], None],
     ) -> None:
         self._on_change = on_change
+        self._on_leave = on_leave
         self._on_kick = on_kick
 
     def receive(self, payload: bytes) -> None:
@@ -52,5 +57,7 @@ class Events:
             return
         if event.kick:
             self._on_kick(event)
-        else:
-            self._on_change(event)
+            return
+        if event.leave:
+            self._on_leave(event.user, event.group)
+        self._on_change(event)

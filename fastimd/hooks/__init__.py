@@ -18,11 +18,12 @@ from ..base.errors import Refused as Refused
 
 __all__ = ["Action", "Handler", "Message", "Refused"]
 
-Action: TypeAlias = Literal["chat", "list", "say", "join", "groups", "history", "recall"]
+Action: TypeAlias = Literal["chat", "list", "say", "join", "leave", "groups", "history", "recall"]
 """What a user wants to do.
 
 ``chat`` and ``list`` open a socket, ``say`` is a message (asked with ``group.login_auth`` on), the
-others are the routes of HTTP: join a group, list one's groups, read messages, recall one.
+others are the routes of HTTP: join a group, leave one, list one's groups, read messages, recall
+one.
 """
 
 

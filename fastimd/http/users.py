@@ -1,4 +1,4 @@
-"""The routes of users: logging in, joining a group, and which groups a user is in."""
+"""The routes of users: logging in, joining and leaving groups, and which ones a user is in."""
 
 from __future__ import annotations
 
@@ -37,6 +37,13 @@ def add_users(app: QuartTrio, store: Store, guard: Guard, hooks: HookRunner) -> 
                 return answer(100, texts.TOO_MANY_GROUPS)
             case _:
                 return answer(100, texts.ALREADY_MEMBER)
+
+    @app.post("/user/leaveGroup")
+    @guard.allowed("leave")
+    async def leave_group(user: str) -> Response:
+        if await store.members.leave(await read_group(), user):
+            return answer(200, texts.DONE)
+        return answer(100, texts.NOT_A_MEMBER)
 
     @app.post("/user/listGroup")
     @guard.allowed("groups")

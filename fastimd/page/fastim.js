@@ -109,6 +109,17 @@ export class FastIM extends EventTarget {
   }
 
   /**
+   * Leave a group, on all devices: their chat sockets in it are closed.
+   * @param {string} groupId
+   * @returns {Promise<boolean>} false if the user was not a member
+   * @throws {FastIMError}
+   */
+  async leaveGroup(groupId) {
+    const answer = await post(this, "/user/leaveGroup", { groupId }, [200, 100]);
+    return answer.code === 200;
+  }
+
+  /**
    * The ids of the user's groups, in no order.
    * @returns {Promise<string[]>}
    * @throws {FastIMError}

@@ -98,10 +98,21 @@ class Sessions(set["Session"]):
             age: seconds since the kick; who came later may stay.
         """
         given_at = trio.current_time() - age
-        for session in list(self):
-            is_meant = session.user == user and (not group or group in session.groups)
-            if is_meant and session.opened_at <= given_at:
+        for session in self._of_user(user, group):
+            if session.opened_at <= given_at:
                 session.close(1008, "kicked")
+
+    def leave(self, user: str, group: str) -> None:
+        """Close the sockets that a user has in a group: the user has left it."""
+        for session in self._of_user(user, group):
+            session.close(1008, "left the group")
+
+    def _of_user(self, user: str, group: str) -> list[Session]:
+        return [
+            session
+            for session in self
+            if session.user == user and (not group or group in session.groups)
+        ]
 
     async def wait_empty(self) -> None:
         """Wait until the last socket has ended."""

@@ -44,18 +44,8 @@ PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR)
 KICK = _read("kick", _CLOCK)
 
 ALL = (
-    APPEND,
-    SETTLE,
-    TAIL,
-    PEEK,
-    RANGE,
-    NEXT,
-    BEFORE,
-    AFTER,
-    SEEK,
-    RECALL,
-    JOIN,
-    LEAVE,
-    PURGE,
-    KICK,
+    *(APPEND, SETTLE),
+    *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK),
+    *(RECALL, PURGE),
+    *(JOIN, LEAVE, KICK),
 )
