@@ -19,6 +19,7 @@ from .bench import arguments as bench
 from .daemon.tree import serve
 from .hooks.load import load_hooks
 from .operate import arguments as operate
+from .operate.client import Daemon
 from .terminal import arguments as chat
 
 EXIT_CRASHED = 1
@@ -29,7 +30,7 @@ def main() -> None:
     """Run the command line and exit with its status."""
     arguments = _parser().parse_args()
     if arguments.command == "bench":
-        sys.exit(bench.run_command(arguments))
+        sys.exit(bench.run_command(arguments, _find_operator))
     if arguments.command == "chat":
         sys.exit(chat.run_command(arguments))
     if arguments.command == "completion":
@@ -46,6 +47,11 @@ def main() -> None:
     if arguments.command in operate.COMMANDS:
         sys.exit(operate.run_command(arguments, settings))
     sys.exit(_serve(settings))
+
+
+def _find_operator(bind: str) -> Daemon | None:
+    """Who deletes what a run of the load generator leaves; None where nobody is to."""
+    return Daemon(bind) if bind else None
 
 
 def _check(settings: config.Config) -> int:

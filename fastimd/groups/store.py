@@ -489,16 +489,25 @@ class Store:
         Raises:
             NotLoggedIn: it is not the user's token.
         """
-        stored = await self._call("GET", _login_key(user))
-        try:
-            good = stored is not None and codec.same_token(stored, token)
-        except codec.CorruptEntry as exc:
-            self._corrupt(_login_key(user), exc)
-            good = False
-        if not good:
+        if not await self._is_logged_in(user, token):
             raise NotLoggedIn(user)
         with suppress(StoreUnavailable):  # the connection says why; the next message renews it
             await self._client.call("EXPIRE", _login_key(user), self._config.login.token_ttl)
+
+    async def log_out(self, user: str, token: str) -> int:
+        """End a user's login if the token is its own; returns how many logins ended."""
+        if not await self._is_logged_in(user, token):
+            return 0
+        ended: int = await self._call("DEL", _login_key(user))
+        return ended
+
+    async def _is_logged_in(self, user: str, token: str) -> bool:
+        stored = await self._call("GET", _login_key(user))
+        try:
+            return stored is not None and codec.same_token(stored, token)
+        except codec.CorruptEntry as exc:
+            self._corrupt(_login_key(user), exc)
+            return False
 
     def readable(self, group: str, entries: list[bytes]) -> list[tuple[int, bytes]]:
         """Entries of a list as messages with their ts, without those that are none."""

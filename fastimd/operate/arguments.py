@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from ..base.settings import Config
-from ..http.desk import GroupView, Kicked, Outcome, Purged, Said, Status
+from ..http.desk import GroupView, Kicked, Outcome, Said, Status
 from .client import CommandFailed, Daemon, DaemonAway, NoAddress
 from .screen import Report, printable, report, show_group, show_status
 
@@ -126,7 +126,7 @@ def _purge(arguments: argparse.Namespace, daemon: Daemon) -> int:
     if not arguments.yes and not _agrees(arguments.group):
         print("fastimd: nothing was deleted", file=sys.stderr)
         return EXIT_FAILED
-    deleted = daemon.command("purge", Purged(arguments.group), Outcome).count
+    deleted = daemon.purge(arguments.group)
     _print(f"messages deleted: {deleted}")
     return 0
 
