@@ -36,6 +36,8 @@ def main() -> None:
     if arguments.command == "completion":
         print(_completion(arguments.shell))
         return
+    if arguments.command in operate.COMMANDS:
+        sys.exit(operate.run_command(arguments, os.environ))
     try:
         settings = config.load(arguments.config, os.environ)
     except ConfigError as exc:
@@ -44,8 +46,6 @@ def main() -> None:
         sys.exit(EXIT_CONFIG)
     if arguments.command == "check":
         sys.exit(_check(settings))
-    if arguments.command in operate.COMMANDS:
-        sys.exit(operate.run_command(arguments, settings))
     sys.exit(_serve(settings))
 
 

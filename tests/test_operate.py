@@ -501,13 +501,7 @@ def test_a_path_that_is_taken_is_an_error(redis_url: str, tmp_path: Path, taken_
 @pytest.mark.parametrize("command", ["status", "group", "say", "kick", "purge"])
 def test_a_daemon_that_is_not_there_is_told(tmp_path: Path, bind: str, command: str) -> None:
     """Status 69 and one line that names the address, whatever the command."""
-    arguments = {
-        "group": ("7",),
-        "say": ("7", "x", "--as", "3"),
-        "kick": ("3",),
-        "purge": ("7", "--yes"),
-    }.get(command, ())
-    ended = run_fastimd(command, *arguments, admin__bind=bind)
+    ended = run_fastimd(command, *ORDERS[command], admin__bind=bind)
     reason = "No such file or directory" if bind.startswith("unix:") else "Connection refused"
     assert (ended.returncode, ended.stdout) == (EXIT_UNAVAILABLE, "")
     assert ended.stderr == f"fastimd: no daemon answers at admin.bind {bind}: {reason}\n"
@@ -554,6 +548,90 @@ def test_the_address_comes_from_the_daemons_own_file(unix_post: Post, tmp_path: 
         ended = run_fastimd(*arguments, "--json")
         assert ended.returncode == 0, ended
         assert json.loads(ended.stdout)["pid"] == unix_post.daemon.process.pid
+
+
+ORDERS = {
+    "status": (),
+    "group": ("7",),
+    "say": ("7", "x", "--as", "3"),
+    "kick": ("3",),
+    "purge": ("7", "--yes"),
+}
+"""The commands to a running daemon, with arguments that do."""
+ADMIN_FIRST = '[admin]\nbind = "BIND"\n'
+BROKEN = {
+    "a value": (ADMIN_FIRST + "[server]\ndrain_seconds = -1\n", "server.drain_seconds: got -1"),
+    "a key": (ADMIN_FIRST + "[redis]\nurl_ = 1\n", "unknown key 'redis.url_'"),
+    "a section": (ADMIN_FIRST + "[redys]\n", "unknown section 'redys'"),
+    "no TOML behind": (ADMIN_FIRST + "[server]\nbind = \n", "not TOML: "),
+    "no TOML before": ("bind =\n[server\n" + ADMIN_FIRST, "not TOML: "),
+    "no UTF-8": (ADMIN_FIRST + "[log]\nlevel = '\udcff'\n", "not TOML: not UTF-8"),
+    "pings": (ADMIN_FIRST + "[socket]\nping_timeout = 1\n", "socket.ping_timeout: got 1"),
+}
+"""Files with mistakes that leave ``admin.bind`` readable, and what is said of them."""
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+@pytest.mark.parametrize("command", ORDERS)
+def test_commands_work_while_other_settings_are_wrong(
+    unix_post: Post, tmp_path: Path, command: str, mistake: str
+) -> None:
+    """A warning names the mistake; the status is as without, and the order is carried out."""
+    text, said = BROKEN[mistake]
+    path = tmp_path / "settings.toml"
+    path.write_bytes(text.replace("BIND", unix_post.bind).encode(errors="surrogateescape"))
+    ended = run_fastimd(command, *ORDERS[command], "--config", str(path))
+    assert ended.returncode == 0, ended
+    assert ended.stderr.startswith("fastimd: warning: ")
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_commands_take_the_address_of_the_environment(unix_post: Post, tmp_path: Path) -> None:
+    """Whatever the file is, and though its own ``admin.bind`` is wrong."""
+    path = tmp_path / "settings.toml"
+    for content in ("[admin]\nbind = 7\n", "[admin\n", '[admin]\nbnd = ""\n'):
+        path.write_text(content)
+        ended = run_fastimd("status", "--config", str(path), admin__bind=unix_post.bind)
+        assert ended.returncode == 0, ended
+        assert ended.stderr.startswith("fastimd: warning: ")
+    missing = run_fastimd("status", "--config", str(tmp_path / "no"), admin__bind=unix_post.bind)
+    assert (missing.returncode, missing.stderr.count("\n")) == (0, 1)
+
+
+@pytest.mark.parametrize("command", ORDERS)
+@pytest.mark.parametrize(
+    "section",
+    ["bind = 7\n", 'bind = "9001"\n', 'bnd = "127.0.0.1:1"\n', 'bind = "x:1:2"\n[log]\nx\n'],
+)
+def test_an_admin_address_that_is_wrong_itself_is_told(
+    tmp_path: Path, command: str, section: str
+) -> None:
+    """Status 78: it is not asked elsewhere."""
+    path = tmp_path / "settings.toml"
+    path.write_text(f"[admin]\n{section}")
+    ended = run_fastimd(command, *ORDERS[command], "--config", str(path))
+    assert (ended.returncode, ended.stdout) == (EXIT_CONFIG, "")
+    assert ended.stderr.startswith("fastimd: warning: ")
+    assert ended.stderr.splitlines()[-1].startswith("fastimd: admin.bind is wrong itself")
+
+
+@pytest.mark.parametrize("command", ORDERS)
+@pytest.mark.parametrize("content", [None, "[admin\n", "bind =\n"])
+def test_without_an_address_only_questions_are_asked_at_the_default(
+    tmp_path: Path, command: str, content: str | None
+) -> None:
+    """An order might change what another daemon has."""
+    path = tmp_path / "settings.toml"
+    if content is not None:
+        path.write_text(content)
+    ended = run_fastimd(command, *ORDERS[command], "--config", str(path))
+    assert "admin.bind cannot be read" in ended.stderr
+    if command in ("status", "group"):
+        assert "asking at its default, 127.0.0.1:9001" in ended.stderr
+    else:
+        assert ended.returncode == EXIT_CONFIG
+        assert "give FASTIMD_ADMIN__BIND=127.0.0.1:9001" in ended.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
