@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -24,6 +25,7 @@ from conftest import (
     Daemon,
     StartDaemon,
     connect,
+    environment_of,
     receive,
     redis_servers,
     run_daemon,
@@ -632,6 +634,128 @@ def test_without_an_address_only_questions_are_asked_at_the_default(
     else:
         assert ended.returncode == EXIT_CONFIG
         assert "give FASTIMD_ADMIN__BIND=127.0.0.1:9001" in ended.stderr
+
+
+# Output that nobody reads, and Ctrl-C
+
+EXIT_UNREAD = 128 + signal.SIGPIPE
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+PRINTING: dict[str, tuple[str, ...]] = {
+    "help": ("--help",),
+    "help of a command": ("bench", "burst", "--help"),
+    "version": ("--version",),
+    "check": ("check",),
+    "status": ("status",),
+    "status in JSON": ("status", "--json"),
+    "status again and again": ("status", "--watch"),
+    "group": ("group", "7"),
+    "group in JSON": ("group", "7", "--json"),
+    "kick": ("kick", "3"),
+    "purge": ("purge", "7", "--yes"),
+    "completion": ("completion", "bash"),
+    "bench": ("bench", "burst", "URL", "--members", "2", "--seconds", "0.1", "--admin", ""),
+    "chat": ("chat", "URL", "7", "--user", "mara"),
+}
+"""What each command prints, but ``serve`` and ``say``, which print nothing."""
+
+
+def start_fastimd(*arguments: str, stdout: Any, bind: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastimd", *arguments],
+        # Where it is set, argparse keeps from the caller that a help was not written.
+        env=environment_of({"admin__bind": bind, "chat_password": "x"}) | {"PYTHONUNBUFFERED": ""},
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("printed", PRINTING)
+def test_output_that_nobody_reads_ends_a_command_quietly(unix_post: Post, printed: str) -> None:
+    """As SIGPIPE would; a chat ends well then, as its document says."""
+    url = f"ws://{unix_post.daemon.address}"
+    arguments = [url if each == "URL" else each for each in PRINTING[printed]]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with start_fastimd(*arguments, stdout=writing, bind=unix_post.bind) as running:
+        os.close(writing)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == (0 if printed == "chat" else EXIT_UNREAD)
+    left = [line for line in said.splitlines() if not line.startswith("fastimd bench: ")]
+    assert not left  # the load generator says what stays in Redis
+    if printed != "bench":
+        assert not said
+
+
+def test_a_table_of_what_is_printed_has_every_command() -> None:
+    """One that is new is not forgotten."""
+    assert {words[0] for words in PRINTING.values()} | {"serve", "say"} >= set(COMMANDS)
+
+
+def test_warnings_that_nobody_reads_are_no_traceback(unix_post: Post, tmp_path: Path) -> None:
+    """As with ``2>&1 | head``: standard error is a pipe, too."""
+    path = tmp_path / "settings.toml"
+    path.write_text(f'[admin]\nbind = "{unix_post.bind}"\n[redys]\n')
+    command = (
+        f"{sys.executable} -m fastimd status --watch --config {path} 2>&1 | head -n 2;"
+        " echo ${PIPESTATUS[0]}"
+    )
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        env=environment_of({}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    *shown, status = ended.stdout.splitlines()
+    assert (len(shown), int(status), ended.stderr) == (2, EXIT_UNREAD, "")
+
+
+WAITING: dict[str, tuple[str, ...]] = {
+    **{command: (command, *arguments) for command, arguments in ORDERS.items()},
+    "purge that asks": ("purge", "7"),
+    "chat": ("chat", "URL", "7", "--user", "mara"),
+    "bench": ("bench", "burst", "URL", "--admin", ""),
+}
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_ctrl_c_ends_a_command_quietly(tmp_path: Path, waiting: str) -> None:
+    """While it waits for an answer, or for a yes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        arguments = [f"ws://{where}" if each == "URL" else each for each in WAITING[waiting]]
+        with start_fastimd(*arguments, stdout=subprocess.PIPE, bind=where) as running:
+            assert running.stderr is not None
+            if waiting == "purge that asks":
+                assert running.stderr.read(6) == "Delete"
+            else:
+                silent.settimeout(20)
+                asking, _ = silent.accept()
+                with asking:
+                    assert asking.recv(1)
+                    running.send_signal(signal.SIGINT)
+                    out, said = running.communicate(timeout=20)
+            if waiting == "purge that asks":
+                running.send_signal(signal.SIGINT)
+                out, said = running.communicate(timeout=20)
+    assert (running.returncode, out) == (EXIT_INTERRUPTED, "")
+    assert "Traceback" not in said
+    if waiting != "bench":
+        assert not said.partition("[y/N] ")[2]
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback() -> None:
+    """In the first moments, which are the longest of a short command."""
+    with start_fastimd("status", "--watch", stdout=subprocess.PIPE, bind=free_address()) as running:
+        maps = Path(f"/proc/{running.pid}/maps")
+        wait_for(lambda: "msgspec" in maps.read_text())
+        running.send_signal(signal.SIGINT)
+        out, said = running.communicate(timeout=20)
+    assert (out, said) == ("", "")
+    assert running.returncode in (-signal.SIGINT, EXIT_INTERRUPTED)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

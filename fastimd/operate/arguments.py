@@ -19,7 +19,6 @@ from .settings import find_admin
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 EXIT_CONFIG = 78  # EX_CONFIG
-EXIT_INTERRUPTED = 130
 
 RATE_SECONDS = 1.0
 """How long the counters are watched to tell the rates."""
@@ -36,11 +35,11 @@ def add_arguments(
     Args:
         add_command: makes the parser of a command from its name, its help and an example.
     """
-    status = add_command("status", "how the running daemon is", "fastimd status --watch")
+    status = add_command("status", "show the daemon's status", "fastimd status --watch")
     status.add_argument("--json", action="store_true", help="one line of JSON, for programs")
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
     group = add_command(
-        "group", "members of a group on this daemon, and its last messages", "fastimd group 7"
+        "group", "show a group's members on this daemon and its last messages", "fastimd group 7"
     )
     group.add_argument("group", metavar="GROUP", help="the group's id")
     group.add_argument(
@@ -75,8 +74,6 @@ def run_command(arguments: argparse.Namespace, environ: Mapping[str, str]) -> in
         return _fail(exc, EXIT_FAILED)
     except UnicodeEncodeError:
         return _fail(ValueError("the arguments must be UTF-8"), EXIT_FAILED)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
 
 
 def _find_daemon(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Daemon:
