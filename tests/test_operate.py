@@ -40,6 +40,7 @@ from fastimd.http.desk import SAY_SECONDS
 from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.client import ANSWER_SECONDS
 from fastimd.operate.screen import printable
+from fastimd.redis.wire import Address
 
 EXIT_CONFIG = 78
 OWNER_ONLY = 0o600
@@ -133,6 +134,28 @@ async def test_status_tells_programs_the_rates(unix_post: Post) -> None:
     assert status["rates"]["messages"] > 0
     assert status["rates"]["deliveries"] > 0
     assert status["counters"]["messages"] >= status["rates"]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://mara:s3cret@10.0.0.5/", "redis://10.0.0.5:6379/0"),
+        ("redis://:s3cret@redis.example:7000/3", "redis://redis.example:7000/3"),
+        ("redis://[::1]:6379/0?password=s3cret&db=2", "redis://[::1]:6379/2"),
+        ("rediss://:s3cret@10.0.0.5?ssl_password=s3cret", "rediss://10.0.0.5:6379/0"),
+        ("unix://mara:s3cret@/run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_the_status_shows_where_redis_is_and_no_password(url: str, shown: str) -> None:
+    """Its URL, so that the scheme and the database are seen too."""
+    assert Address(url).shown_url == shown
+
+
+def test_the_status_shows_the_redis_of_the_daemon(unix_post: Post, redis_url: str) -> None:
+    """As ``redis.url`` has it."""
+    assert json.loads(unix_post.run("status", "--json").stdout)["redis"]["address"] == redis_url
+    assert f"redis     {redis_url}: commands up" in unix_post.run("status").stdout
 
 
 async def talk(member: Any) -> None:

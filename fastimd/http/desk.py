@@ -237,7 +237,7 @@ class Desk:
 
     def _redis(self) -> RedisState:
         return RedisState(
-            address=str(self._client.address),
+            address=self._client.address.shown_url,
             commands=self._client.last_error,
             messages=self._relay.last_error,
             held=self._store.unanswered,
