@@ -369,6 +369,23 @@ def test_another_daemon_deletes_nothing(
     assert left_in(redis) == {"login": 6, "gml": 3}
 
 
+def test_a_daemon_that_dies_leaves_what_is_told(daemon: Daemon, redis: Redis) -> None:
+    """The clean-up gives up at the first request that has no answer."""
+    admin = daemon.admin.removeprefix("http://")
+    arguments = ("talk", f"ws://{daemon.address}", "--seconds", 60, "--admin", admin)
+    running = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: redis.keys("gml:*"), daemon, 30)
+    daemon.process.kill()
+    daemon.expected_status = -signal.SIGKILL
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 3
+    broken, memberships, messages, logins = said.splitlines()
+    assert broken.startswith("fastimd bench: no result: ")
+    assert "memberships remain (Connection refused)" in memberships
+    assert "no daemon answers" in messages
+    assert "no daemon answers" in logins
+
+
 CHOOSY = """
 def login(user_id, password):
     return {} if (user_id, password) in {(f"tester{n}", "s3cret") for n in range(3)} else None

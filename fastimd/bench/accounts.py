@@ -35,6 +35,10 @@ class NoRoute(Trouble):
     """The server does not know the route."""
 
 
+class NoAnswer(Trouble):
+    """The server does not answer, and so not the next request either."""
+
+
 class _Answer(msgspec.Struct):
     code: int = 0
     msg: str | None = None
@@ -70,6 +74,7 @@ class Accounts:
 
         Raises:
             NoRoute: the server cannot do that.
+            NoAnswer: it is away.
             Trouble: it does not do it.
         """
         answer = self._leave(user, group)
@@ -115,6 +120,7 @@ class _Routes:
 
         Raises:
             NoRoute: the server does not know the route.
+            NoAnswer: it is away.
             Trouble: it does not answer as it should.
         """
         status, body = self._post(route, urlencode(fields), headers)
@@ -138,7 +144,7 @@ class _Routes:
                 connection.close()
                 if not may_be_stale or isinstance(exc, ConnectionRefusedError):
                     reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
-                    raise Trouble(reason or type(exc).__name__) from exc
+                    raise NoAnswer(reason or type(exc).__name__) from exc
         raise AssertionError
 
     def _connection(self) -> http.client.HTTPConnection:

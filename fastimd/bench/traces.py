@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from ..base.errors import FastimdError
-from .accounts import Accounts, NoRoute, OnProgress, Trouble, for_each
+from .accounts import Accounts, NoAnswer, NoRoute, OnProgress, Trouble, for_each
 from .spec import Spec
 
 SETTLE_SECONDS = 1.0
@@ -108,14 +108,14 @@ class Traces:
         def leave(membership: tuple[str, str]) -> None:
             try:
                 accounts.leave(*membership)
-            except NoRoute:
+            except (NoRoute, NoAnswer):
                 raise
             except Trouble as exc:
                 refusals.append(str(exc))
 
         try:
             for_each(self._spec.memberships(), leave, "leaving groups", self._progress)
-        except NoRoute as exc:
+        except (NoRoute, NoAnswer) as exc:
             self._memberships = str(exc)
             return
         self._memberships = f"{len(refusals)} of them: {refusals[0]}" if refusals else ""
