@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from signal import SIGINT, SIGPIPE
 
 import trio
 
@@ -14,38 +15,78 @@ from . import __version__
 from .base import log
 from .base import settings as config
 from .base.errors import ConfigError, StartupError
+from .base.signals import EXIT_SIGNAL
 from .base.supervise import TaskCrashed
 from .bench import arguments as bench
 from .daemon.tree import serve
 from .hooks.load import load_hooks
 from .operate import arguments as operate
+from .operate.client import Daemon
 from .terminal import arguments as chat
 
 EXIT_CRASHED = 1
+EXIT_INTERRUPTED = EXIT_SIGNAL + SIGINT
+EXIT_UNREAD = EXIT_SIGNAL + SIGPIPE
+"""What a shell shows of a program that wrote to a pipe which nobody reads any more."""
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
 
 def main() -> None:
     """Run the command line and exit with its status."""
-    arguments = _parser().parse_args()
+    try:
+        try:
+            status = _run(_parser().parse_args())
+        finally:
+            _flush()
+    except BrokenPipeError:
+        status = EXIT_UNREAD
+        _give_up_unread()
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    sys.exit(status)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "bench":
-        sys.exit(bench.run_command(arguments))
+        return bench.run_command(arguments, _find_operator)
     if arguments.command == "chat":
-        sys.exit(chat.run_command(arguments))
+        return chat.run_command(arguments)
     if arguments.command == "completion":
         print(_completion(arguments.shell))
-        return
+        return 0
+    if arguments.command in operate.COMMANDS:
+        return operate.run_command(arguments, os.environ)
     try:
         settings = config.load(arguments.config, os.environ)
     except ConfigError as exc:
         for mistake in exc.mistakes:
             log.print_mistake(mistake)
-        sys.exit(EXIT_CONFIG)
-    if arguments.command == "check":
-        sys.exit(_check(settings))
-    if arguments.command in operate.COMMANDS:
-        sys.exit(operate.run_command(arguments, settings))
-    sys.exit(_serve(settings))
+        return EXIT_CONFIG
+    return _check(settings) if arguments.command == "check" else _serve(settings)
+
+
+def _flush() -> None:
+    """Write what was printed while it can still be told that nobody reads it."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _give_up_unread() -> None:
+    """Let what is left of the output go nowhere, or Python complains of it as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def _find_operator(bind: str) -> Daemon | None:
+    """Who deletes what a run of the load generator leaves; None where nobody is to."""
+    return Daemon(bind) if bind else None
 
 
 def _check(settings: config.Config) -> int:
@@ -125,14 +166,14 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_arguments(
         add_command(
             "bench",
-            "the load generator: measure a server",
+            "measure a server under load",
             "fastimd bench burst ws://127.0.0.1:9000 --members 1000",
             (),
         )
     )
     completion = add_command(
         "completion",
-        "print a script for a shell that completes what is typed",
+        "print a shell completion script",
         "fastimd completion bash > /etc/bash_completion.d/fastimd",
         (),
     )

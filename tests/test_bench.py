@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import random
+import re
+import select
+import signal
 import socket
+import socketserver
 import statistics
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
-from clients import metrics
-from conftest import Daemon, StartDaemon
+import trio
+from clients import kick, log_in, metrics
+from conftest import Daemon, StartDaemon, redis_servers, run_daemon, run_redis, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
@@ -27,11 +35,13 @@ from fastimd.bench.histogram import Histogram
 from fastimd.bench.transcript import Disorder, Transcript
 from fastimd.websocket.frames import text_frame
 
+COMMAND = (sys.executable, "-m", "fastimd", "bench")
+
 # One run against a real daemon
 
 
 def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "fastimd", "bench", *map(str, arguments)]
+    command = [*COMMAND, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -152,6 +162,257 @@ def test_an_address_of_ipv6(start_daemon: StartDaemon) -> None:
     result_of("burst", f"ws://{daemon.address}/", "--members", 2, "--seconds", 0.2)
 
 
+# What it leaves
+
+
+class Front:
+    """A door in front of a daemon that has ``/user/leaveGroup``, or has none.
+
+    The other routes and the sockets are the daemon's.
+    """
+
+    def __init__(self, daemon: Daemon, redis: Redis, *, can_leave: bool) -> None:
+        host, _, port = daemon.address.rpartition(":")
+        self._daemon = (host, int(port))
+        self._redis = redis
+        self._can_leave = can_leave
+
+    def serve(self, client: socket.socket) -> None:
+        """One connection."""
+        with client, socket.create_connection(self._daemon) as daemon, suppress(OSError):
+            while (head := self._head(client)) is not None:
+                length = re.search(rb"content-length: (\d+)", head.lower())
+                body = self._exactly(client, int(length[1]) if length else 0)
+                if b"/user/leaveGroup" in head.partition(b"\r\n")[0]:
+                    client.sendall(self._leave(head, body))
+                    continue
+                daemon.sendall(head + body)
+                if b"upgrade: websocket" in head.lower():
+                    self._splice(client, daemon)
+                    return
+                client.sendall(self._answer(daemon))
+
+    def _leave(self, head: bytes, body: bytes) -> bytes:
+        headers = dict(re.findall(r"(\w+): (.*)\r\n", head.decode()))
+        group = parse_qs(body.decode())["groupId"][0]
+        if not self._can_leave:
+            status, answer = "404 Not Found", '{"code":404,"msg":"Not Found","data":null}'
+        else:
+            assert self._redis.get(f"login:{headers['userId']}") == headers["token"].encode()
+            self._redis.srem(f"ugs:{headers['userId']}", group)
+            status, answer = "200 OK", '{"code":200,"msg":"操作成功","data":null}'
+        data = answer.encode()
+        return f"HTTP/1.1 {status}\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data
+
+    def _answer(self, daemon: socket.socket) -> bytes:
+        head = self._head(daemon)
+        assert head is not None
+        length = re.search(rb"content-length: (\d+)", head.lower())
+        assert length is not None
+        return head + self._exactly(daemon, int(length[1]))
+
+    def _head(self, stream: socket.socket) -> bytes | None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            byte = stream.recv(1)
+            if not byte:
+                return None
+            head += byte
+        return head
+
+    def _exactly(self, stream: socket.socket, size: int) -> bytes:
+        return stream.recv(size, socket.MSG_WAITALL) if size else b""
+
+    def _splice(self, one: socket.socket, other: socket.socket) -> None:
+        while True:
+            for ready in select.select([one, other], [], [])[0]:
+                data = ready.recv(65_536)
+                if not data:
+                    return
+                (other if ready is one else one).sendall(data)
+
+
+@contextmanager
+def fronted(front: Front) -> Iterator[str]:
+    """The address of a front."""
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            front.serve(self.request)
+
+    class Door(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+        request_queue_size = 512
+
+    with Door(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"ws://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+SHORT = ("--seconds", 0.3)
+MODES: dict[str, tuple[object, ...]] = {
+    "burst": ("--members", 5, "--warm-up", 0, *SHORT),
+    "talk": ("--groups", 3, "--members", 2, "--warm-up", 0, *SHORT),
+    "idle": ("--groups", 3, "--members", 2, *SHORT),
+    "storm": ("--groups", 3, "--members", 2),
+    "list": (
+        *("--members", 4, "--groups", 6, "--groups-each", 3, "--active", 2, "--warm-up", 0),
+        *SHORT,
+    ),
+}
+
+
+def left_in(redis: Redis) -> dict[str, int]:
+    """How many keys of each kind there are, but for those that live for a second."""
+    kinds = Counter(key.partition(b":")[0].decode() for key in redis.scan_iter("*"))
+    return {kind: count for kind, count in kinds.items() if kind != "fastimd"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("login_auth", ["false", "true"])
+def test_a_run_leaves_nothing(
+    start_daemon: StartDaemon, redis: Redis, mode: str, login_auth: str
+) -> None:
+    """Neither memberships nor messages nor logins, in each mode, and the others' stay."""
+    daemon = start_daemon(group__login_auth=login_auth)
+    redis.sadd("ugs:b0", "7")
+    log_in(daemon, "b0")
+    with fronted(Front(daemon, redis, can_leave=True)) as address:
+        done = bench(mode, address, *MODES[mode], "--admin", daemon.admin.removeprefix("http://"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert left_in(redis) == {"ugs": 1, "login": 1}
+    assert redis.smembers("ugs:b0") == {b"7"}
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("moment", ["opening", "talking"])
+def test_a_run_that_is_ended_leaves_nothing(
+    daemon: Daemon, redis: Redis, number: str, status: int, moment: str
+) -> None:
+    """Whatever it was at."""
+    with fronted(Front(daemon, redis, can_leave=True)) as address:
+        arguments = ("talk", address, "--members", 40, "--groups", 5, "--seconds", 60)
+        admin = daemon.admin.removeprefix("http://")
+        running = subprocess.Popen(
+            [*COMMAND, *map(str, arguments), "--admin", admin],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        wait_for(lambda: redis.keys("gml:*" if moment == "talking" else "ugs:*"), daemon, 30)
+        running.send_signal(getattr(signal, number))
+        out, said = running.communicate(timeout=30)
+    assert (running.returncode, out, said) == (status, "", "")
+    assert left_in(redis) == {}
+
+
+def test_a_run_that_breaks_off_leaves_nothing(daemon: Daemon, redis: Redis) -> None:
+    """As its members are kicked out."""
+    with fronted(Front(daemon, redis, can_leave=True)) as address:
+        admin = daemon.admin.removeprefix("http://")
+        arguments = (
+            *("burst", address, "--members", 5, "--seconds", 60),
+            *("--admin", admin, "--users", "tester"),
+        )
+        running = subprocess.Popen(
+            [*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True
+        )
+        wait_for(lambda: redis.keys("gml:*"), daemon, 30)
+        trio.run(kick, daemon, "tester3")
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == 3
+    assert said == "fastimd bench: no result: closed by the server: 1008 kicked\n"
+    assert left_in(redis) == {}
+
+
+def test_what_remains_is_told(daemon: Daemon, redis: Redis) -> None:
+    """Without ``/user/leaveGroup`` and without an admin address, with the way to delete it."""
+    with fronted(Front(daemon, redis, can_leave=False)) as address:
+        done = bench("burst", address, *MODES["burst"], "--admin", "")
+    memberships, messages, logins = done.stderr.splitlines()
+    assert done.returncode == 0
+    assert "memberships remain (the server has no /user/leaveGroup)" in memberships
+    assert messages.startswith("fastimd bench: messages remain (no admin address is given)")
+    assert "login.token_ttl" in logins
+    assert left_in(redis) == {"ugs": 5, "login": 5, "gml": 1}
+    assert redis.ttl(redis.keys("gml:*")[0]) > 0
+    assert all(redis.ttl(key) > 0 for key in redis.keys("login:*"))
+    pattern = re.search(r"--pattern '(\S+)'", memberships)
+    assert pattern is not None
+    assert len(redis.keys(pattern[1])) == 5
+
+
+@pytest.mark.parametrize("bind", ["127.0.0.1:1", "other"])
+def test_another_daemon_deletes_nothing(
+    start_daemon: StartDaemon, redis: Redis, tmp_path: Path, bind: str
+) -> None:
+    """At the admin address is nobody, or a daemon on another Redis: both are told."""
+    daemon = start_daemon()
+    with run_redis(redis_servers()[0], tmp_path) as url:
+        other = run_daemon(tmp_path, url)
+        admin = other.admin.removeprefix("http://") if bind == "other" else bind
+        with fronted(Front(daemon, redis, can_leave=True)) as address:
+            done = bench("talk", address, *MODES["talk"], "--admin", admin)
+        assert other.stop() == 0
+    assert done.returncode == 0
+    reason = "does not know them" if bind == "other" else "no daemon answers at admin.bind"
+    messages, logins = done.stderr.splitlines()
+    assert messages.startswith("fastimd bench: messages remain (")
+    assert logins.startswith("fastimd bench: logins remain (")
+    assert reason in messages
+    assert reason in logins
+    assert left_in(redis) == {"login": 6, "gml": 3}
+
+
+def test_a_daemon_that_dies_leaves_what_is_told(daemon: Daemon, redis: Redis) -> None:
+    """The clean-up gives up at the first request that has no answer."""
+    admin = daemon.admin.removeprefix("http://")
+    arguments = ("talk", f"ws://{daemon.address}", "--seconds", 60, "--admin", admin)
+    running = subprocess.Popen([*COMMAND, *map(str, arguments)], stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: redis.keys("gml:*"), daemon, 30)
+    daemon.process.kill()
+    daemon.expected_status = -signal.SIGKILL
+    _, said = running.communicate(timeout=20)
+    assert running.returncode == 3
+    broken, memberships, messages, logins = said.splitlines()
+    assert broken.startswith("fastimd bench: no result: ")
+    assert "memberships remain (Connection refused)" in memberships
+    assert "no daemon answers" in messages
+    assert "no daemon answers" in logins
+
+
+CHOOSY = """
+def login(user_id, password):
+    return {} if (user_id, password) in {(f"tester{n}", "s3cret") for n in range(3)} else None
+"""
+
+
+def test_a_login_hook_wants_its_users_and_their_password(
+    start_daemon: StartDaemon, redis: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With them the run is as ever; without, what it needs is told: status 3."""
+    (tmp_path / "choosy.py").write_text(CHOOSY)
+    (tmp_path / "password").write_text("s3cret\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start_daemon(group__login_auth="true", login__hook="choosy:login")
+    admin = ("--admin", daemon.admin.removeprefix("http://"))
+    run = ("burst", "--members", 3, "--warm-up", 0, *SHORT, *admin)
+    with fronted(Front(daemon, redis, can_leave=True)) as address:
+        known = ("--users", "tester", "--password-file", tmp_path / "password")
+        done = bench(*run, address, *known)
+        assert (done.returncode, done.stderr) == (0, "")
+        refused = bench(*run, address)
+    assert refused.returncode == 3
+    assert "1008 login required" in refused.stderr
+    assert "give --users and --password-file" in refused.stderr
+    assert left_in(redis) == {}
+
+
 # What is wrong
 
 
@@ -165,6 +426,12 @@ def test_an_address_of_ipv6(start_daemon: StartDaemon) -> None:
         (("burst", "ws://127.0.0.1:1", "--seconds", "inf"), "must be 0.1 or more, not inf"),
         (("talk", "ws://nobody.invalid"), "nobody.invalid: "),
         (("talk", "ws://127.0.0.1:1", "--pid", "999999999"), "there is no process 999999999"),
+        (("talk", "ws://127.0.0.1:1", "--admin", "9001"), "--admin 9001: neither HOST:PORT"),
+        (("talk", "ws://127.0.0.1:1", "--users", " "), "--users: must be 1 to 128"),
+        (
+            ("talk", "ws://127.0.0.1:1", "--password-file", "/none"),
+            "--password-file /none: No such",
+        ),
         (("idle", "ws://127.0.0.1:1", "--groups", "10000000"), "open files; the limit is"),
         ((), "the following arguments are required: MODE"),
     ],

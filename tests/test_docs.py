@@ -1,4 +1,4 @@
-"""The documents say what the code says: settings, log events, metrics and links."""
+"""The documents say what the code says: settings, log events, metrics, JSON and links."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import msgspec
 import pytest
 from msgspec import Meta
 
+from fastimd.base.codec import Message
 from fastimd.base.metrics import Metrics
+from fastimd.base.recent import Trouble
 from fastimd.base.settings import Setting, render, settings
+from fastimd.http.desk import GroupView
+from fastimd.operate.screen import RATES, Report
+from fastimd.websocket.session import Sessions
 
 ROOT = Path(__file__).parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
@@ -157,6 +163,50 @@ def test_operation_has_every_metric_and_no_other() -> None:
     assert {name: kind for name, kind, _ in table_rows(OPERATION, r"fastimd_\w+", 3)} == (
         families | {f"fastimd_{name}": "gauge" for name in gauges}
     )
+
+
+SHOWN_TYPES: dict[Any, str] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+    list[str]: "list of strings",
+    str | None: "string or null",
+    float | None: "number or null",
+    list[Trouble]: "list of objects",
+    list[msgspec.Raw]: "list of objects",
+}
+KEYS = {
+    "sockets": tuple(Sessions().by_kind()),
+    "rates": tuple(RATES),
+    "members": (),  # users
+    "troubles[].fields": (),  # of the event
+}
+"""Those of the objects that are no structs."""
+
+
+def fields_of(struct: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Name and type of each field of a struct's JSON, with those of what is in it."""
+    hints = get_type_hints(struct)
+    for field in msgspec.structs.fields(struct):
+        name, kind = f"{prefix}{field.name}", hints[field.name]
+        yield name, SHOWN_TYPES.get(kind, "object")
+        if get_origin(kind) is dict:
+            yield from ((f"{name}.{key}", SHOWN_TYPES[get_args(kind)[1]]) for key in KEYS[name])
+        elif kind not in SHOWN_TYPES:
+            yield from fields_of(kind, f"{name}.")
+        elif kind == list[Trouble]:
+            yield from fields_of(Trouble, f"{name}[].")
+        elif kind == list[msgspec.Raw]:
+            yield from fields_of(Message, f"{name}[].")
+
+
+@pytest.mark.parametrize(("command", "struct"), [("status", Report), ("group", GroupView)])
+def test_operation_has_every_field_of_json_and_no_other(command: str, struct: type) -> None:
+    """The tables have the names and types of what the commands print, in its order."""
+    section = OPERATION.read_text().partition(f"| field of `{command}` |")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `([\w.\[\]]+)` \| ([a-z ]+) \| \S", section, re.M)
+    assert rows == list(fields_of(struct))
 
 
 def test_every_promise_names_tests_that_exist() -> None:

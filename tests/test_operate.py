@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -24,6 +25,7 @@ from conftest import (
     Daemon,
     StartDaemon,
     connect,
+    environment_of,
     receive,
     redis_servers,
     run_daemon,
@@ -38,6 +40,7 @@ from fastimd.http.desk import SAY_SECONDS
 from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.client import ANSWER_SECONDS
 from fastimd.operate.screen import printable
+from fastimd.redis.wire import Address
 
 EXIT_CONFIG = 78
 OWNER_ONLY = 0o600
@@ -131,6 +134,28 @@ async def test_status_tells_programs_the_rates(unix_post: Post) -> None:
     assert status["rates"]["messages"] > 0
     assert status["rates"]["deliveries"] > 0
     assert status["counters"]["messages"] >= status["rates"]["messages"]
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://mara:s3cret@10.0.0.5/", "redis://10.0.0.5:6379/0"),
+        ("redis://:s3cret@redis.example:7000/3", "redis://redis.example:7000/3"),
+        ("redis://[::1]:6379/0?password=s3cret&db=2", "redis://[::1]:6379/2"),
+        ("rediss://:s3cret@10.0.0.5?ssl_password=s3cret", "rediss://10.0.0.5:6379/0"),
+        ("unix://mara:s3cret@/run/redis.sock?db=1", "unix:///run/redis.sock?db=1"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
+    ],
+)
+def test_the_status_shows_where_redis_is_and_no_password(url: str, shown: str) -> None:
+    """Its URL, so that the scheme and the database are seen too."""
+    assert Address(url).shown_url == shown
+
+
+def test_the_status_shows_the_redis_of_the_daemon(unix_post: Post, redis_url: str) -> None:
+    """As ``redis.url`` has it."""
+    assert json.loads(unix_post.run("status", "--json").stdout)["redis"]["address"] == redis_url
+    assert f"redis     {redis_url}: commands up" in unix_post.run("status").stdout
 
 
 async def talk(member: Any) -> None:
@@ -501,13 +526,7 @@ def test_a_path_that_is_taken_is_an_error(redis_url: str, tmp_path: Path, taken_
 @pytest.mark.parametrize("command", ["status", "group", "say", "kick", "purge"])
 def test_a_daemon_that_is_not_there_is_told(tmp_path: Path, bind: str, command: str) -> None:
     """Status 69 and one line that names the address, whatever the command."""
-    arguments = {
-        "group": ("7",),
-        "say": ("7", "x", "--as", "3"),
-        "kick": ("3",),
-        "purge": ("7", "--yes"),
-    }.get(command, ())
-    ended = run_fastimd(command, *arguments, admin__bind=bind)
+    ended = run_fastimd(command, *ORDERS[command], admin__bind=bind)
     reason = "No such file or directory" if bind.startswith("unix:") else "Connection refused"
     assert (ended.returncode, ended.stdout) == (EXIT_UNAVAILABLE, "")
     assert ended.stderr == f"fastimd: no daemon answers at admin.bind {bind}: {reason}\n"
@@ -554,6 +573,212 @@ def test_the_address_comes_from_the_daemons_own_file(unix_post: Post, tmp_path: 
         ended = run_fastimd(*arguments, "--json")
         assert ended.returncode == 0, ended
         assert json.loads(ended.stdout)["pid"] == unix_post.daemon.process.pid
+
+
+ORDERS = {
+    "status": (),
+    "group": ("7",),
+    "say": ("7", "x", "--as", "3"),
+    "kick": ("3",),
+    "purge": ("7", "--yes"),
+}
+"""The commands to a running daemon, with arguments that do."""
+ADMIN_FIRST = '[admin]\nbind = "BIND"\n'
+BROKEN = {
+    "a value": (ADMIN_FIRST + "[server]\ndrain_seconds = -1\n", "server.drain_seconds: got -1"),
+    "a key": (ADMIN_FIRST + "[redis]\nurl_ = 1\n", "unknown key 'redis.url_'"),
+    "a section": (ADMIN_FIRST + "[redys]\n", "unknown section 'redys'"),
+    "no TOML behind": (ADMIN_FIRST + "[server]\nbind = \n", "not TOML: "),
+    "no TOML before": ("bind =\n[server\n" + ADMIN_FIRST, "not TOML: "),
+    "no UTF-8": (ADMIN_FIRST + "[log]\nlevel = '\udcff'\n", "not TOML: not UTF-8"),
+    "pings": (ADMIN_FIRST + "[socket]\nping_timeout = 1\n", "socket.ping_timeout: got 1"),
+}
+"""Files with mistakes that leave ``admin.bind`` readable, and what is said of them."""
+
+
+@pytest.mark.parametrize("mistake", BROKEN)
+@pytest.mark.parametrize("command", ORDERS)
+def test_commands_work_while_other_settings_are_wrong(
+    unix_post: Post, tmp_path: Path, command: str, mistake: str
+) -> None:
+    """A warning names the mistake; the status is as without, and the order is carried out."""
+    text, said = BROKEN[mistake]
+    path = tmp_path / "settings.toml"
+    path.write_bytes(text.replace("BIND", unix_post.bind).encode(errors="surrogateescape"))
+    ended = run_fastimd(command, *ORDERS[command], "--config", str(path))
+    assert ended.returncode == 0, ended
+    assert ended.stderr.startswith("fastimd: warning: ")
+    assert said in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_commands_take_the_address_of_the_environment(unix_post: Post, tmp_path: Path) -> None:
+    """Whatever the file is, and though its own ``admin.bind`` is wrong."""
+    path = tmp_path / "settings.toml"
+    for content in ("[admin]\nbind = 7\n", "[admin\n", '[admin]\nbnd = ""\n'):
+        path.write_text(content)
+        ended = run_fastimd("status", "--config", str(path), admin__bind=unix_post.bind)
+        assert ended.returncode == 0, ended
+        assert ended.stderr.startswith("fastimd: warning: ")
+    missing = run_fastimd("status", "--config", str(tmp_path / "no"), admin__bind=unix_post.bind)
+    assert (missing.returncode, missing.stderr.count("\n")) == (0, 1)
+
+
+@pytest.mark.parametrize("command", ORDERS)
+@pytest.mark.parametrize(
+    "section",
+    ["bind = 7\n", 'bind = "9001"\n', 'bnd = "127.0.0.1:1"\n', 'bind = "x:1:2"\n[log]\nx\n'],
+)
+def test_an_admin_address_that_is_wrong_itself_is_told(
+    tmp_path: Path, command: str, section: str
+) -> None:
+    """Status 78: it is not asked elsewhere."""
+    path = tmp_path / "settings.toml"
+    path.write_text(f"[admin]\n{section}")
+    ended = run_fastimd(command, *ORDERS[command], "--config", str(path))
+    assert (ended.returncode, ended.stdout) == (EXIT_CONFIG, "")
+    assert ended.stderr.startswith("fastimd: warning: ")
+    assert ended.stderr.splitlines()[-1].startswith("fastimd: admin.bind is wrong itself")
+
+
+@pytest.mark.parametrize("command", ORDERS)
+@pytest.mark.parametrize("content", [None, "[admin\n", "bind =\n"])
+def test_without_an_address_only_questions_are_asked_at_the_default(
+    tmp_path: Path, command: str, content: str | None
+) -> None:
+    """An order might change what another daemon has."""
+    path = tmp_path / "settings.toml"
+    if content is not None:
+        path.write_text(content)
+    ended = run_fastimd(command, *ORDERS[command], "--config", str(path))
+    assert "admin.bind cannot be read" in ended.stderr
+    if command in ("status", "group"):
+        assert "asking at its default, 127.0.0.1:9001" in ended.stderr
+    else:
+        assert ended.returncode == EXIT_CONFIG
+        assert "give FASTIMD_ADMIN__BIND=127.0.0.1:9001" in ended.stderr
+
+
+# Output that nobody reads, and Ctrl-C
+
+EXIT_UNREAD = 128 + signal.SIGPIPE
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+PRINTING: dict[str, tuple[str, ...]] = {
+    "help": ("--help",),
+    "help of a command": ("bench", "burst", "--help"),
+    "version": ("--version",),
+    "check": ("check",),
+    "status": ("status",),
+    "status in JSON": ("status", "--json"),
+    "status again and again": ("status", "--watch"),
+    "group": ("group", "7"),
+    "group in JSON": ("group", "7", "--json"),
+    "kick": ("kick", "3"),
+    "purge": ("purge", "7", "--yes"),
+    "completion": ("completion", "bash"),
+    "bench": ("bench", "burst", "URL", "--members", "2", "--seconds", "0.1", "--admin", ""),
+    "chat": ("chat", "URL", "7", "--user", "mara"),
+}
+"""What each command prints, but ``serve`` and ``say``, which print nothing."""
+
+
+def start_fastimd(*arguments: str, stdout: Any, bind: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fastimd", *arguments],
+        # Where it is set, argparse keeps from the caller that a help was not written.
+        env=environment_of({"admin__bind": bind, "chat_password": "x"}) | {"PYTHONUNBUFFERED": ""},
+        stdin=subprocess.PIPE,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("printed", PRINTING)
+def test_output_that_nobody_reads_ends_a_command_quietly(unix_post: Post, printed: str) -> None:
+    """As SIGPIPE would; a chat ends well then, as its document says."""
+    url = f"ws://{unix_post.daemon.address}"
+    arguments = [url if each == "URL" else each for each in PRINTING[printed]]
+    reading, writing = os.pipe()
+    os.close(reading)
+    with start_fastimd(*arguments, stdout=writing, bind=unix_post.bind) as running:
+        os.close(writing)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode == (0 if printed == "chat" else EXIT_UNREAD)
+    left = [line for line in said.splitlines() if not line.startswith("fastimd bench: ")]
+    assert not left  # the load generator says what stays in Redis
+    if printed != "bench":
+        assert not said
+
+
+def test_a_table_of_what_is_printed_has_every_command() -> None:
+    """One that is new is not forgotten."""
+    assert {words[0] for words in PRINTING.values()} | {"serve", "say"} >= set(COMMANDS)
+
+
+def test_warnings_that_nobody_reads_are_no_traceback(unix_post: Post, tmp_path: Path) -> None:
+    """As with ``2>&1 | head``: standard error is a pipe, too."""
+    path = tmp_path / "settings.toml"
+    path.write_text(f'[admin]\nbind = "{unix_post.bind}"\n[redys]\n')
+    command = (
+        f"{sys.executable} -m fastimd status --watch --config {path} 2>&1 | head -n 2;"
+        " echo ${PIPESTATUS[0]}"
+    )
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        env=environment_of({}),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
+    *shown, status = ended.stdout.splitlines()
+    assert (len(shown), int(status), ended.stderr) == (2, EXIT_UNREAD, "")
+
+
+WAITING: dict[str, tuple[str, ...]] = {
+    **{command: (command, *arguments) for command, arguments in ORDERS.items()},
+    "purge that asks": ("purge", "7"),
+    "chat": ("chat", "URL", "7", "--user", "mara"),
+    "bench": ("bench", "burst", "URL", "--admin", ""),
+}
+
+
+@pytest.mark.parametrize("waiting", WAITING)
+def test_ctrl_c_ends_a_command_quietly(tmp_path: Path, waiting: str) -> None:
+    """While it waits for an answer, or for a yes."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        arguments = [f"ws://{where}" if each == "URL" else each for each in WAITING[waiting]]
+        with start_fastimd(*arguments, stdout=subprocess.PIPE, bind=where) as running:
+            assert running.stderr is not None
+            if waiting == "purge that asks":
+                assert running.stderr.read(6) == "Delete"
+            else:
+                silent.settimeout(20)
+                asking, _ = silent.accept()
+                with asking:
+                    assert asking.recv(1)
+                    running.send_signal(signal.SIGINT)
+                    out, said = running.communicate(timeout=20)
+            if waiting == "purge that asks":
+                running.send_signal(signal.SIGINT)
+                out, said = running.communicate(timeout=20)
+    assert (running.returncode, out) == (EXIT_INTERRUPTED, "")
+    assert "Traceback" not in said
+    if waiting != "bench":
+        assert not said.partition("[y/N] ")[2]
+
+
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback() -> None:
+    """In the first moments, which are the longest of a short command."""
+    with start_fastimd("status", "--watch", stdout=subprocess.PIPE, bind=free_address()) as running:
+        maps = Path(f"/proc/{running.pid}/maps")
+        wait_for(lambda: "msgspec" in maps.read_text())
+        running.send_signal(signal.SIGINT)
+        out, said = running.communicate(timeout=20)
+    assert (out, said) == ("", "")
+    assert running.returncode in (-signal.SIGINT, EXIT_INTERRUPTED)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
 
+NO_TOKEN = "bench"  # noqa: S105 - no secret
+"""Stands in a path where the server gave none: without ``login_auth`` anything will do."""
 MIN_TEXT_BYTES = 40
 """The shortest text that holds what a message carries."""
 
@@ -18,7 +20,8 @@ class Dialect:
     """A server's sockets.
 
     Args:
-        path: of a member's socket; ``{group}`` and ``{user}`` stand for the ids.
+        path: of a member's socket; ``{group}`` and ``{user}`` stand for the ids, ``{token}`` for
+            what the user got at the login.
         greetings: text frames that come before the first message.
         hello: text frames that a client sends first.
         before: what stands before a text that is said.
@@ -26,20 +29,21 @@ class Dialect:
         has_ts: whether each message ends with a ``ts`` that increases within its group.
     """
 
-    path: str = "/group/chat/{group}/{user}/bench"
+    path: str = "/group/chat/{group}/{user}/{token}"
     greetings: int = 1
     hello: tuple[bytes, ...] = ()
     before: bytes = b""
     after: bytes = b""
     has_ts: bool = True
 
-    def target(self, group: str, user: str) -> str:
+    def target(self, group: str, user: str, token: str = NO_TOKEN) -> str:
         """The request target of a member's handshake."""
-        return self.path.format(group=quote(group, safe=""), user=quote(user, safe=""))
+        named = {"group": group, "user": user, "token": token}
+        return self.path.format(**{name: quote(text, safe="") for name, text in named.items()})
 
 
 FASTIMD = Dialect()
-GROUP_LIST = Dialect(path="/group/list/{user}/bench")
+GROUP_LIST = Dialect(path="/group/list/{user}/{token}")
 
 
 class Texts:

@@ -15,7 +15,7 @@ from hashlib import sha1
 from typing import TypeAlias
 
 from ..base.address import Address
-from .dialect import CLOSE, PING, PONG, TEXT, Dialect, client_frame, find_frame
+from .dialect import CLOSE, NO_TOKEN, PING, PONG, TEXT, Dialect, client_frame, find_frame
 from .histogram import Histogram
 
 RECEIVE_BYTES = 65_536
@@ -72,7 +72,7 @@ class Link:
         self._is_accepted = False
         self._opening = b""
         request = _REQUEST.format(
-            target=address.prefix + plan.dialect.target(plan.group, plan.user),
+            target=address.prefix + plan.dialect.target(plan.group, plan.user, plan.token),
             host=address.authority,
             key=_KEY.decode(),
         )
@@ -179,6 +179,7 @@ class Plan:
     Args:
         on_open: gets the socket when it is greeted.
         on_data: gets what comes after the greetings.
+        token: of the user's login.
     """
 
     dialect: Dialect
@@ -186,6 +187,7 @@ class Plan:
     user: str
     on_open: Callable[[Link], None]
     on_data: Callable[[bytes], None]
+    token: str = NO_TOKEN
 
 
 class QuietSocket:
@@ -249,7 +251,7 @@ class Crowd:
     """
 
     def __init__(self, addresses: Iterable[Address]) -> None:
-        self._places = [(address, _resolve(address)) for address in addresses]
+        self._places = resolve(addresses)
         self._poll = select.epoll()
         self._links: dict[int, Link] = {}
         self._begun = 0
@@ -342,7 +344,16 @@ def allow_files(sockets: int) -> None:
         raise Unusable(f"{sockets} sockets a process need {needed} open files; the limit is {hard}")
 
 
-def _resolve(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
+def resolve(addresses: Iterable[Address]) -> list[Place]:
+    """Where each server is.
+
+    Raises:
+        Unusable: an address is that of nobody.
+    """
+    return [(address, _find(address)) for address in addresses]
+
+
+def _find(address: Address) -> tuple[socket.AddressFamily, tuple[str, int]]:
     """The family and the address to connect to."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)

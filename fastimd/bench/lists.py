@@ -64,7 +64,7 @@ class Lists(Worker):
             self.open(self._joins())
         self.open(self._talks(active))
         self.open(
-            Plan(GROUP_LIST, "", place.user, lists.enter, lists.take)
+            self.plan("", place.user, lists.enter, lists.take, GROUP_LIST)
             for place, lists in zip(self.places, self._sockets, strict=True)
         )
         self.wait_for(Phase.WARMING)
@@ -91,13 +91,14 @@ class Lists(Worker):
         for place in self.places:
             for group in self.spec.groups_of(place.number):
                 name = self.spec.group(group)
-                yield Plan(self.spec.dialect, name, place.user, self.crowd.drop, _hear_nothing)
+                yield self.plan(name, place.user, self.crowd.drop, _hear_nothing)
 
     def _talks(self, active: Iterable[int]) -> Iterable[Plan]:
         for group in active:
             quiet = QuietSocket()
             enter = partial(self._enter, quiet, group)
-            yield Plan(self.spec.dialect, self.spec.group(group), "talker", enter, quiet.take)
+            talker = self.spec.user(self.spec.sockets)
+            yield self.plan(self.spec.group(group), talker, enter, quiet.take)
 
     def _enter(self, quiet: QuietSocket, group: int, link: Link) -> None:
         quiet.enter(link)

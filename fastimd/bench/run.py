@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TypeAlias, cast
+from typing import cast
 
 from redis import Redis
 
+from .accounts import OnProgress
 from .board import Board, Counter, Phase
 from .dialect import Texts
 from .histogram import Histogram
@@ -30,8 +31,6 @@ PATIENCE = 10.0
 QUIET_SECONDS = 3.0
 """How long no push may come before the lists are held to show the last messages."""
 LOOK_SECONDS = 0.02
-
-OnProgress: TypeAlias = Callable[[str], None]
 
 _WORKERS: dict[str, type[Worker]] = {
     "burst": Talkers,
@@ -322,13 +321,14 @@ def _lists_behind(tallies: list[Tally]) -> int:
         sockets
         for tally in tallies
         for (group, newest), sockets in tally.shown.items()
-        if newest != said[group] - 1
+        if newest != said.get(group, 0) - 1
     )
 
 
 def _work(spec: Spec, process: int, board: Board, mark: bytes, end: Connection) -> None:
     """What a process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the one who started us ends us
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the one who started us ends us
     told: object
     try:
         told = _WORKERS[spec.mode](spec, process, board, mark).work()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 from ..base.address import Address
 from .dialect import FASTIMD, Dialect
@@ -37,6 +37,8 @@ class Spec:
         opening: handshakes that a process has under way.
         settle: seconds between the last greeting and the first message.
         run: makes the ids of its groups and users; by default they are new ones.
+        users: what the ids of its users begin with; their numbers follow.
+        tokens: of its users who have logged in.
         joined: the users of ``list`` are in their groups already.
     """
 
@@ -59,6 +61,8 @@ class Spec:
     settle: float = 0.0
     joined: bool = False
     run: str = ""
+    users: str = "b"
+    tokens: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sockets(self) -> int:
@@ -77,11 +81,39 @@ class Spec:
             group = number // self.members  # of a list socket it means nothing
             unit = group if self.mode == "talk" else number
             if unit % self.processes == process:
-                yield Place(number, self.group(group), f"b{number}")
+                yield Place(number, self.group(group), self.user(number))
 
     def group(self, number: int) -> str:
         """A group's id."""
-        return f"bench-{self.run}-{number}"
+        return f"{self.group_prefix}{number}"
+
+    @property
+    def group_prefix(self) -> str:
+        """What the ids of its groups begin with."""
+        return f"bench-{self.run}-"
+
+    def user(self, number: int) -> str:
+        """The id of a socket's user; the one behind the last talks while lists are read."""
+        return f"{self.users}{number}"
+
+    @property
+    def user_ids(self) -> Iterator[str]:
+        """The ids of all users."""
+        return map(self.user, range(self.sockets + (self.mode == "list")))
+
+    def memberships(self) -> Iterator[tuple[str, str]]:
+        """Who becomes a member of what, user and group, as a socket of a group joins it."""
+        for number in range(self.sockets):
+            in_groups = self.groups_of(number) if self.mode == "list" else (number // self.members,)
+            for group in in_groups:
+                yield self.user(number), self.group(group)
+        for group in range(self.active):
+            yield self.user(self.sockets), self.group(group)
+
+    def groups_talked_in(self) -> list[str]:
+        """The ids of the groups that get messages."""
+        talked_in = {"idle": 0, "storm": 0, "list": self.active}.get(self.mode, self.groups)
+        return [self.group(number) for number in range(talked_in)]
 
     def groups_of(self, number: int) -> Iterator[int]:
         """The groups of a list socket, by number; ``list`` only."""

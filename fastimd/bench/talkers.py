@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from .board import Board, Counter, Phase
-from .links import Link, Plan
+from .links import Link
 from .spec import Place, Spec
 from .transcript import Transcript
 from .worker import TURN_SECONDS, Worker
@@ -86,7 +86,7 @@ class Talkers(Worker):
     def run(self) -> None:
         """Open the members' sockets, and let them talk until the run is over."""
         self.open(
-            Plan(self.spec.dialect, place.group, place.user, member.enter, member.take)
+            self.plan(place.group, place.user, member.enter, member.take)
             for place, member in zip(self.places, self._members.values(), strict=True)
         )
         self.wait_for(Phase.WARMING)

@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from .board import Board, Counter, Phase
-from .dialect import Texts
+from .dialect import NO_TOKEN, Dialect, Texts
 from .histogram import Histogram
-from .links import Crowd, Link, Openings, Plan, QuietSocket, allow_files
+from .links import Crowd, Link, Openings, Plan, QuietSocket, allow_files, resolve
 from .spec import Spec
 from .transcript import Disorder
 
 TURN_SECONDS = 0.02
 """How soon a process sees that the phase has changed."""
+
+
+def check(spec: Spec) -> None:
+    """See whether a run can be, before anybody is asked anything.
+
+    Raises:
+        Unusable: it cannot.
+    """
+    allow_files(files_of(spec))
+    resolve(spec.addresses)
+
+
+def files_of(spec: Spec) -> int:
+    """How many sockets a process of the run may have open."""
+    return spec.sockets_a_process + spec.active + spec.opening
 
 
 @dataclass
@@ -42,7 +57,7 @@ class Worker:
     """
 
     def __init__(self, spec: Spec, process: int, board: Board, mark: bytes) -> None:
-        allow_files(spec.sockets_a_process + spec.active + spec.opening)
+        allow_files(files_of(spec))
         self.spec = spec
         self.process = process
         self.board = board
@@ -81,6 +96,18 @@ class Worker:
         if self.tally.openings.refused and self.spec.mode != "storm":
             raise ConnectionError(self.tally.openings.reason)
 
+    def plan(
+        self,
+        group: str,
+        user: str,
+        on_open: Callable[[Link], None],
+        on_data: Callable[[bytes], None],
+        dialect: Dialect | None = None,
+    ) -> Plan:
+        """A socket of a user, with the token if there is one."""
+        token = self.spec.tokens.get(user, NO_TOKEN)
+        return Plan(dialect or self.spec.dialect, group, user, on_open, on_data, token)
+
     def count_open(self, _link: Link) -> None:
         """Tell the others that one more is open."""
         self.board.add(self.process, Counter.OPEN)
@@ -116,4 +143,4 @@ class Sitters(Worker):
             quiet.enter(link)
             self.count_open(link)
 
-        return Plan(self.spec.dialect, group, user, enter, quiet.take)
+        return self.plan(group, user, enter, quiet.take)

@@ -27,7 +27,7 @@ from werkzeug.exceptions import (
 
 from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
-from .desk import Desk, Kicked, Outcome, Purged, Said
+from .desk import Desk, Kicked, LoggedOut, Outcome, Purged, Said
 
 DESK = "/operate/"
 """Where the desk is."""
@@ -109,6 +109,10 @@ def _add_desk(app: QuartTrio, desk: Desk) -> None:
     @app.post(f"{DESK}purge")
     async def purge() -> Response:
         return _json(Outcome(await desk.purge(await _body(Purged))), 200)
+
+    @app.post(f"{DESK}log-out")
+    async def log_out() -> Response:
+        return _json(Outcome(await desk.log_out(await _body(LoggedOut))), 200)
 
 
 def _add_errors(app: QuartTrio) -> None:

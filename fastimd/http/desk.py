@@ -108,8 +108,15 @@ class Purged(msgspec.Struct, frozen=True):
     group: str
 
 
+class LoggedOut(msgspec.Struct, frozen=True):
+    """A login that is to end, if the token is the user's."""
+
+    user: str
+    token: str
+
+
 class Outcome(msgspec.Struct, frozen=True):
-    """How many a command reached: daemons that were told to kick, messages that were purged."""
+    """How many a command reached: daemons told to kick, messages purged, logins ended."""
 
     count: int
 
@@ -205,6 +212,13 @@ class Desk:
         log.info("operator.purged", group=purged.group, messages=messages)
         return messages
 
+    async def log_out(self, logged_out: LoggedOut) -> int:
+        """End a user's login; returns 1, or 0 when the token is not the user's."""
+        user = check_id("user", logged_out.user)
+        ended = await self._store.logins.log_out(user, logged_out.token)
+        log.info("operator.logged_out", user=user, logins=ended)
+        return ended
+
     async def _append(self, said: Said) -> None:
         answered = trio.Event()
         failures: list[Exception] = []
@@ -223,7 +237,7 @@ class Desk:
 
     def _redis(self) -> RedisState:
         return RedisState(
-            address=str(self._client.address),
+            address=self._client.address.shown_url,
             commands=self._client.last_error,
             messages=self._relay.last_error,
             held=self._store.messages.unanswered,

@@ -6,20 +6,19 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from urllib.parse import urlencode
 
 import msgspec
 
-from ..base.settings import Config
-from ..http.desk import GroupView, Kicked, Outcome, Purged, Said, Status
+from ..http.desk import GroupView, Kicked, Outcome, Said, Status
 from .client import CommandFailed, Daemon, DaemonAway, NoAddress
 from .screen import Report, printable, report, show_group, show_status
+from .settings import find_admin
 
 EXIT_FAILED = 1
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 EXIT_CONFIG = 78  # EX_CONFIG
-EXIT_INTERRUPTED = 130
 
 RATE_SECONDS = 1.0
 """How long the counters are watched to tell the rates."""
@@ -36,11 +35,11 @@ def add_arguments(
     Args:
         add_command: makes the parser of a command from its name, its help and an example.
     """
-    status = add_command("status", "how the running daemon is", "fastimd status --watch")
+    status = add_command("status", "show the daemon's status", "fastimd status --watch")
     status.add_argument("--json", action="store_true", help="one line of JSON, for programs")
     status.add_argument("--watch", action="store_true", help="again and again, until Ctrl-C")
     group = add_command(
-        "group", "members of a group on this daemon, and its last messages", "fastimd group 7"
+        "group", "show a group's members on this daemon and its last messages", "fastimd group 7"
     )
     group.add_argument("group", metavar="GROUP", help="the group's id")
     group.add_argument(
@@ -63,10 +62,10 @@ def add_arguments(
     purge.add_argument("--yes", action="store_true", help="do not ask")
 
 
-def run_command(arguments: argparse.Namespace, config: Config) -> int:
+def run_command(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Run one of the commands; returns the exit status."""
     try:
-        return COMMANDS[arguments.command](arguments, Daemon(config.admin.bind))
+        return COMMANDS[arguments.command](arguments, _find_daemon(arguments, environ))
     except NoAddress as exc:
         return _fail(exc, EXIT_CONFIG)
     except DaemonAway as exc:
@@ -75,8 +74,24 @@ def run_command(arguments: argparse.Namespace, config: Config) -> int:
         return _fail(exc, EXIT_FAILED)
     except UnicodeEncodeError:
         return _fail(ValueError("the arguments must be UTF-8"), EXIT_FAILED)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+
+
+def _find_daemon(arguments: argparse.Namespace, environ: Mapping[str, str]) -> Daemon:
+    """The daemon of the settings; mistakes in them are told, and matter only for its address."""
+    address = find_admin(arguments.config, environ)
+    for mistake in address.mistakes:
+        print(f"fastimd: warning: {printable(mistake)}", file=sys.stderr)
+    if address.bind is None:
+        raise NoAddress("admin.bind is wrong itself: where the daemon is cannot be told")
+    if address.is_assumed and arguments.command not in _ASKING:
+        raise NoAddress(
+            f"admin.bind cannot be read; to {arguments.command} at its default, give"
+            f" FASTIMD_ADMIN__BIND={address.bind}"
+        )
+    if address.is_assumed:
+        told = f"admin.bind cannot be read; asking at its default, {address.bind}"
+        print(f"fastimd: warning: {told}", file=sys.stderr)
+    return Daemon(address.bind)
 
 
 def _fail(failure: Exception, status: int) -> int:
@@ -126,7 +141,7 @@ def _purge(arguments: argparse.Namespace, daemon: Daemon) -> int:
     if not arguments.yes and not _agrees(arguments.group):
         print("fastimd: nothing was deleted", file=sys.stderr)
         return EXIT_FAILED
-    deleted = daemon.command("purge", Purged(arguments.group), Outcome).count
+    deleted = daemon.purge(arguments.group)
     _print(f"messages deleted: {deleted}")
     return 0
 
@@ -155,3 +170,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Daemon], int]] = {
     "purge": _purge,
 }
 """What runs each command, by its name."""
+_ASKING = frozenset(("status", "group"))
+"""Those that change nothing, so that another daemon than the one that is meant is no harm."""

@@ -18,6 +18,7 @@ import msgspec
 from ..base.errors import FastimdError
 from ..base.settings import parse_bind, unix_path
 from ..http.admin import COMMAND_HEADER, DESK
+from ..http.desk import LoggedOut, Outcome, Purged
 
 ANSWER_SECONDS = 10.0
 """How long a daemon may take to answer; it answers within its own deadlines on Redis."""
@@ -84,6 +85,14 @@ class Daemon:
     def command(self, what: str, body: msgspec.Struct, kind: type[_Answer]) -> _Answer:
         """Have something done; errors as with ``read``."""
         return self._ask("POST", what, msgspec.json.encode(body), kind)
+
+    def purge(self, group: str) -> int:
+        """Delete the messages of a group; returns how many there were. Errors as with ``read``."""
+        return self.command("purge", Purged(group), Outcome).count
+
+    def log_out(self, user: str, token: str) -> int:
+        """End a user's login if the token is its own; returns how many ended."""
+        return self.command("log-out", LoggedOut(user, token), Outcome).count
 
     def _ask(self, method: str, what: str, body: bytes | None, kind: type[_Answer]) -> _Answer:
         headers = {COMMAND_HEADER: "1", "Content-Type": "application/json"}

@@ -13,12 +13,13 @@ from ..http.desk import GroupView, Status
 
 SHOWN_MEMBERS = 20
 
-_RATES = {
+RATES = {
     "messages": "messages in",
     "deliveries": "deliveries",
     "opened": "opened",
     "closed": "closed",
 }
+"""The counters of which the rates are told, and how a screen names them."""
 _TROUBLE_COUNTERS = (
     "slow_closes",
     "flood_closes",
@@ -41,7 +42,7 @@ def report(before: Status, now: Status) -> Report:
     if now.pid == before.pid and seconds > 0:
         rates = {
             name: round((getattr(now.counters, name) - getattr(before.counters, name)) / seconds, 1)
-            for name in _RATES
+            for name in RATES
         }
     return Report(**msgspec.structs.asdict(now), rates=rates)
 
@@ -56,7 +57,7 @@ def show_status(status: Report) -> str:
         "settings": status.settings,
         "ready": "yes" if status.ready else f"no: {'; '.join(status.reasons)}",
         "sockets": f"{sockets} ({kinds}), {status.groups} groups",
-        "rates": ", ".join(f"{status.rates[name]:g} {text}" for name, text in _RATES.items())
+        "rates": ", ".join(f"{status.rates[name]:g} {text}" for name, text in RATES.items())
         + " a second"
         if status.rates
         else "not known yet",

@@ -256,6 +256,14 @@ class Address:
         """The place alone, for logs: never the password."""
         return self._path or f"{self._host}:{self._port}"
 
+    @property
+    def shown_url(self) -> str:
+        """The URL without user, password and options of TLS."""
+        if self._path is not None:
+            return f"unix://{self._path}" + (f"?db={self._database}" if self._database else "")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"redis{'s' if self._ssl else ''}://{host}:{self._port}/{self._database}"
+
     async def connect(self) -> Wire:
         """Open a connection, log in and select the database.
 

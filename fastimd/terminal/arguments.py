@@ -5,10 +5,8 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGQUIT, SIGTERM
 
@@ -17,8 +15,10 @@ import trio
 from ..base.address import Address
 from ..base.codec import check_id
 from ..base.errors import BadParameter
+from ..base.password import read_password
+from ..base.signals import EXIT_SIGNAL, signals_raised
 from .descriptors import write_all
-from .failures import EXIT_SIGNAL, EXIT_USAGE, ChatError
+from .failures import EXIT_USAGE, ChatError
 from .harmless import harmless
 
 EXIT_INTERRUPTED = EXIT_SIGNAL + SIGINT
@@ -125,7 +125,10 @@ def _machine_user() -> str:
 def _password(arguments: argparse.Namespace, user: str) -> str:
     """Never from the command line: others may read that."""
     if arguments.password_file is not None:
-        password = _read_password(arguments.password_file)
+        try:
+            password = read_password(arguments.password_file)
+        except ValueError as exc:
+            raise _Unusable(f"--password-file {exc}") from exc
     elif PASSWORD_VARIABLE in os.environ:
         password = os.environ[PASSWORD_VARIABLE]
     elif sys.stdin.isatty():
@@ -141,16 +144,8 @@ def _password(arguments: argparse.Namespace, user: str) -> str:
     return password
 
 
-def _read_password(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").split("\n", 1)[0].removesuffix("\r")
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "not UTF-8"
-        raise _Unusable(f"--password-file {path}: {reason}") from exc
-
-
 def _ask_password(user: str) -> str:
-    with _signals_raised():
+    with signals_raised(_ENDING):
         try:
             return getpass.getpass(f"Password for {harmless(user)}: ", sys.stderr)
         except EOFError:
@@ -159,21 +154,6 @@ def _ask_password(user: str) -> str:
         except SystemExit:
             print(file=sys.stderr)
             raise
-
-
-@contextmanager
-def _signals_raised() -> Iterator[None]:
-    """A signal unwinds, so that what is asked for on the terminal leaves it as it was."""
-    before = {number: signal.signal(number, _unwind) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _unwind(number: int, _: object) -> None:
-    raise SystemExit(EXIT_SIGNAL + number)
 
 
 def _first(failure: BaseException) -> BaseException:

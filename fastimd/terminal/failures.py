@@ -24,8 +24,6 @@ EXIT_FLOOD = 5
 EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 EXIT_LOCAL = 74  # EX_IOERR
 EXIT_LOGIN = 77  # EX_NOPERM
-EXIT_SIGNAL = 128
-"""What the number of a signal is added to, as shells do."""
 
 _TURNED_OUT = {"kicked": EXIT_KICKED, "not a member": EXIT_NO_MEMBER, "flood": EXIT_FLOOD}
 

@@ -14,12 +14,13 @@ from trio_websocket import ConnectionClosed
 
 from ..base.codec import CorruptEntry, Message, check_id, decode_message
 from ..base.errors import BadParameter
+from ..base.signals import EXIT_SIGNAL
 from .account import Account
 from .columns import cut
 from .commands import HELP, Command, Unknown, complete, parse, read_number
 from .conversation import END_SECONDS, Conversation
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
-from .failures import EXIT_SIGNAL, ChatError
+from .failures import ChatError
 from .harmless import harmless
 from .painter import Painter, day_and_time
 from .prompt import Complete, Prompt, TerminalGone

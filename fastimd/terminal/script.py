@@ -19,11 +19,12 @@ import msgspec
 import trio
 
 from ..base.codec import Message
+from ..base.signals import EXIT_SIGNAL
 from .account import Account
 from .conversation import END_SECONDS, Conversation
 from .descriptors import read_some, write_all
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
-from .failures import EXIT_SIGNAL, EXIT_UNSENT, LocalTrouble
+from .failures import EXIT_UNSENT, LocalTrouble
 
 MOST_UNANSWERED = 64
 """Messages that may be on their way; the input is not read on meanwhile."""

@@ -32,13 +32,22 @@ class Logins:
         Raises:
             NotLoggedIn: it is not the user's token.
         """
-        stored = await self._keys.call("GET", login_key(user))
-        try:
-            good = stored is not None and codec.same_token(stored, token)
-        except codec.CorruptEntry as exc:
-            self._keys.corrupt(login_key(user), exc)
-            good = False
-        if not good:
+        if not await self._is_logged_in(user, token):
             raise NotLoggedIn(user)
         with suppress(StoreUnavailable):  # the connection says why; the next message renews it
             await self._client.call("EXPIRE", login_key(user), self._config.login.token_ttl)
+
+    async def log_out(self, user: str, token: str) -> int:
+        """End a user's login if the token is its own; returns how many logins ended."""
+        if not await self._is_logged_in(user, token):
+            return 0
+        ended: int = await self._keys.call("DEL", login_key(user))
+        return ended
+
+    async def _is_logged_in(self, user: str, token: str) -> bool:
+        stored = await self._keys.call("GET", login_key(user))
+        try:
+            return stored is not None and codec.same_token(stored, token)
+        except codec.CorruptEntry as exc:
+            self._keys.corrupt(login_key(user), exc)
+            return False
