@@ -10,8 +10,8 @@ run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
 
 test: $(VENV)/test  ## the whole suite; what compares times runs alone
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not alone" $(ARGS)
-	$(BIN)/python -m pytest -m alone $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal --alone aside $(ARGS)
+	$(BIN)/python -m pytest --alone only $(ARGS)
 
 lint: $(VENV)/lint  ## ruff and mypy
 	$(BIN)/ruff check .

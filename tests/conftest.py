@@ -204,6 +204,47 @@ def _wheel_server() -> list[str]:
     return [str(server)] if server is not None else []
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone",
+        choices=["aside", "only"],
+        help="what to do with tests that are marked `alone`: leave them aside, or run no others",
+    )
+
+
+SET_ASIDE = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave for the other of the two runs of ``make test`` what is selected and belongs there."""
+    choice = config.getoption("--alone")
+    if choice is None:
+        return
+    kept = [item for item in items if ("alone" in item.keywords) == (choice == "only")]
+    aside = [item for item in items if item not in kept]
+    config.stash[SET_ASIDE] = len(aside)
+    if aside:
+        config.hook.pytest_deselected(items=aside)
+        items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run without tests is no failure if the other run has some; a worker tells its parent."""
+    aside = session.config.stash.get(SET_ASIDE, 0)
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["set_aside"] = aside
+    elif exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and aside:
+        session.exitstatus = pytest.ExitCode.OK
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """A worker of pytest-xdist has ended, and only it knows what it collected."""
+    if error is None:
+        node.config.stash[SET_ASIDE] = node.workeroutput["set_aside"]
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A module with ``EVERY_REDIS`` runs on every redis-server of the machine, others on one."""
     if "redis_server" in metafunc.fixturenames:
