@@ -328,21 +328,26 @@ def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         yield receiver
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate of nobody for 127.0.0.1, with its key."""
-    path = tmp_path / "certificate.pem"
+def make_certificate(path: Path, subject: str) -> Path:
+    """A certificate of nobody for ``IP:…`` or ``DNS:…``, with its key."""
+    chain = path.with_suffix(".chain")
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(path), "-out", str(tmp_path / "out.pem")),
+            *("-subj", f"/CN={subject.partition(':')[2]}", "-addext", f"subjectAltName={subject}"),
+            *("-keyout", str(path), "-out", str(chain)),
         ],
         check=True,
         capture_output=True,
     )
-    path.write_text(path.read_text() + (tmp_path / "out.pem").read_text())
+    path.write_text(path.read_text() + chain.read_text())
     return path
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of nobody for 127.0.0.1, with its key."""
+    return make_certificate(tmp_path / "certificate.pem", "IP:127.0.0.1")
 
 
 @pytest.fixture(autouse=True)
