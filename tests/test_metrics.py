@@ -21,6 +21,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from redis import Redis
 from trio.testing import MockClock
 
+from fastimd import __version__
 from fastimd.base.metrics import BOUNDS, LAG_INTERVAL, Histogram, Metrics
 from fastimd.redis.clock import RedisClock
 
@@ -238,7 +239,10 @@ def test_files_build_and_lag_are_told(daemon: Daemon) -> None:
             stack.enter_context(RawClient(daemon.address, "/group/chat/1/1/t"))
         assert metrics(daemon)["process_open_fds"] >= before + 5
     (build,) = [name for name in metrics(daemon) if name.startswith("fastimd_build_info")]
-    assert re.fullmatch(r'fastimd_build_info{python="3\.\d+\.\d+\S*",version="[\d.]+"}', build)
+    version = re.escape(__version__)
+    assert re.fullmatch(
+        rf'fastimd_build_info{{python="3\.\d+\.\d+\S*",version="{version}"}}', build
+    )
     count = "fastimd_event_loop_lag_seconds_count"
     looked = metrics(daemon)[count]
     wait_for(lambda: metrics(daemon)[count] > looked, daemon)

@@ -196,7 +196,8 @@ def test_there_and_back(
     lives = {key: redis.pttl(key) for key in ("gml:1", "login:1", "login:2")}
 
     shutil.copy(ROOT / "examples" / "migrate" / "to_java.py", tmp_path)
-    [convert] = blocks("Going back")
+    stop, convert = blocks("Going back")
+    assert "fastimd.socket" in stop
     assert "2 lists" in operator.types(convert)
     read = java_reads(redis)
     texts = read.pop("gml:1")

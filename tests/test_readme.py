@@ -12,17 +12,19 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from clients import post
 from conftest import Daemon, connect, environment_of, receive, wait_for
+from redis import Redis
 from test_examples_clients import free_port
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
-def blocks(title: str) -> list[str]:
-    """The commands of a section."""
+def blocks(title: str, language: str = "sh") -> list[str]:
+    """The commands of a section, or its code in another language."""
     section = README.split(f"\n## {title}\n")[1].split("\n## ")[0]
-    return re.findall(r"^```sh\n(.*?)^```$", section, re.M | re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```$", section, re.M | re.S)
 
 
 class Newcomer:
@@ -44,6 +46,12 @@ class Newcomer:
         for port, free in self._ports.items():
             commands = re.sub(rf"(?<=127\.0\.0\.1:){port}\b", free, commands)
         return ["bash", "-c", commands]
+
+    def writes(self, name: str, text: str) -> None:
+        """A file in the checkout."""
+        path = self._folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
 
     @contextmanager
     def runs(self, commands: str, port: str) -> Iterator[Daemon]:
@@ -84,10 +92,10 @@ def newcomer(tmp_path: Path) -> Newcomer:
     return Newcomer(Path(os.path.realpath(tmp_path)))
 
 
-# What ``make run`` starts once it has installed it, on ports that are free.
-RUN = (
-    "FASTIMD_SERVER__BIND=127.0.0.1:9000 FASTIMD_ADMIN__BIND=127.0.0.1:9001 .venv/bin/fastimd serve"
-)
+# What a command without ports binds, where others than a test's own are free.
+DEFAULTS = "FASTIMD_SERVER__BIND=127.0.0.1:9000 FASTIMD_ADMIN__BIND=127.0.0.1:9001 "
+# What ``make run`` starts once it has installed it.
+RUN = f"{DEFAULTS}.venv/bin/fastimd serve"
 
 
 async def test_two_people_talk_across_two_daemons(newcomer: Newcomer) -> None:
@@ -108,6 +116,46 @@ async def test_two_people_talk_across_two_daemons(newcomer: Newcomer) -> None:
             assert (await receive(lin))["info"] == "hello"
             await lin.send_message("hi")
             assert [(await receive(mara))["info"] for _ in range(2)] == ["hello", "hi"]
+
+
+async def test_daemons_use_a_redis_that_none_of_them_starts(
+    newcomer: Newcomer, redis_url: str, redis: Redis
+) -> None:
+    """The other command of that section, after the first daemon has ended."""
+    with newcomer.runs(RUN, "9000"):
+        pass
+    command = blocks("Two daemons, one chat")[1]
+    assert "redis://127.0.0.1:6379/0" in command
+    with newcomer.runs(
+        DEFAULTS + command.replace("redis://127.0.0.1:6379/0", redis_url), "9000"
+    ) as daemon:
+        async with connect(daemon.chat_url("1", "mara")) as mara:
+            await receive(mara)
+            await mara.send_message("hello")
+            await receive(mara)
+    assert redis.llen("gml:1") == 1
+
+
+def test_who_may_log_in(newcomer: Newcomer) -> None:
+    """The hook that the document shows, in its place in the checkout, decides about logins."""
+    (program,) = blocks("Who may log in", "python")
+    (command,) = blocks("Who may log in")
+    assert "For example `hooks/game.py` in the checkout" in README
+    newcomer.writes("hooks/game.py", program)
+    with newcomer.runs(RUN, "9000"):
+        pass
+    with newcomer.runs(DEFAULTS + command, "9000") as daemon:
+        codes = [
+            post(daemon, "/user/login", {"userId": "1", "password": password}).json["code"]
+            for password in ("correct horse", "123456")
+        ]
+    assert codes[0] == 200 != codes[1]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_no_setting_outlasts_its_command(name: str) -> None:
+    """Later steps are typed at the same terminal, and mean the daemon that they name."""
+    assert not re.search(r"^ *export +FASTIMD_", (ROOT / name).read_text(), re.M)
 
 
 def test_the_api_by_example(newcomer: Newcomer) -> None:

@@ -208,6 +208,38 @@ def test_the_settings_are_for_the_daemon_alone(tmp_path: Path) -> None:
         assert stat.S_IMODE(found.st_mode) == mode
 
 
+SERVICE = re.compile(r"fastimd(@\d+)?(\.service)?")
+PAGES = {
+    path: path.read_text()
+    for folder in (".", "docs", "bench", "examples", "examples/migrate", "systemd")
+    for path in sorted((FOLDER.parent / folder).iterdir())
+    if path.suffix in {".md", ".py"}
+}
+
+
+def test_what_stops_a_daemon_stops_its_socket() -> None:
+    """Else the next client starts it again; a target takes the sockets of its instances along."""
+    commands = [
+        names.split()
+        for text in PAGES.values()
+        for names in re.findall(r"systemctl (?:stop|disable --now) ([^`#\n&]+)", text)
+        if "fastimd" in names
+    ]
+    assert len(commands) > 5
+    for names in commands:
+        services = {name.removesuffix(".service") for name in names if SERVICE.fullmatch(name)}
+        sockets = {name.removesuffix(".socket") for name in names if name.endswith(".socket")}
+        assert services <= sockets, names
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_section_that_has_a_daemon_stopped_names_the_socket(page: Path) -> None:
+    """Wherever you are told to stop it, you are told of the port that systemd keeps open."""
+    for section in re.split(r"^#+ ", PAGES[page], flags=re.M):
+        if re.search(r"\b[Ss]top (?:the|every|each|your|all) (?:daemons?|fastimd)\b", section):
+            assert "fastimd.socket" in section, section[:60]
+
+
 def calls_in(name: str) -> set[str]:
     """The system calls of one of systemd's groups, such as ``@system-service``."""
     listed = subprocess.run(

@@ -1,7 +1,8 @@
 """Give a database that fastimd has used the form that the Java server Fast-IM reads.
 
 Messages, groups of users and tokens become JSON strings, as that server writes them; what is one
-already stays, and so do order, and times of expiry. Stop every fastimd first.
+already stays, and so do order, and times of expiry. Stop every fastimd first, and under systemd
+its `fastimd.socket` too, which would start it again.
 
 python to_java.py redis://127.0.0.1:6379/3
 """

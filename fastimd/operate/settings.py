@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..base.errors import ConfigError
-from ..base.settings import SEARCH_PATHS, load
+from ..base.settings import load
+from ..base.settings.reading import SEARCH_PATHS
 
 _VARIABLE = "FASTIMD_ADMIN__BIND"
 

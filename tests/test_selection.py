@@ -1,0 +1,66 @@
+"""``make test ARGS=…``: two runs, of which each may find nothing to do, but not both."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SECONDS = 180
+TESTS = {
+    "beside": "def test_beside():\n    assert True\n",
+    "alone": "import pytest\n\n@pytest.mark.alone\ndef test_alone():\n    assert True\n",
+    "broken_beside": "def test_broken():\n    assert False\n",
+    "broken_alone": "import pytest\n\n@pytest.mark.alone\ndef test_broken():\n    assert False\n",
+}
+
+pytestmark = pytest.mark.timeout(SECONDS)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """One with tests of its own, which pass unless they are broken."""
+    (tmp_path / "tests").mkdir()
+    for name in ("Makefile", "pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name, text in TESTS.items():
+        (tmp_path / "tests" / f"test_{name}.py").write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "passed", "succeeds"),
+    [
+        ("tests/test_beside.py", 1, True),
+        ("tests/test_alone.py", 1, True),
+        ("tests/test_beside.py tests/test_alone.py", 2, True),
+        ("-k nothing_has_this_name", 0, False),
+        ("-m alone tests/test_alone.py", 1, True),
+        ("tests/test_beside.py tests/test_broken_beside.py", 1, False),
+        ("tests/test_beside.py tests/test_broken_alone.py", 1, False),
+    ],
+)
+def test_a_selection_fails_only_where_it_should(
+    checkout: Path, arguments: str, passed: int, succeeds: bool
+) -> None:
+    """One without tests of one kind is no failure; one without any test is, as is a failed test."""
+    done = subprocess.run(
+        [
+            *("make", "test", "--assume-old=.venv/test", f"BIN={Path(sys.executable).parent}"),
+            f"ARGS=-n 1 -p no:cacheprovider {arguments}",
+        ],
+        cwd=checkout,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
+    assert sum(map(int, re.findall(r"(\d+) passed", done.stdout))) == passed
