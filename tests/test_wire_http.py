@@ -484,7 +484,7 @@ def test_a_bad_parameter_is_named(daemon: Daemon) -> None:
             assert answer.status == 400, (path, fields, answer.body)
             assert answer.json["code"] == 400
             assert answer.json["data"] is None
-            assert answer.json["msg"].startswith(f"{name}: "), (path, fields, answer.body)
+            assert answer.json["msg"].startswith(f"参数 {name} 有误 ({name}: "), answer.body
 
 
 def test_a_bad_parameter_is_not_echoed(daemon: Daemon) -> None:
