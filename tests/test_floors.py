@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_imports_only_point_down(module: str) -> None:
 
 
 def test_the_terminal_client_knows_the_wire_alone() -> None:
-    """It imports how addresses and messages look, and the root of the exceptions."""
+    """It imports how addresses and messages look, and what every command needs."""
     modules = all_modules()
     seen = {
         target
@@ -113,7 +114,8 @@ def test_the_terminal_client_knows_the_wire_alone() -> None:
         for target in imports_of(module, path.read_text(), is_package=False, known=modules)
     }
     others = {target for target in seen if room_of(target) != "fastimd.terminal"}
-    assert others == {"fastimd.base.address", "fastimd.base.codec", "fastimd.base.errors"}
+    names = ("address", "codec", "errors", "password", "signals")
+    assert others == {f"fastimd.base.{name}" for name in names}
 
 
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
@@ -214,3 +216,37 @@ def test_a_module_without_a_floor_is_caught() -> None:
     assert check("fastimd.attic", "import trio") == ["fastimd.attic stands on no floor"]
     arrows = upward_arrows("fastimd.daemon.tree", {"fastimd.attic"})
     assert arrows == ["fastimd.daemon.tree imports fastimd.attic, which stands on no floor"]
+
+
+DESIGN = HOUSE.parent / "docs" / "DESIGN.md"
+
+
+def test_the_design_names_what_there_is() -> None:
+    """Each file that docs/DESIGN.md names exists, and what stands beside it is in it."""
+    text = DESIGN.read_text()
+    named = re.findall(
+        r"`(\w+/[\w/]+\.(?:py|lua))`((?:[, ]+`[A-Z_]\w*(?:\.\w+)?`|,? `\w+`)*)", text
+    )
+    assert len(named) >= 15
+    for path, names in named:
+        if path.startswith(("tests/", "bench/")):
+            assert (HOUSE.parent / path).exists(), path
+            continue
+        source = (HOUSE / path).read_text()
+        for name in re.findall(r"`([\w.]+)`", names):
+            for part in name.split("."):
+                assert re.search(rf"\b{part}\b", source), (path, name)
+
+
+def test_the_design_has_every_folder_once() -> None:
+    """The picture, the table and the floors of the tests are of the same house."""
+    text = DESIGN.read_text()
+    picture = text.split("```")[1]
+    table = re.findall(r"^\| `(\w+)/` \|", text, re.MULTILINE)
+    folders = {path.parent.name for path in HOUSE.glob("*/__init__.py")}
+    assert sorted(table) == sorted(folders)
+    for line in picture.strip().splitlines():
+        floor, *rooms = re.findall(r"\d+|\w+(?=/| )", line.split("  " * 4)[0])
+        for room in rooms:
+            if room in folders:
+                assert FLOORS[f"fastimd.{room}"] == int(floor), room
