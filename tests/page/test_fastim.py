@@ -21,7 +21,7 @@ from selenium.webdriver.common.keys import Keys
 
 pytestmark = pytest.mark.timeout(120)
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "fastimd" / "page"
 MOST_MISSED = 2000  # as in fastim-missed.js
 HOOKS = """

@@ -21,7 +21,7 @@ from conftest import StartDaemon, run_daemon, wait_for
 from fastimd.base import settings as config
 from fastimd.base import systemd
 
-FOLDER = Path(__file__).parent.parent / "systemd"
+FOLDER = Path(__file__).parent.parent.parent / "systemd"
 UNIT = FOLDER / "fastimd.service"
 INSTANCE = FOLDER / "fastimd@.service"
 UNITS = sorted(

@@ -18,7 +18,7 @@ import pytest
 from clients import TEXT, client_frame, opening, take_frames
 from conftest import Daemon, StartDaemon, make_certificate, wait_for
 
-DOCUMENT = Path(__file__).parent.parent / "systemd" / "README.md"
+DOCUMENT = Path(__file__).parent.parent.parent / "systemd" / "README.md"
 HOST = "chat.example.org"
 CLIENT = "127.0.0.2"
 """Another address of this machine: what the proxy must pass on."""

@@ -25,7 +25,7 @@ from fastimd import __version__
 from fastimd.base.metrics import BOUNDS, LAG_INTERVAL, Histogram, Metrics
 from fastimd.redis.clock import RedisClock
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parent.parent.parent / "docs"
 ALERTS = DOCS / "alerts.yml"
 DASHBOARD = DOCS / "grafana" / "fastimd.json"
 OPENMETRICS = "application/openmetrics-text"

@@ -15,7 +15,7 @@ import pytest
 from clients import RawClient, dial, opening
 from conftest import Daemon, environment_of, run_daemon, wait_for
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text()
 SHOWN = re.findall(r"^```text\n(.*?)\n```", DOCUMENT, re.M | re.S)
 OF_A_BROWSER = "Mixed Content: "

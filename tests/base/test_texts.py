@@ -16,7 +16,7 @@ from werkzeug.exceptions import default_exceptions
 from fastimd.base import errors, texts
 from fastimd.http.answers import add_errors
 
-PACKAGE = Path(__file__).parent.parent / "fastimd"
+PACKAGE = Path(__file__).parent.parent.parent / "fastimd"
 CLIENTS = {"terminal", "bench", "operate"}
 """Rooms that read such texts, and give none."""
 FAST_IM = {

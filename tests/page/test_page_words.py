@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parent.parent / "fastimd" / "page"
+PAGE = Path(__file__).parent.parent.parent / "fastimd" / "page"
 SCRIPTS = sorted(path for path in PAGE.glob("*.js") if "\naddTexts({" in path.read_text())
 BLOCK = re.compile(r"^addTexts\(\{\n  en: \{(.*?)\},?\n  zh: \{(.*?)\},?\n\}\);", re.M | re.S)
 KEY = re.compile(r"(?:^|[{,]) *(\w+):(?= |$)", re.M)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "fastimd" / "page"
 HAN = re.compile(r"[\u4e00-\u9fff]")
 CASES = [

@@ -13,7 +13,7 @@ import pytest
 from fastimd.base.errors import ConfigError
 from fastimd.base.settings import Config, default_data_dir, load, parse_bind, reading, settings
 
-EXAMPLE = Path(__file__).parent.parent / "fastimd.toml"
+EXAMPLE = Path(__file__).parent.parent.parent / "fastimd.toml"
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "server": {

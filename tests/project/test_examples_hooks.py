@@ -22,7 +22,7 @@ from conftest import Daemon, StartDaemon, connect, receive, run_fastimd, wait_fo
 
 from fastimd.hooks.webhook import signed_headers
 
-EXAMPLES = Path(__file__).parent.parent / "examples" / "hooks"
+EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "hooks"
 KEY = bytes(range(32))
 SECRET = "whsec_" + b64encode(KEY).decode()
 JWT_SECRET = "a secret of the game's server, long enough"

@@ -388,7 +388,7 @@ def reading_members(daemon: Daemon, group: str) -> Iterator[None]:
     """A thousand members in a process of their own that read everything."""
     code = f"import test_stuck; test_stuck.read_forever({daemon.address!r}, {group!r})"
     readers = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent, stdout=subprocess.PIPE
+        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE
     )
     try:
         assert readers.stdout is not None

@@ -38,7 +38,7 @@ from selenium.webdriver.common.keys import Keys
 
 from fastimd.groups.events import EVENTS_CHANNEL
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples" / "clients"
 DOCUMENT = ROOT / "docs" / "CLIENTS.md"
 MISSED = 230

@@ -58,7 +58,7 @@ from fastimd.websocket.outbox import STALE_SECONDS
 from fastimd.websocket.pace import FLOOD_SECONDS
 from fastimd.websocket.session import CLOSE_SECONDS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 LAST_RELEASE = re.findall(r"^## (\d\S*) - ", (ROOT / "CHANGELOG.md").read_text(), re.M)[0]
 OPENAPI_TEXT = (ROOT / "fastimd" / "http" / "openapi.json").read_bytes()
 OPENAPI: dict[str, Any] = json.loads(OPENAPI_TEXT)

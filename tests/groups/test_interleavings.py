@@ -2,7 +2,7 @@
 
 The suite tries it for some seconds. For longer::
 
-    FASTIMD_INTERLEAVINGS_SECONDS=3600 pytest tests/test_interleavings.py --timeout=0
+    FASTIMD_INTERLEAVINGS_SECONDS=3600 pytest tests/groups/test_interleavings.py --timeout=0
 
 ``FASTIMD_INTERLEAVINGS_SEED`` is the seed, or ``SEED/NUMBER`` to begin with that schedule: what is
 done is the same again, though not what it meets. ``FASTIMD_INTERLEAVINGS_FAILURES`` is how many

@@ -21,7 +21,7 @@ from test_examples_clients import free_port
 
 from fastimd.base.settings import settings
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "MIGRATING.md").read_text()
 ADDRESS = "redis://127.0.0.1:6379/3"
 """Where the database of the document is."""

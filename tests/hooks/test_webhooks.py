@@ -25,7 +25,7 @@ from clients import AGAIN, closing, frame, memory_of, metrics, post, post_async,
 from conftest import Daemon, StartDaemon, connect, receive, run_fastimd, wait_for
 from redis import Redis
 
-DOCUMENT = Path(__file__).parent.parent / "docs" / "HOOKS.md"
+DOCUMENT = Path(__file__).parent.parent.parent / "docs" / "HOOKS.md"
 SECRET = "whsec_" + b64encode(bytes(range(32))).decode()
 ALL = "login,authorize,on_message,on_join,on_leave"
 

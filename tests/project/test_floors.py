@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HOUSE = Path(__file__).parent.parent / "fastimd"
+HOUSE = Path(__file__).parent.parent.parent / "fastimd"
 
 FLOORS = {
     "fastimd": 0,

@@ -17,7 +17,7 @@ from conftest import Daemon, connect, environment_of, receive, wait_for
 from redis import Redis
 from test_examples_clients import free_port
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 README = (ROOT / "README.md").read_text()
 
 

@@ -23,7 +23,7 @@ from fastimd.http.desk import GroupView
 from fastimd.operate.screen import RATES, Report
 from fastimd.websocket.session import Sessions
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
 LOGS = ROOT / "docs" / "LOGS.md"
 DOCUMENTS = sorted(
@@ -215,7 +215,8 @@ def test_every_promise_names_tests_that_exist() -> None:
     named = re.findall(r"`(\w+)::(\w+)`", (ROOT / "docs" / "PROMISES.md").read_text())
     assert len(named) > 40
     for file, test in named:
-        source = (ROOT / "tests" / f"test_{file}.py").read_text()
+        (path,) = (ROOT / "tests").rglob(f"test_{file}.py")
+        source = path.read_text()
         assert re.search(rf"^(?:async )?def test_{test}\(", source, re.M), (file, test)
 
 

@@ -26,7 +26,7 @@ from conftest import Daemon, wait_for
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 DOCUMENT = (ROOT / "systemd" / "README.md").read_text()
 LAST_RELEASE = Version(re.findall(r"^## (\d\S*) - ", (ROOT / "CHANGELOG.md").read_text(), re.M)[0])

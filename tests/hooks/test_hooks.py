@@ -1138,7 +1138,7 @@ def test_the_handler_of_the_document_does_what_it_says(
     start_daemon: StartDaemon, write: Written
 ) -> None:
     """The example of docs/HOOKS.md, with the command below it."""
-    text = (Path(__file__).parent.parent / "docs" / "HOOKS.md").read_text()
+    text = (Path(__file__).parent.parent.parent / "docs" / "HOOKS.md").read_text()
     (example,) = re.findall(r"^```python\n(from dataclasses.*?)^```", text, re.M | re.S)
     daemon = start_daemon(hooks__handler=write(example, "game"))
     assert log_in(daemon, "wrong")[1]["code"] == 100
