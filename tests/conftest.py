@@ -221,8 +221,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     choice = config.getoption("--alone")
     if choice is None:
         return
-    kept = [item for item in items if ("alone" in item.keywords) == (choice == "only")]
-    aside = [item for item in items if item not in kept]
+    kept, aside = [], []
+    for item in items:
+        is_kept = ("alone" in item.keywords) == (choice == "only")
+        (kept if is_kept else aside).append(item)
     config.stash[SET_ASIDE] = len(aside)
     if aside:
         config.hook.pytest_deselected(items=aside)

@@ -11,6 +11,7 @@ import { hush, label, phrase, say } from "./language.js";
 const NOT_MEMBER = "not a member";
 const CLOSED = {
   "kicked": "chatKicked",
+  "left the group": "chatLeft",
   "flood": "chatFlood",
   "not allowed": "chatNotAllowed",
   [NOT_MEMBER]: "chatNotMember",

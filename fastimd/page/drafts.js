@@ -42,6 +42,7 @@ const REASONS = {
   "no connection": "draftOffline",
   "login required": "draftOffline",
   "kicked": "draftOffline",
+  "left the group": "draftOffline",
   "flood": "draftOffline",
   "not a member": "draftOffline",
   "too many groups": "draftOffline",

@@ -25,7 +25,12 @@ EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 EXIT_LOCAL = 74  # EX_IOERR
 EXIT_LOGIN = 77  # EX_NOPERM
 
-_TURNED_OUT = {"kicked": EXIT_KICKED, "not a member": EXIT_NO_MEMBER, "flood": EXIT_FLOOD}
+_TURNED_OUT = {
+    "kicked": EXIT_KICKED,
+    "not a member": EXIT_NO_MEMBER,
+    "left the group": EXIT_NO_MEMBER,
+    "flood": EXIT_FLOOD,
+}
 
 
 class ChatError(FastimdError):

@@ -409,6 +409,7 @@ def test_most_closes_are_come_back_from(
         ("login required", TokenLost, 77),
         ("kicked", TurnedOut, 3),
         ("not a member", TurnedOut, 4),
+        ("left the group", TurnedOut, 4),
         ("flood", TurnedOut, 5),
         ("for another reason", TurnedOut, 77),
         (None, TurnedOut, 77),
