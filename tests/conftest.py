@@ -204,6 +204,10 @@ def _wheel_server() -> list[str]:
     return [str(server)] if server is not None else []
 
 
+# Under nohup it is ignored, and so it would be by the programs that the tests start.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--alone",

@@ -114,7 +114,7 @@ def a_wrong_setting(stage: Stage) -> str:
 
 
 def no_redis_server(stage: Stage) -> str:
-    hide = "import fastimd.redis.embedded as e; e.find_spec = lambda name: None"
+    hide = "import fastimd.redis.embedded.executable as e; e.find_spec = lambda name: None"
     start = "import sys; from fastimd.cli import main; sys.argv = ['fastimd']; sys.exit(main())"
     free = {"server__bind": "127.0.0.1:0", "admin__bind": "127.0.0.1:0"}
     done = subprocess.run(
@@ -201,11 +201,11 @@ CAUSES: dict[str, Callable[[Stage], str]] = {
     "fastimd needs Python": an_old_python,
     "Connection refused": another_machine,
     "login.open": a_public_address,
-    '"this origin is not allowed"': a_foreign_origin,
+    "(this origin is not allowed)": a_foreign_origin,
     "connection.refused": a_foreign_origin,
-    '"Not Found"': a_proxy_that_passes_no_upgrade,
+    "(Not Found)": a_proxy_that_passes_no_upgrade,
     "http.request": a_proxy_that_passes_no_upgrade,
-    '"too many connections': one_address_for_all,
+    "(too many connections": one_address_for_all,
     "socket.closed": a_client_that_answers_no_ping,
 }
 """What the message has that nothing else in the document has, and how it comes about."""
