@@ -1158,6 +1158,25 @@ def test_the_handler_of_the_document_does_what_it_says(
     trio.run(talk)
 
 
+def test_the_authorize_of_the_modelling_page_lets_in_who_belongs(
+    start_daemon: StartDaemon, write: Written
+) -> None:
+    """Its guild's and its whispers' members, and the world; others are told why not."""
+    text = (Path(__file__).parent.parent.parent / "docs" / "MODELLING.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    daemon = start_daemon(hooks__handler=write(example, "guilds"))
+
+    def join(group: str, user: str = "ann", token: str = "token-of-ann") -> Any:
+        headers = {"userId": user, "token": token}
+        return post(daemon, "/user/joinGroup", {"groupId": group}, headers).json
+
+    for group in ("guild:17", "dm:ann:bob", "world:en"):
+        assert join(group)["code"] == 200, group
+    assert join("guild:18") == {"code": 403, "msg": "not your guild", "data": None}
+    assert join("dm:bob:cat") == {"code": 403, "msg": "not your conversation", "data": None}
+    assert join("world:en", user="bob") == LOGIN_REQUIRED
+
+
 def test_a_good_handler_is_checked_too(write: Written) -> None:
     """Beside other things in its module, with defaults, and of whatever kind."""
     name = write("""
