@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import statistics
@@ -387,8 +388,11 @@ def test_members_notice_nothing_of_a_thousand_stuck_readers(start_daemon: StartD
 def reading_members(daemon: Daemon, group: str) -> Iterator[None]:
     """A thousand members in a process of their own that read everything."""
     code = f"import test_stuck; test_stuck.read_forever({daemon.address!r}, {group!r})"
+    here = Path(__file__).parent
     readers = subprocess.Popen(
-        [sys.executable, "-c", code], cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
+        stdout=subprocess.PIPE,
     )
     try:
         assert readers.stdout is not None
