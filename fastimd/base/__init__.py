@@ -1,1 +1,1 @@
-"""What every other folder may use: settings, messages as bytes, errors, the log and the metrics."""
+"""The ground floor: settings, messages as bytes, errors, the log and the metrics."""

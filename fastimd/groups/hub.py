@@ -82,7 +82,7 @@ class _Group:
         """Keep a message for the next flush, and for those whose greeting is being read."""
         self.received += 1
         self.pending.append((ts, message))
-        if any(None in audience.arrivals.values() for audience in self.audiences):
+        if self._is_greeting():
             self.recent.append((ts, message))
 
     def admit(self, audience: Audience, outbox: Outbox, opening: bytes, greeting: Greeting) -> int:
@@ -168,10 +168,15 @@ class _Group:
         return self.received - len(self.pending) - len(batch)
 
     def _forget_recent(self) -> None:
-        if self.recent and not any(
-            None in audience.arrivals.values() for audience in self.audiences
-        ):
+        if self.recent and not self._is_greeting():
             self.recent.clear()
+
+    def _is_greeting(self) -> bool:
+        """Somebody waits for a greeting that is being read."""
+        for audience in self.audiences:  # noqa: SIM110 - asked at each message, and any() costs more
+            if None in audience.arrivals.values():
+                return True
+        return False
 
 
 class Hub:

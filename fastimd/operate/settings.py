@@ -71,7 +71,7 @@ def _admin_of_file(path: Path | None) -> dict[str, Any] | None:
             section = tomllib.loads(text).get("admin", {})
             return section if isinstance(section, dict) else {"admin": section}
         return next(_readable_sections(text, "admin"), None)
-    return None
+    return {} if path is None else None
 
 
 def _readable_sections(text: str, name: str) -> Iterator[dict[str, Any]]:

@@ -35,8 +35,10 @@ from conftest import (
 )
 from redis import Redis
 
+from fastimd.base.settings import reading
 from fastimd.http.admin import COMMAND_HEADER
 from fastimd.http.desk import SAY_SECONDS
+from fastimd.operate import settings as operate_settings
 from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.client import ANSWER_SECONDS
 from fastimd.operate.screen import printable
@@ -657,6 +659,17 @@ def test_without_an_address_only_questions_are_asked_at_the_default(
     else:
         assert ended.returncode == EXIT_CONFIG
         assert "give FASTIMD_ADMIN__BIND=127.0.0.1:9001" in ended.stderr
+
+
+def test_where_there_is_no_file_the_default_is_certain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mistake in the environment makes no address doubtful: orders are carried out there too."""
+    for module in (reading, operate_settings):
+        monkeypatch.setattr(module, "SEARCH_PATHS", (tmp_path / "none.toml",))
+    found = operate_settings.find_admin(None, {"FASTIMD_SERVER__BIND": "nowhere"})
+    assert (found.bind, found.is_assumed) == ("127.0.0.1:9001", False)
+    assert any("server.bind" in mistake for mistake in found.mistakes)
 
 
 # Output that nobody reads, and Ctrl-C

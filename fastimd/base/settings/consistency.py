@@ -1,4 +1,4 @@
-"""What settings must be to each other, once each is good by itself.
+"""Checks between settings, once each is good by itself.
 
 Nothing is asked of settings while one of them may be missing because of another mistake.
 """
