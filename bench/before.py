@@ -1,8 +1,9 @@
 """This tree beside an earlier commit: the seed's wire, in turn, for several rounds.
 
 Prints how much CPU each took for the same work, and the ratio, as the median over the rounds: of
-two runs that stand side by side the load of the machine cancels out. The quartiles of the ratio say
-how sure it is; with HEAD for the commit, all that differs from 1 is the machine's doing.
+two runs that stand side by side the load of the machine cancels out. Both servers stay up, so that
+a round is short and there can be many. Beside it stands where the ratio lies with 95 % confidence;
+with HEAD for the commit, all that differs from 1 is the machine's doing.
 
     python bench/before.py COMMIT
 """
@@ -14,10 +15,12 @@ import os
 import subprocess
 import sys
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from io import BytesIO
+from math import sqrt
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -74,24 +77,19 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("commit", metavar="COMMIT", help="what this tree is compared with")
-    parser.add_argument("--rounds", type=int, default=8, help="how often each is measured")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long each is measured")
+    parser.add_argument("--rounds", type=int, default=20, help="how often each is measured")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     arguments = parser.parse_args()
     with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
         folder = Path(name)
         Before.tree = _check_out(arguments.commit, folder / "before")
-        print(f"{'':<14}{'before':>10}{'now':>10}{'now/before':>12}  quartiles of that,", end="")
+        print(f"{'':<14}{'before':>10}{'now':>10}{'now/before':>12}  95 % confidence,", end="")
         print(f" us of CPU, {redis.version}")
         for case in filter(lambda case: arguments.only in case, CASES):
-            used: list[tuple[float, float]] = []
-            for number in range(arguments.rounds):
-                # Each begins as often as the other.
-                order = (Before, Now) if number % 2 else (Now, Before)
-                found = {kind: _measure(kind, case, folder, redis, arguments) for kind in order}
-                used.append((found[Before], found[Now]))
+            used = _measure_in_turn(case, folder, redis, arguments)
             before, now = (median(column) for column in zip(*used, strict=True))
-            low, ratio, high = quantiles(now / before for before, now in used)
+            low, ratio, high = _median(now / before for before, now in used)
             print(f"{case:<14}{before:>10.2f}{now:>10.2f}{ratio:>12.3f}", end="")
             print(f"  {low:.3f} to {high:.3f}", flush=True)
     return 0
@@ -106,29 +104,53 @@ def _check_out(commit: str, folder: Path) -> Path:
     return folder
 
 
-def _measure(
-    kind: type[Tree], case: str, folder: Path, redis: BenchRedis, arguments: argparse.Namespace
-) -> float:
-    mode, options, what = CASES[case]
+def _measure_in_turn(
+    case: str, folder: Path, redis: BenchRedis, arguments: argparse.Namespace
+) -> list[tuple[float, float]]:
+    """What the two used, of each round."""
+    used: list[tuple[float, float]] = []
     try:
-        with kind(folder, redis) as server:
-            spec = Spec(
-                mode,
-                (server.address,),
-                server.dialect,
-                seconds=arguments.seconds,
-                warm_up=min(2.0, arguments.seconds / 2),
-                settle=SETTLE,
-                **options,
-            )
-            result: Result = run(spec, pids=server.pids)
+        with ExitStack() as servers:
+            running: dict[type[Tree], Tree] = {}
+            for kind in (Before, Now):
+                own = folder / kind.__name__
+                own.mkdir(exist_ok=True)
+                running[kind] = servers.enter_context(kind(own, redis))
+            for number in range(arguments.rounds):
+                # Each begins as often as the other.
+                order = (Before, Now) if number % 2 else (Now, Before)
+                found = {kind: _measure(running[kind], case, arguments) for kind in order}
+                used.append((found[Before], found[Now]))
     except (Failed, NotStarted) as exc:
-        sys.exit(f"{kind.__name__}, {case}: {exc}")
+        sys.exit(f"{case}: {exc}")
     finally:
         redis.flush()
+    return used
+
+
+def _measure(server: Tree, case: str, arguments: argparse.Namespace) -> float:
+    mode, options, what = CASES[case]
+    spec = Spec(
+        mode,
+        (server.address,),
+        server.dialect,
+        seconds=arguments.seconds,
+        warm_up=min(2.0, arguments.seconds / 2),
+        settle=SETTLE,
+        **options,
+    )
+    result: Result = run(spec, pids=server.pids)
     if not result.is_sound or result.server is None:
-        sys.exit(f"{kind.__name__}, {case}: {result.as_table()}")
+        sys.exit(f"{type(server).__name__}, {case}: {result.as_table()}")
     return float(getattr(result.server, what))
+
+
+def _median(values: Iterable[float]) -> tuple[float, float, float]:
+    """The median between the two values that hold it with 95 % confidence, by their ranks."""
+    ordered = sorted(values)
+    count = len(ordered)
+    below = max(0, int((count - 1.96 * sqrt(count)) / 2))
+    return ordered[below], median(ordered), ordered[count - 1 - below]
 
 
 if __name__ == "__main__":

@@ -46,8 +46,10 @@ for key = 2, #KEYS, 2 do
   local messages = {}
   for number = 1, count do
     ts = ts + 1
-    messages[number] = ARGV[argument + 2 + number] .. string.format('%.0f}', ts)
-    published[#published + 1] = {channel, messages[number]}
+    local message = ARGV[argument + 2 + number] .. string.format('%.0f}', ts)
+    messages[number] = message
+    published[#published + 1] = channel
+    published[#published + 1] = message
   end
   argument = argument + 3 + count
   local length = redis.call('RPUSH', KEYS[key], unpack(messages))
@@ -62,10 +64,10 @@ end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[3], 'EX', ARGV[4])
 -- What is stored is published as far as that is allowed: nothing may fail between two groups.
 local refused
-for _, message in ipairs(published) do
-  local answer = redis.pcall('PUBLISH', message[1], message[2])
+for index = 1, #published, 2 do
+  local answer = redis.pcall('PUBLISH', published[index], published[index + 1])
   if type(answer) == 'table' and answer.err then
-    refused = {ts, message[1], answer.err}
+    refused = {ts, published[index], answer.err}
   end
 end
 return refused or ts
