@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 
 import msgspec
@@ -38,16 +39,10 @@ async def serve_chat(
     await domain.access.check_opening(route.user, route.token, "chat", route.group)
     if session.is_dismissed:  # while the hook took its time
         return
-    if domain.config.group.auto_join:
-        if await domain.store.members.join(route.group, route.user) == "full":
-            session.close(1008, "too many groups")
-            return
-    elif not await domain.store.members.is_member(route.group, route.user):
-        session.close(1008, "not a member")
-        return
+    admit = await _come_in(domain, route.group, route.user)
     speaker = _Speaker(session, domain, route)
-    outbox, lose = session.outbox, session.give_up
-    async with domain.hub.member(route.group, outbox, dialect, lose, session.take_opening):
+    outbox, lose, before = session.outbox, session.give_up, session.take_opening
+    async with domain.hub.member(route.group, outbox, dialect, lose, before, admit):
         visit = domain.presence.join(route.group, route.user)
         try:
             while texts := await session.receive(first):
@@ -65,6 +60,31 @@ async def serve_chat(
                             break
         finally:
             domain.presence.leave(visit)
+
+
+async def _come_in(domain: Domain, group: str, user: str) -> Callable[[], Awaitable[None]] | None:
+    """Make a user a member, or see that the user is one.
+
+    A join is under way when this returns, so that the greeting is asked for behind it and both
+    answers come together.
+
+    Returns:
+        What waits for the join, and raises ``Refused`` when the user is in too many groups.
+
+    Raises:
+        Refused: the user is no member, and who comes does not become one.
+    """
+    if not domain.config.group.auto_join:
+        if not await domain.store.members.is_member(group, user):
+            raise Refused("not a member")
+        return None
+    joined = domain.store.members.send_join(group, user)
+
+    async def admit() -> None:
+        if await joined() == "full":
+            raise Refused("too many groups")
+
+    return admit
 
 
 class _Speaker:

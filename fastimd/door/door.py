@@ -83,6 +83,9 @@ class Door:
 
     async def _accept_from(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         with listener:
+            if listener.family != socket.AF_UNIX:
+                # Its connections have it from the beginning, without a call for each.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 try:
@@ -130,8 +133,6 @@ class Door:
         name_request()
         try:
             connection.setblocking(False)
-            if connection.family != socket.AF_UNIX:
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._admit(connection, peer, place)
         except OSError as exc:
             log.debug("connection.lost", error=str(exc))

@@ -7,10 +7,10 @@ A head that two parsers could read differently is refused here.
 from __future__ import annotations
 
 import re
-import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from random import getrandbits
 
 import structlog
 import trio
@@ -74,7 +74,7 @@ def name_request(given: str = "") -> None:
 
     The log lines have it, and ``request_id_field`` writes it into an answer.
     """
-    structlog.contextvars.bind_contextvars(request_id=given or secrets.token_hex(8))
+    structlog.contextvars.bind_contextvars(request_id=given or f"{getrandbits(64):016x}")
 
 
 def request_id_field() -> bytes:
@@ -162,6 +162,16 @@ class HeadReader:
             Refused: it is too long, took longer than ``HEAD_SECONDS``, or is malformed.
             OSError: the connection broke.
         """
+        try:
+            data = self._connection.recv(65536)  # most clients have sent it by now
+        except BlockingIOError:
+            pass
+        else:
+            if not data:
+                return None
+            if _END in data:
+                return self._take(data)
+            self.buffer = data
         data = b""
         with trio.move_on_after(HEAD_SECONDS):
             data = await self.receive()
@@ -189,13 +199,16 @@ class HeadReader:
     async def _complete(self, data: bytes) -> Head | None:
         if not data:
             return None
-        while (end := data.find(_END)) < 0:
-            if len(data) > MAX_HEAD_BYTES:
-                break
+        while _END not in data and len(data) <= MAX_HEAD_BYTES:
             more = await self.receive()
             if not more:
                 return None
             data += more
+        return self._take(data)
+
+    def _take(self, data: bytes) -> Head:
+        """The head that ``data`` begins with; what follows it is read next."""
+        end = data.find(_END)
         if end < 0 or end > MAX_HEAD_BYTES:
             raise Refused(431, f"the request head is longer than {MAX_HEAD_BYTES} bytes")
         end += len(_END)

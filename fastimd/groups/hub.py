@@ -7,7 +7,7 @@ member. How an arriving member comes to hear everything once is told in ``audien
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -210,6 +210,7 @@ class Hub:
         dialect: Dialect,
         on_lost: Callable[[], None],
         before: Callable[[], bytes] = lambda: b"",
+        admit: Callable[[], Awaitable[None]] | None = None,
     ) -> AsyncIterator[None]:
         """Greet a socket, and let it hear the group until the block ends.
 
@@ -218,6 +219,7 @@ class Hub:
             on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
                 the group.
             before: returns what is to be sent together with the greeting, before it.
+            admit: awaited before anything is shown; raises when the user may not come in.
 
         Raises:
             StoreUnavailable: the group's messages cannot be read now.
@@ -230,6 +232,8 @@ class Hub:
         try:
             await self._relay.wait_heard(group.subscription)
             greeting = await audience.greeting(name)
+            if admit is not None:
+                await admit()
             group.subscription.begin_at(greeting.position)
             self._metrics.bytes_sent += group.admit(audience, outbox, before(), greeting)
             self._put_up_fence(group)

@@ -71,6 +71,7 @@ class Relay:
         self._latest = 0
         self._heard = 0
         self._heard_ts = 0
+        self._has_messages = False
         self._was_connected = trio.Event()
         self._scope = trio.CancelScope()
         self._reconnecting = Reconnecting("messages", address, metrics)
@@ -241,7 +242,8 @@ class Relay:
         repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
         next_at = -math.inf
         while True:
-            self._receive_all(await wire.read(), nursery, repairs)
+            if not self._receive_all(await wire.read(), nursery, repairs):
+                continue
             with trio.move_on_at(next_at):
                 while trio.current_time() < next_at:
                     self._receive_all(await wire.read(), nursery, repairs)
@@ -252,13 +254,19 @@ class Relay:
 
     def _receive_all(
         self, replies: list[Reply], nursery: trio.Nursery, repairs: trio.CapacityLimiter
-    ) -> None:
-        """Take what one read brought; its messages count as old as the first of them."""
+    ) -> bool:
+        """Take what one read brought; its messages count as old as the first of them.
+
+        Returns:
+            Whether there was a message among it.
+        """
         self._heard = 0
+        self._has_messages = False
         for reply in replies:
             self._receive(reply, nursery, repairs)
         if self._heard:
             self._metrics.relay_seconds.observe(self._history.age(self._heard_ts), self._heard)
+        return self._has_messages
 
     def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
         if isinstance(reply, Exception):
@@ -307,6 +315,7 @@ class Relay:
             if channel == EVENTS_CHANNEL.encode():
                 self._on_event(payload)
             return
+        self._has_messages = True
         try:
             ts, message = codec.read_entry(payload)
         except codec.CorruptEntry as exc:

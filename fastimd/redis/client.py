@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -152,9 +153,21 @@ class Client:
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> Reply:
         """Run a script and return its reply; errors as with ``call``."""
-        return await self._attempt(
-            lambda connection: connection.run_script(script, keys, *arguments)
-        )
+        return await self.send_script(script, keys, *arguments)()
+
+    def send_script(
+        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
+    ) -> Callable[[], Awaitable[Reply]]:
+        """Send a script now, if there is a connection.
+
+        Returns:
+            What waits for the reply, once; errors as with ``call``.
+        """
+        connection = self._connection
+        if connection is None:
+            return partial(self._attempt, lambda later: later.run_script(script, keys, *arguments))
+        finish = connection.send_script(script, keys, *arguments)
+        return partial(self._attempt, lambda _: finish(), connection)
 
     async def run(self) -> None:
         """Keep the connection up until cancelled.
@@ -170,9 +183,14 @@ class Client:
                 except (exceptions.RedisError, OSError) as exc:
                     await self._reconnecting.wait_after(exc)
 
-    async def _attempt(self, command: Callable[[Connection], Awaitable[_Answer]]) -> _Answer:
+    async def _attempt(
+        self,
+        command: Callable[[Connection], Awaitable[_Answer]],
+        connection: Connection | None = None,
+    ) -> _Answer:
+        connection = connection or self._connection
         try:
-            if (connection := self._connection) is not None:
+            if connection is not None:
                 return await command(connection)
             with trio.fail_after(CALL_SECONDS):
                 while (connection := self._connection) is None:

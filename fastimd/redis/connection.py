@@ -8,7 +8,7 @@ Redis's refusal, or ``ConnectionError`` when the connection broke before the rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -44,7 +44,7 @@ class Connection:
         self._patience = patience
         self._clock = clock
         self._waiting: deque[OnReply] = deque()
-        self._calls: deque[_Wake] = deque()  # of them those that wait for no longer than that
+        self._calls: deque[Call] = deque()  # of them those that wait for no longer than that
         self._broken: exceptions.ConnectionError | None = None
         self._scope = trio.CancelScope()
         self.is_demoted = False
@@ -67,21 +67,16 @@ class Connection:
         self._waiting.append(on_reply)
         self._wire.write_later(make_command)
 
-    async def call(self, *command: Argument) -> Reply:
-        """Send a command and wait for its reply.
+    def send(self, *command: Argument) -> Call:
+        """Send a command whose reply is waited for later."""
+        call = Call()
+        self._calls.append(call)
+        self.submit(call, *command)
+        return call
 
-        Raises:
-            TimeoutError: there was none in time.
-            redis.exceptions.ConnectionError: the connection broke first.
-            redis.exceptions.RedisError: Redis refused the command.
-        """
-        if self._broken is not None:
-            await trio.lowlevel.checkpoint()
-            raise exceptions.ConnectionError(str(self._broken))
-        wake = _Wake(trio.lowlevel.current_task())
-        self._calls.append(wake)
-        self.submit(wake, *command)
-        return await trio.lowlevel.wait_task_rescheduled(wake.abort)
+    async def call(self, *command: Argument) -> Reply:
+        """Send a command and wait for its reply; raises as ``Call.reply`` does."""
+        return await self.send(*command).reply()
 
     async def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
         """Send commands together and wait for all replies, with one switch of tasks.
@@ -98,28 +93,39 @@ class Connection:
             if self._broken is not None:
                 raise exceptions.ConnectionError(str(self._broken))
             return []
-        wake = _Wake(trio.lowlevel.current_task())
-        self._calls.append(wake)
+        call = Call()
+        self._calls.append(call)
         replies: list[Reply] = []
 
         def take_last(reply: Reply) -> None:
             replies.append(reply)
-            wake(replies)
+            call(replies)
 
         self._waiting.extend([replies.append] * (len(commands) - 1))
         self._waiting.append(take_last)
         self._wire.write_many(commands)
-        await trio.lowlevel.wait_task_rescheduled(wake.abort)
+        await call.reply()
         return replies
 
     async def run_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> Reply:
         """Run a script by its digest, or by its source when Redis has forgotten it."""
-        try:
-            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
-        except exceptions.NoScriptError:
-            return await self.call("EVAL", script.source, len(keys), *keys, *arguments)
+        return await self.send_script(script, keys, *arguments)()
+
+    def send_script(
+        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
+    ) -> Callable[[], Awaitable[Reply]]:
+        """Send a script; returns what waits for its reply."""
+        call = self.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+        async def finish() -> Reply:
+            try:
+                return await call.reply()
+            except exceptions.NoScriptError:
+                return await self.call("EVAL", script.source, len(keys), *keys, *arguments)
+
+        return finish
 
     def fail(self, reason: str) -> None:
         """Give the connection up: ``run`` ends and everything unanswered fails."""
@@ -200,28 +206,50 @@ def seconds_of(time: list[bytes]) -> float:
     return int(seconds) + int(microseconds) / 1e6
 
 
-class _Wake:
-    """A callback that wakes the task that waits for the reply, if it still waits."""
+class Call:
+    """A command that was sent. What it is called with is its reply; only the first counts."""
 
-    __slots__ = ("_task", "since")
+    __slots__ = ("_reply", "_task", "since")
 
-    def __init__(self, task: trio.lowlevel.Task) -> None:
-        self._task: trio.lowlevel.Task | None = task
+    def __init__(self) -> None:
+        self._reply: outcome.Outcome[Reply] | None = None
+        self._task: trio.lowlevel.Task | None = None
         self.since = trio.current_time()
 
     @property
     def is_done(self) -> bool:
-        return self._task is None
+        """It needs no reply, or has it."""
+        return self._reply is not None
 
     def __call__(self, reply: Reply) -> None:
-        task, self._task = self._task, None
-        if task is not None:
-            result = outcome.Error(reply) if isinstance(reply, Exception) else outcome.Value(reply)
-            trio.lowlevel.reschedule(task, result)
+        if self._reply is None:
+            is_error = isinstance(reply, Exception)
+            self._reply = outcome.Error(reply) if is_error else outcome.Value(reply)
+            if self._task is not None:
+                trio.lowlevel.reschedule(self._task, self._reply)
+
+    async def reply(self) -> Reply:
+        """Wait for the reply, once.
+
+        Raises:
+            TimeoutError: there was none in time.
+            redis.exceptions.ConnectionError: the connection broke first.
+            redis.exceptions.RedisError: Redis refused the command.
+        """
+        if self._reply is not None:
+            if isinstance(self._reply, outcome.Error):
+                await trio.lowlevel.checkpoint()  # whoever tries again lets others run
+            return self._reply.unwrap()
+        self._task = trio.lowlevel.current_task()
+        return await trio.lowlevel.wait_task_rescheduled(self._abort)
 
     def give_up(self, seconds: float) -> None:
+        """Wait no longer."""
         self(TimeoutError(f"no answer within {seconds:g} s"))
 
-    def abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._task = None
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._reply = _NOBODY_WAITS
         return trio.lowlevel.Abort.SUCCEEDED
+
+
+_NOBODY_WAITS: outcome.Outcome[Reply] = outcome.Value(None)

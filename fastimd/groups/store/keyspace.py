@@ -6,6 +6,7 @@ concerns the key of one group or one user: it has another type, or must not be t
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 import structlog
@@ -50,10 +51,21 @@ class Keyspace:
 
     async def run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
         """A script on keys of one group or one user; the first is the one that is named."""
-        try:
-            return await self._client.run_script(script, keys, *arguments)
-        except exceptions.ResponseError as exc:
-            raise key_unusable(self._metrics, keys[0], exc) from exc
+        return await self.send(script, keys, *arguments)()
+
+    def send(
+        self, script: Script, keys: tuple[str, ...], *arguments: Argument
+    ) -> Callable[[], Awaitable[Reply]]:
+        """Send a script as ``run`` does; returns what waits for its reply, once."""
+        finish = self._client.send_script(script, keys, *arguments)
+
+        async def wait() -> Reply:
+            try:
+                return await finish()
+            except exceptions.ResponseError as exc:
+                raise key_unusable(self._metrics, keys[0], exc) from exc
+
+        return wait
 
     def refused(self, key: str, refusal: Exception) -> KeyUnusable:
         """Log and count what Redis refuses for a key; returns it as an error of ours."""

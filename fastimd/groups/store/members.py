@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypeAlias
 
 import msgspec
 import trio
@@ -14,6 +15,8 @@ from ...redis import scripts
 from ...redis.client import Client
 from ..events import EVENTS_CHANNEL, Event
 from .keyspace import Keyspace, groups_key
+
+Joined: TypeAlias = Literal["joined", "member", "full"]
 
 GROUPS_A_TURN = 2048
 """Ids of a user's groups that are read before other tasks get their turn."""
@@ -27,9 +30,17 @@ class Members:
         self._client = client
         self._config = config
 
-    async def join(self, group: str, user: str) -> Literal["joined", "member", "full"]:
+    async def join(self, group: str, user: str) -> Joined:
         """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
-        joined: int = await self._keys.run(
+        return await self.send_join(group, user)()
+
+    def send_join(self, group: str, user: str) -> Callable[[], Awaitable[Joined]]:
+        """Have a user put into a group before anything that is asked of Redis later.
+
+        Returns:
+            What waits for the answer, once.
+        """
+        answer = self._keys.send(
             scripts.JOIN,
             (groups_key(user),),
             codec.plain_unless_quoted(group),
@@ -38,7 +49,12 @@ class Members:
             msgspec.json.encode(Event(group, user)),
             self._config.group.max_joined,
         )
-        return "full" if joined < 0 else "joined" if joined else "member"
+
+        async def wait() -> Joined:
+            joined: int = await answer()
+            return "full" if joined < 0 else "joined" if joined else "member"
+
+        return wait
 
     async def leave(self, group: str, user: str) -> bool:
         """Take a user out of a group; False when it was in none such."""
