@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextvars import copy_context
 
 import msgspec
@@ -13,6 +12,7 @@ from ..base import log as logs
 from ..base.errors import HookFailed, Refused, StoreUnavailable
 from ..base.texts import HOOK_FAILED, MESSAGE_REFUSED
 from ..groups.domain import Domain
+from ..groups.hub import Membership
 from ..hooks import Message
 from ..websocket.session import Session
 from .dialect import Classic
@@ -39,52 +39,56 @@ async def serve_chat(
     await domain.access.check_opening(route.user, route.token, "chat", route.group)
     if session.is_dismissed:  # while the hook took its time
         return
-    admit = await _come_in(domain, route.group, route.user)
-    speaker = _Speaker(session, domain, route)
-    outbox, lose, before = session.outbox, session.give_up, session.take_opening
-    async with domain.hub.member(route.group, outbox, dialect, lose, before, admit):
+    members = domain.store.members
+    if not (domain.config.group.auto_join or await members.is_member(route.group, route.user)):
+        raise Refused("not a member")
+    membership = domain.hub.enter(route.group, session.outbox, dialect, session.give_up)
+    try:
+        await _begin(session, domain, route, membership)
         visit = domain.presence.join(route.group, route.user)
         try:
-            while texts := await session.receive(first):
-                first = b""
-                if logs.is_debug:
-                    speaker.tell_received(texts)
-                for text in texts:
-                    if not (session.has_turn() or await session.wait_turn()):
-                        break
-                    if speaker.may_speak:
-                        speaker.say(text)
-                    else:
-                        await speaker.say_when_ready(text)
-                        if session.is_dismissed:
-                            break
+            await _listen(session, _Speaker(session, domain, route), first)
         finally:
             domain.presence.leave(visit)
+    finally:
+        membership.leave()
 
 
-async def _come_in(domain: Domain, group: str, user: str) -> Callable[[], Awaitable[None]] | None:
-    """Make a user a member, or see that the user is one.
+async def _begin(session: Session, domain: Domain, route: Route, membership: Membership) -> None:
+    """Make the user a member, if that is the way here, and greet it.
 
-    A join is under way when this returns, so that the greeting is asked for behind it and both
-    answers come together.
-
-    Returns:
-        What waits for the join, and raises ``Refused`` when the user is in too many groups.
+    The join and the reading of the greeting go to Redis one behind the other, and their answers
+    come together.
 
     Raises:
-        Refused: the user is no member, and who comes does not become one.
+        Refused: the user is in too many groups.
     """
-    if not domain.config.group.auto_join:
-        if not await domain.store.members.is_member(group, user):
-            raise Refused("not a member")
-        return None
-    joined = domain.store.members.send_join(group, user)
-
-    async def admit() -> None:
+    assert route.group is not None
+    if domain.config.group.auto_join:
+        joined = domain.store.members.send_join(route.group, route.user)
+        await membership.read_greeting()
         if await joined() == "full":
             raise Refused("too many groups")
+    else:
+        await membership.read_greeting()
+    membership.begin(session.take_opening())
 
-    return admit
+
+async def _listen(session: Session, speaker: _Speaker, first: bytes) -> None:
+    """Send on what the client says, until the socket closes."""
+    while texts := await session.receive(first):
+        first = b""
+        if logs.is_debug:
+            speaker.tell_received(texts)
+        for text in texts:
+            if not (session.has_turn() or await session.wait_turn()):
+                break
+            if speaker.may_speak:
+                speaker.say(text)
+            else:
+                await speaker.say_when_ready(text)
+                if session.is_dismissed:
+                    break
 
 
 class _Speaker:

@@ -30,9 +30,9 @@ def find_route(target: bytes) -> Route:
     Raises:
         Refused: it is another path, or an id in it is none.
     """
-    path = target.partition(b"?")[0].split(b"/")
+    path = target.partition(b"?")[0]
     try:
-        match [unquote_to_bytes(segment).decode() for segment in path]:
+        match _segments(path):
             case ["", "group", "chat", group, user, token] if token:
                 return Route(check_id("groupId", group), check_id("userId", user), token)
             case ["", "group", "list", user, token] if token:
@@ -42,3 +42,9 @@ def find_route(target: bytes) -> Route:
     except BadParameter as exc:
         raise Refused(400, str(exc)) from None
     raise Refused(404, "no socket here: /group/chat/{groupId}/{userId}/{token}")
+
+
+def _segments(path: bytes) -> list[str]:
+    if b"%" not in path:  # as nearly always
+        return path.decode().split("/")
+    return [unquote_to_bytes(segment).decode() for segment in path.split(b"/")]

@@ -9,8 +9,7 @@ from __future__ import annotations
 import errno
 import itertools
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
 import trio
@@ -18,7 +17,7 @@ import trio
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from .clients import Crowd, Proxies
-from .head import Head, HeadReader, Refused, name_request
+from .head import Head, HeadReader, Refused, new_request_id
 from .refusal import refuse
 
 ACCEPTS_A_TURN = 64
@@ -129,11 +128,18 @@ class Door:
         return _one_too_many() if name is None else name
 
     async def _serve(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
-        structlog.contextvars.bind_contextvars(conn=next(_numbers))
-        name_request()
+        structlog.contextvars.bind_contextvars(conn=next(_numbers), request_id=new_request_id())
+        places = [] if isinstance(place, Refused) else [place]
         try:
             connection.setblocking(False)
-            await self._admit(connection, peer, place)
+            try:
+                if isinstance(place, Refused):
+                    raise place
+                serving = await self._find_serving(connection, peer, places)
+                if serving is not None:
+                    await serving
+            except Refused as exc:
+                await self._refuse(connection, exc)
         except OSError as exc:
             log.debug("connection.lost", error=str(exc))
         except (trio.ClosedResourceError, trio.BrokenResourceError) as exc:
@@ -147,8 +153,8 @@ class Door:
             if cancelled is not None:
                 raise cancelled from None
         finally:
-            if isinstance(place, str):
-                self._crowd.leave(place)
+            for name in places:
+                self._crowd.leave(name)
             self._open.discard(connection)
             _close(connection)
 
@@ -156,18 +162,28 @@ class Door:
         self._metrics.connections_crashed += 1
         log.error("connection.crashed", exc_info=failure)
 
-    async def _admit(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
-        try:
-            if isinstance(place, Refused):
-                raise place
-            await self._serve_requests(connection, peer)
-        except Refused as exc:
-            if exc.status in _TOO_MANY:
-                self._metrics.connections_refused += 1
-            log.info("connection.refused", status=exc.status, reason=str(exc))
-            await refuse(connection, exc)
+    async def _refuse(self, connection: socket.socket, refused: Refused) -> None:
+        if refused.status in _TOO_MANY:
+            self._metrics.connections_refused += 1
+        log.info("connection.refused", status=refused.status, reason=str(refused))
+        await refuse(connection, refused)
 
-    async def _serve_requests(self, connection: socket.socket, peer: str) -> None:
+    async def _find_serving(
+        self, connection: socket.socket, peer: str, places: list[str]
+    ) -> Awaitable[Head | None] | None:
+        """Serve requests until one is a handshake.
+
+        A socket lives long, and needs nothing of what is at work here.
+
+        Args:
+            places: gets the name of a client behind a proxy, when its connection is counted.
+
+        Returns:
+            What serves the socket; None at the end of the connection.
+
+        Raises:
+            Refused: a request cannot be served.
+        """
         is_proxy = self._proxies.is_trusted(peer)
         reader = HeadReader(connection, peer_names_requests=is_proxy)
         head = await self._hear(reader)
@@ -175,13 +191,14 @@ class Door:
             self._find_client(peer, head)
             head = await self._handle(connection, reader, head)
         if head is None:
-            return
+            return None
         client = self._find_client(peer, head)
-        # Its own, while a proxy's other connections carry the requests of many.
-        with self._counted(client) if client != peer else nullcontext():
-            serving = self._handle(connection, reader, head)
-            del reader, head  # a socket lives long, and needs them no more
-            await serving
+        if client != peer:  # a proxy's other connections carry the requests of many
+            name = self._crowd.enter(client)
+            if name is None:
+                raise _one_too_many()
+            places.append(name)
+        return self._handle(connection, reader, head)
 
     async def _hear(self, reader: HeadReader) -> Head | None:
         self._unheard += 1
@@ -196,16 +213,6 @@ class Door:
         client = self._proxies.client_of(peer, head.fields)
         structlog.contextvars.bind_contextvars(client=client)
         return client
-
-    @contextmanager
-    def _counted(self, client: str) -> Iterator[None]:
-        name = self._crowd.enter(client)
-        if name is None:
-            raise _one_too_many()
-        try:
-            yield
-        finally:
-            self._crowd.leave(name)
 
 
 def _one_too_many() -> Refused:

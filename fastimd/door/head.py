@@ -69,12 +69,12 @@ class Head:
         return given.decode() if _REQUEST_ID.fullmatch(given) else ""
 
 
-def name_request(given: str = "") -> None:
-    """Give what the task does from here on a request id, ``given`` or a new one.
+def new_request_id() -> str:
+    """A name for a request, to be bound as ``request_id`` in the log's context of its task.
 
     The log lines have it, and ``request_id_field`` writes it into an answer.
     """
-    structlog.contextvars.bind_contextvars(request_id=given or f"{getrandbits(64):016x}")
+    return f"{getrandbits(64):016x}"
 
 
 def request_id_field() -> bytes:
@@ -186,7 +186,7 @@ class HeadReader:
         Raises:
             as ``read_first_head``; ``HEAD_SECONDS`` begin with the first byte.
         """
-        name_request()
+        _name_request(new_request_id())
         data = b""
         with trio.move_on_after(IDLE_SECONDS):
             data = await self.receive()
@@ -215,5 +215,9 @@ class HeadReader:
         self.buffer = data[end:] + self.buffer
         head = parse_head(data[:end])
         if self._peer_names_requests and head.given_id:
-            name_request(head.given_id)
+            _name_request(head.given_id)
         return head
+
+
+def _name_request(request_id: str) -> None:
+    structlog.contextvars.bind_contextvars(request_id=request_id)

@@ -7,8 +7,7 @@ member. How an arriving member comes to hear everything once is told in ``audien
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -179,6 +178,38 @@ class _Group:
         return False
 
 
+class Membership:
+    """A socket's place in a group, from ``Hub.enter`` to ``leave``."""
+
+    __slots__ = ("_audience", "_greeting", "_group", "_hub", "_outbox")
+
+    def __init__(self, hub: Hub, group: _Group, audience: Audience, outbox: Outbox) -> None:
+        self._hub = hub
+        self._group = group
+        self._audience = audience
+        self._outbox = outbox
+        self._greeting: Greeting | None = None
+
+    async def read_greeting(self) -> None:
+        """Read what the socket gets first; what is said from here on is kept for it.
+
+        Raises:
+            StoreUnavailable: the group's messages cannot be read now.
+            KeyUnusable: Redis refuses what concerns the group.
+        """
+        self._greeting = await self._hub.read_greeting(self._group, self._audience)
+
+    def begin(self, before: bytes = b"") -> None:
+        """Send the greeting, which was read, behind ``before``: the socket hears the group now."""
+        greeting, self._greeting = self._greeting, None
+        assert greeting is not None
+        self._hub.admit(self._group, self._audience, self._outbox, before, greeting)
+
+    def leave(self) -> None:
+        """Hear nothing more."""
+        self._hub.leave(self._group, self._audience, self._outbox)
+
+
 class Hub:
     """The groups with members on this daemon.
 
@@ -202,44 +233,42 @@ class Hub:
         """How many groups have members here."""
         return len(self._groups)
 
-    @asynccontextmanager
-    async def member(
-        self,
-        name: str,
-        outbox: Outbox,
-        dialect: Dialect,
-        on_lost: Callable[[], None],
-        before: Callable[[], bytes] = lambda: b"",
-        admit: Callable[[], Awaitable[None]] | None = None,
-    ) -> AsyncIterator[None]:
-        """Greet a socket, and let it hear the group until the block ends.
+    def enter(
+        self, name: str, outbox: Outbox, dialect: Dialect, on_lost: Callable[[], None]
+    ) -> Membership:
+        """Let a socket into a group, where it hears nothing before its greeting.
 
         Args:
             dialect: what the socket speaks; one object for all that speak it.
             on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
                 the group.
-            before: returns what is to be sent together with the greeting, before it.
-            admit: awaited before anything is shown; raises when the user may not come in.
-
-        Raises:
-            StoreUnavailable: the group's messages cannot be read now.
-            KeyUnusable: Redis refuses what concerns the group.
         """
         group = self._groups.get(name) or self._open(name)
         audience = group.audience(dialect)
         audience.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
-        try:
-            await self._relay.wait_heard(group.subscription)
-            greeting = await audience.greeting(name)
-            if admit is not None:
-                await admit()
-            group.subscription.begin_at(greeting.position)
-            self._metrics.bytes_sent += group.admit(audience, outbox, before(), greeting)
-            self._put_up_fence(group)
-            yield
-        finally:
-            self._leave(group, audience, outbox)
+        return Membership(self, group, audience, outbox)
+
+    async def read_greeting(self, group: _Group, audience: Audience) -> Greeting:
+        """Wait until a group is heard, and read what somebody who has come gets first."""
+        await self._relay.wait_heard(group.subscription)
+        return await audience.greeting(group.name)
+
+    def admit(
+        self, group: _Group, audience: Audience, outbox: Outbox, before: bytes, greeting: Greeting
+    ) -> None:
+        """Greet somebody who has come: from now on it hears the group."""
+        group.subscription.begin_at(greeting.position)
+        self._metrics.bytes_sent += group.admit(audience, outbox, before, greeting)
+        self._put_up_fence(group)
+
+    def leave(self, group: _Group, audience: Audience, outbox: Outbox) -> None:
+        """Let a member go, and the group with the last one."""
+        if not group.leave(audience, outbox):
+            self._relay.unlisten(group.subscription, group.receive)
+            del group.receive, group.lose  # they lead back to the group: no garbage is left
+            if self._groups.get(group.name) is group:
+                del self._groups[group.name]
 
     async def flush(self) -> None:
         """Push what has come since the last flush to the members."""
@@ -284,13 +313,6 @@ class Hub:
             del self._groups[group.name]
         for on_lost in list(group.on_lost.values()):
             on_lost()
-
-    def _leave(self, group: _Group, audience: Audience, outbox: Outbox) -> None:
-        if not group.leave(audience, outbox):
-            self._relay.unlisten(group.subscription, group.receive)
-            del group.receive, group.lose  # they lead back to the group: no garbage is left
-            if self._groups.get(group.name) is group:
-                del self._groups[group.name]
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
         if not group.pending:

@@ -27,23 +27,21 @@ import trio
 from redis import exceptions
 
 from ..base import codec
-from ..base.errors import KeyUnusable, StoreUnavailable
+from ..base.errors import StoreUnavailable
 from ..base.metrics import Metrics
 from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
 from ..redis.wire import Address, Reply, Wire
 from .events import EVENTS_CHANNEL
 from .pubsub import SUBSCRIBED_AT_ONCE, Questions
-from .store.history import Gap, History, Position
+from .repair import Repairs, tell_foreign
+from .store.history import History
 from .store.keyspace import STEP, channel_of
 from .subscription import OnLost, OnMessage, Subscription
 
 LINGER_SECONDS = 5.0
 DROPPED_A_TURN = 256
 """Channels that are dropped before other tasks get their turn."""
-REPAIRS_AT_ONCE = 32
-REPAIR_PAUSE = 0.005
-"""Seconds between two pages of a repair, in which the members' connections can take the first."""
 GATHER_SECONDS = 0.001
 GATHER_SHARE = 0.5
 """How soon after a batch the next one may be handed on: after a moment, or after this share of the
@@ -74,6 +72,14 @@ class Relay:
         self._has_messages = False
         self._was_connected = trio.Event()
         self._scope = trio.CancelScope()
+        self._repairs = Repairs(
+            history,
+            metrics,
+            fence=self._fence,
+            flush=lambda: self._on_batch(),
+            is_current=self._is_current,
+            lose=self._lose,
+        )
         self._reconnecting = Reconnecting("messages", address, metrics)
 
     def hand_to(
@@ -239,22 +245,19 @@ class Relay:
         await passed.wait()
 
     async def _read(self, wire: Wire, nursery: trio.Nursery) -> None:
-        repairs = trio.CapacityLimiter(REPAIRS_AT_ONCE)
         next_at = -math.inf
         while True:
-            if not self._receive_all(await wire.read(), nursery, repairs):
+            if not self._receive_all(await wire.read(), nursery):
                 continue
             with trio.move_on_at(next_at):
                 while trio.current_time() < next_at:
-                    self._receive_all(await wire.read(), nursery, repairs)
+                    self._receive_all(await wire.read(), nursery)
             began = trio.current_time()
             await self._on_batch()
             ended = trio.current_time()
             next_at = ended + max(GATHER_SECONDS, (ended - began) * GATHER_SHARE)
 
-    def _receive_all(
-        self, replies: list[Reply], nursery: trio.Nursery, repairs: trio.CapacityLimiter
-    ) -> bool:
+    def _receive_all(self, replies: list[Reply], nursery: trio.Nursery) -> bool:
         """Take what one read brought; its messages count as old as the first of them.
 
         Returns:
@@ -263,12 +266,12 @@ class Relay:
         self._heard = 0
         self._has_messages = False
         for reply in replies:
-            self._receive(reply, nursery, repairs)
+            self._receive(reply, nursery)
         if self._heard:
             self._metrics.relay_seconds.observe(self._history.age(self._heard_ts), self._heard)
         return self._has_messages
 
-    def _receive(self, reply: Reply, nursery: trio.Nursery, repairs: trio.CapacityLimiter) -> None:
+    def _receive(self, reply: Reply, nursery: trio.Nursery) -> None:
         if isinstance(reply, Exception):
             self._take_refusal(reply)
         elif reply[0] == b"message":
@@ -277,7 +280,7 @@ class Relay:
             subscription = self._questions.take_confirmation()
             subscription.confirmed.set()
             if subscription.held is not None and self._is_current(subscription):
-                nursery.start_soon(self._repair, subscription, repairs)
+                nursery.start_soon(self._repairs.repair, subscription)
         else:  # "unsubscribe" or "pong"
             self._questions.take_pong()
 
@@ -325,52 +328,13 @@ class Relay:
         if ts > self._latest:  # seldom: the bound was the moment's a while ago
             self._latest = self._history.latest()
             if ts > self._latest and ts > subscription.newest_ts + STEP:
-                self._tell_foreign(subscription, ts)
+                tell_foreign(self._metrics, subscription.group, ts)
                 subscription.receive(0, message, payload)
                 return
         if not self._heard:
             self._heard_ts = ts
         self._heard += 1
         subscription.receive(ts, message, payload)
-
-    def _tell_foreign(self, subscription: Subscription, ts: int) -> None:
-        self._metrics.foreign_ts += 1
-        log.warning("relay.foreign_ts", group=subscription.group, message_ts=ts)
-
-    async def _repair(self, subscription: Subscription, repairs: trio.CapacityLimiter) -> None:
-        repaired = 0
-        async with repairs:
-            while subscription.held is not None and self._is_current(subscription):
-                try:
-                    gap = await self._history.after(
-                        subscription.group, Position(subscription.last_ts, subscription.last_entry)
-                    )
-                except StoreUnavailable:
-                    await trio.sleep(0.1)  # the other connection says why
-                    continue
-                except KeyUnusable:  # the log has said why
-                    self._lose(subscription)
-                    return
-                await self._fence()
-                repaired += self._fill(subscription, gap)
-                await self._on_batch()
-                await trio.sleep(REPAIR_PAUSE)
-        self._metrics.gap_repairs += 1
-        self._metrics.messages_repaired += repaired
-        if repaired:
-            log.info("relay.repaired", group=subscription.group, messages=repaired)
-
-    def _fill(self, subscription: Subscription, gap: Gap) -> int:
-        """Hand on a page of a gap; returns how many messages it had."""
-        messages = []
-        for ts, message, entry in gap.messages:
-            is_foreign = ts > gap.latest and ts > subscription.newest_ts + STEP
-            if is_foreign:
-                self._tell_foreign(subscription, ts)
-            messages.append((0 if is_foreign else ts, message, entry))
-        subscription.overheld, overheld = False, subscription.overheld
-        subscription.fill(messages, gap.end, more=gap.more or overheld)
-        return len(messages)
 
     async def _look_after(self) -> None:
         while True:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -172,8 +173,22 @@ class Room:
 
     async def _stay(self, ear: Ear, dialect: Dialect | None = None) -> None:
         left = self._leave[ear]
-        async with self.hub.member("1", cast(Outbox, ear), dialect or self.dialect, no_loss):
+        async with member(self.hub, "1", ear, dialect or self.dialect):
             await left.wait()
+
+
+@asynccontextmanager
+async def member(
+    hub: Hub, group: str, ear: Ear, dialect: Dialect, on_lost: Callable[[], None] = no_loss
+) -> AsyncIterator[None]:
+    """Somebody is in a group."""
+    membership = hub.enter(group, cast(Outbox, ear), dialect, on_lost)
+    try:
+        await membership.read_greeting()
+        membership.begin()
+        yield
+    finally:
+        membership.leave()
 
 
 @pytest.fixture
@@ -418,7 +433,7 @@ async def test_who_hears_nothing_more_is_told(room: Room) -> None:
 
     async def enter(name: str) -> None:
         lose = partial(told.append, name)
-        async with room.hub.member(name, cast(Outbox, Ear()), room.dialect, lose):
+        async with member(room.hub, name, Ear(), room.dialect, lose):
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
@@ -466,7 +481,7 @@ async def test_a_greeting_outlives_its_reader(room: Room) -> None:
     async with trio.open_nursery() as nursery:
 
         async def enter() -> None:
-            async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
+            async with member(room.hub, "1", Ear(), room.dialect):
                 pytest.fail("greeted")
 
         nursery.start_soon(enter)
@@ -488,7 +503,7 @@ async def test_who_shares_a_greeting_shares_its_failure(room: Room) -> None:
 
     async def enter() -> None:
         try:
-            async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
+            async with member(room.hub, "1", Ear(), room.dialect):
                 pytest.fail("greeted")
         except StoreUnavailable as exc:
             told.append(str(exc))
@@ -539,7 +554,7 @@ async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room:
     async with trio.open_nursery() as nursery:
 
         async def enter() -> None:
-            async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
+            async with member(room.hub, "1", Ear(), room.dialect):
                 pytest.fail("greeted")
 
         nursery.start_soon(enter)
@@ -558,7 +573,7 @@ async def test_a_failed_greeting_leaves_nothing_behind(room: Room) -> None:
     """When the store is away the arrival hears of it and the group is closed."""
     room.store.failure = StoreUnavailable("away")
     with pytest.raises(StoreUnavailable):
-        async with room.hub.member("1", cast(Outbox, Ear()), room.dialect, no_loss):
+        async with member(room.hub, "1", Ear(), room.dialect):
             pytest.fail("greeted")
     assert room.hub.groups == 0
     assert room.relay.subscriptions["1"].listeners == {}
