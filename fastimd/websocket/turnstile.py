@@ -16,20 +16,22 @@ class Turnstile:
     """One place where tasks pass.
 
     Args:
-        per_turn: how many may in one turn of the scheduler.
+        per_turn: how many may in one turn of the scheduler. When that many have passed, in however
+            many turns, the next one waits for a turn; so the turnstile itself has seldom to turn.
     """
 
     def __init__(self, per_turn: int) -> None:
         self._per_turn = per_turn
         self._left = per_turn
-        self._used = trio.Event()
+        self._used_up = trio.Event()
         self._waiting: OrderedDict[trio.lowlevel.Task, None] = OrderedDict()
 
     async def pass_through(self) -> None:
         """Wait for one's turn; mostly there is nothing to wait for."""
-        self._used.set()
         if self._left > 0 and not self._waiting:
             self._left -= 1
+            if not self._left:
+                self._used_up.set()
             return
         task = trio.lowlevel.current_task()
         self._waiting[task] = None
@@ -43,12 +45,11 @@ class Turnstile:
     async def run(self) -> None:
         """Turn, until cancelled."""
         while True:
-            await self._used.wait()
-            await trio.lowlevel.checkpoint()
+            await self._used_up.wait()  # one turn at least
             self._left = self._per_turn
             while self._waiting and self._left > 0:
                 task, _ = self._waiting.popitem(last=False)
                 self._left -= 1
                 trio.lowlevel.reschedule(task)
-            if not self._waiting:
-                self._used = trio.Event()
+            if self._left:
+                self._used_up = trio.Event()
