@@ -14,6 +14,11 @@ import pytest
 import trio
 from conftest import Daemon, StartDaemon, connect, receive, run_daemon, run_redis, wait_for
 
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config
+from fastimd.door.door import Door
+from fastimd.door.head import Head, HeadReader
+from fastimd.door.listeners import listen
 from fastimd.redis.embedded import find_server
 
 KEY = b64encode(b"0123456789abcdef")
@@ -453,3 +458,20 @@ def test_an_answer_is_whole_though_the_client_ended_its_side(house: Daemon) -> N
             status, body = caller.read_answer()
             assert status == 200
             assert body.rstrip().endswith((b"}", b";", b")"))
+
+
+async def test_what_is_small_is_sent_at_once(nursery: trio.Nursery) -> None:
+    """Nagle's algorithm is off on every connection, without a call for each."""
+    listener = listen("127.0.0.1:0", "server.bind")
+    address = listener.getsockname()
+    found: list[int] = []
+
+    async def handle(connection: socket.socket, _reader: HeadReader, _head: Head) -> None:
+        found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    door = Door([listener], handle, Config(), Metrics(), max_connections=10)
+    nursery.start_soon(door.accept_connections, nursery)
+    async with await trio.open_tcp_stream(*address) as client:
+        await client.send_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        assert await client.receive_some() == b""
+    assert found == [1]
