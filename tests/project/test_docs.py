@@ -132,17 +132,35 @@ def test_making_the_settings_writes_both_files(
         assert path.read_bytes() == (ROOT / path).read_bytes()
 
 
-def test_both_readmes_have_the_same_examples() -> None:
+@pytest.mark.parametrize("name", ["README.md", "docs/MIGRATING.md"])
+def test_both_languages_have_the_same_examples(name: str) -> None:
     """Commands and code are the same in both languages, but for the comments."""
     english, chinese = (
         [
             re.sub(r"\s*(?:#|//) .*|(?<=console\.log\()\".*\"", "", block)
             for block in re.findall(r"^```\w+\n.*?^```", (ROOT / name).read_text(), re.M | re.S)
         ]
-        for name in ("README.md", "README.zh-CN.md")
+        for name in (name, name.replace(".md", ".zh-CN.md"))
     )
     assert english
     assert english == chinese
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_each_figure_of_a_readme_was_measured(name: str) -> None:
+    """The table of costs has the numbers of bench/RESULTS.md, each by the command of its row."""
+    results = (ROOT / "bench" / "RESULTS.md").read_text()
+    table = re.findall(r"^\| .* \| `make bench.*` \|$", (ROOT / name).read_text(), re.M)
+    servers = ("fastimd", "Nchan", "Nchan, TCP_NODELAY", "Socket.IO")
+    assert len(table) == 7
+    for row in table:
+        *figures, command = [cell.strip() for cell in row.strip("| ").split(" | ")][1:]
+        only = re.search(r'--only "(.*)"', command)
+        case = only[1] if only else "50 % of the peak"
+        for server, figure in zip(servers, figures, strict=True):
+            section = results.split(f"\n{case}\n")[1].split("\n\n")[0]
+            (measured,) = re.findall(rf"^\| {re.escape(server)} +\|(.*)\|$", section, re.M)
+            assert figure in [cell.strip() for cell in measured.split("|")], (row, server)
 
 
 def test_the_catalogue_has_every_event_and_no_other() -> None:
