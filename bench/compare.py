@@ -22,7 +22,16 @@ from document import write_results
 from goals import check_goals
 from history import measure_history
 from results import Measured
-from servers import KINDS, BenchRedis, Fastimd, Nchan, NotStarted, SendLoop, Server
+from servers import (
+    KINDS,
+    BenchRedis,
+    Centrifugo,
+    Fastimd,
+    Nchan,
+    NotStarted,
+    SendLoop,
+    Server,
+)
 
 from fastimd.bench.report import Result
 from fastimd.bench.run import Failed, run
@@ -53,22 +62,27 @@ class Case:
         return server in self.only if self.only else server is not SendLoop
 
 
-DUEL = (Fastimd, Nchan)
+PRODUCTS = (Fastimd, Nchan, Centrifugo)
+"""Those that people run, beside peers that were written by hand for this."""
 
 PEAK = "talk 100 x 5"
 """Its throughput is the peak, of which other cases take a share."""
 
 CASES = (
-    Case("burst 10", "burst", {"members": 10}, DUEL, is_long=True),
+    Case("burst 10", "burst", {"members": 10}, PRODUCTS, is_long=True),
     Case("burst 100", "burst", {"members": 100}),
     Case("burst 1000", "burst", {"members": 1000}),
-    Case("burst 5000", "burst", {"members": 5000}, DUEL),
-    Case("burst 10000", "burst", {"members": 10_000}, DUEL, is_long=True),
+    Case("burst 5000", "burst", {"members": 5000}, PRODUCTS),
+    Case("burst 10000", "burst", {"members": 10_000}, PRODUCTS, is_long=True),
     Case(PEAK, "talk", {"groups": 100, "members": 5, "in_flight": 1}),
     Case("talk 20 x 25", "talk", {"groups": 20, "members": 25, "in_flight": 1}),
     *(
         Case(
-            f"talk {n} x 5", "talk", {"groups": n, "members": 5, "in_flight": 1}, DUEL, is_long=True
+            f"talk {n} x 5",
+            "talk",
+            {"groups": n, "members": 5, "in_flight": 1},
+            PRODUCTS,
+            is_long=True,
         )
         for n in (1, 10, 1000)
     ),
@@ -79,17 +93,19 @@ CASES = (
         (Fastimd, SendLoop),
     ),
     *(
-        Case(f"{share} % of the peak", "talk", {"groups": 100, "members": 5}, DUEL, is_long=True)
+        Case(
+            f"{share} % of the peak", "talk", {"groups": 100, "members": 5}, PRODUCTS, is_long=True
+        )
         for share in (10, 25, 75, 90)
     ),
     Case("50 % of the peak", "talk", {"groups": 100, "members": 5}),
     # So slowly that each message goes its way alone: many in one group would be written together.
     Case("1 group", "talk", {"groups": 1, "members": 1, "rate": 400.0}, (Fastimd,)),
     Case("10000 groups", "talk", {"groups": 10_000, "members": 1, "rate": 400.0}, (Fastimd,)),
-    Case("idle 1000", "idle", {"groups": 100, "members": 10}, DUEL, is_long=True),
+    Case("idle 1000", "idle", {"groups": 100, "members": 10}, PRODUCTS, is_long=True),
     Case("idle 5000", "idle", {"groups": 500, "members": 10}),
-    Case("idle 10000", "idle", {"groups": 1000, "members": 10}, DUEL, is_long=True),
-    Case("storm 10000", "storm", {"groups": 1000, "members": 10}, DUEL),
+    Case("idle 10000", "idle", {"groups": 1000, "members": 10}, PRODUCTS, is_long=True),
+    Case("storm 10000", "storm", {"groups": 1000, "members": 10}, PRODUCTS),
 )
 
 LISTS = {

@@ -37,15 +37,18 @@ from websockets.sync.client import connect
 import fastimd
 from fastimd.base.address import Address
 from fastimd.base.errors import StartupError
-from fastimd.bench.dialect import FASTIMD, Dialect
+from fastimd.bench.dialect import FASTIMD, Dialect, Lines
 from fastimd.redis.embedded import find_server
 
 PEERS = Path(__file__).with_name("peers")
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
 NPM_SECONDS = 300.0
+GO_SECONDS = 900.0
 LOG_LINES = 15
 NODE_MAJOR = 20
+CENTRIFUGO = "6.9.1"
+"""The version that is measured; its module is built once for each."""
 SAYINGS = 10
 
 _LIBC = ctypes.CDLL(None)
@@ -248,14 +251,17 @@ class Server(Program):
             with connect(
                 url, compression=None, proxy=None, open_timeout=2, close_timeout=1
             ) as link:
-                for hello in dialect.hello:
+                for hello in dialect.hello_in("start"):
                     link.send(hello.decode())
-                for _ in range(dialect.greetings):
-                    link.recv(timeout=2)
+                greeted = 0
+                while greeted < dialect.greetings:
+                    greeted += dialect.greetings_in(str(link.recv(timeout=2)).encode())
                 for _ in range(SAYINGS):  # the first may come before Nchan has subscribed
-                    link.send((dialect.before + text + dialect.after).decode())
+                    link.send((dialect.before_in("start") + text + dialect.after).decode())
                     with suppress(TimeoutError):
-                        return text.decode() in str(link.recv(timeout=0.2))
+                        while text.decode() not in str(link.recv(timeout=0.2)):
+                            pass  # an answer: the message comes behind it
+                        return True
         except (OSError, WebSocketException, EOFError):
             pass
         return False
@@ -381,6 +387,48 @@ class NchanNoDelay(Nchan):
         self._listener.close()
 
 
+class Centrifugo(Server):
+    """Centrifugo, on as many cores as it takes."""
+
+    name = "Centrifugo"
+    dialect = Dialect(
+        path="/connection/websocket",
+        greetings=2,
+        hello=(b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"@GROUP@"}}',),
+        before=b'{"id":3,"publish":{"channel":"@GROUP@","data":"',
+        after=b'"}}',
+        has_ts=False,
+        lines=Lines(answer=b'{"id":', refusal=b'"error":', ping=b"{}"),
+    )
+
+    @classmethod
+    def missing(cls) -> str:
+        """Why it cannot be measured here; what is needed of it is built by this, once."""
+        if _centrifugo().is_file():
+            return ""
+        go = shutil.which("go")
+        if go is None:
+            return f"go is not installed, nor is {_centrifugo()}"
+        return _build_centrifugo(go)
+
+    def command(self) -> list[str]:
+        if missing := self.missing():
+            raise NotStarted(f"{self.name}: {missing}")
+        return [str(_centrifugo()), "-c", str(PEERS / "centrifugo.yaml")]
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            "CENTRIFUGO_HTTP_SERVER_PORT": str(self.port),
+            "CENTRIFUGO_ENGINE_REDIS_ADDRESS": self.redis.url,
+        }
+
+    def find_version(self) -> str:
+        events = (json.loads(line) for line in self.log_lines())
+        start = next(event for event in events if event["message"] == "starting Centrifugo")
+        cores = start["gomaxprocs"]
+        return f"Centrifugo {start['version']}, {start['runtime']}, GOMAXPROCS {cores}"
+
+
 class NodeServer(Server):
     """A server of ``peers/`` on Node."""
 
@@ -480,7 +528,7 @@ class SendLoop(Server):
 
 
 KINDS: tuple[type[Server], ...] = (
-    *(Fastimd, Nchan, NchanNoDelay),
+    *(Fastimd, Nchan, NchanNoDelay, Centrifugo),
     *(NodeWs, SocketIo, Starlette, SendLoop),
 )
 
@@ -496,7 +544,8 @@ def _free_port() -> int:
 
 
 def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if not name.startswith("FASTIMD_")}
+    ours = ("FASTIMD_", "CENTRIFUGO_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
 
 def _settle_in() -> None:
@@ -558,18 +607,38 @@ def _installed(package: str) -> str:
 
 def _install_packages(npm: str) -> str:
     """Install what ``package.json`` names; returns what went wrong."""
+    return _install([npm, "install", "--no-fund", "--no-audit"], NPM_SECONDS)
+
+
+def _centrifugo() -> Path:
+    return PEERS / "bin" / CENTRIFUGO / "centrifugo"
+
+
+def _build_centrifugo(go: str) -> str:
+    """Build the version that is measured from its module; returns what went wrong."""
+    module = "github.com/centrifugal/centrifugo/v6"
+    flags = f"-s -w -X {module}/internal/build.Version={CENTRIFUGO}"  # as its releases are built
+    command = [go, "install", "-ldflags", flags, f"{module}@v{CENTRIFUGO}"]
+    print(f"building Centrifugo {CENTRIFUGO}, once; it takes minutes", file=sys.stderr)
+    return _install(command, GO_SECONDS, GOBIN=str(_centrifugo().parent))
+
+
+def _install(command: list[str], seconds: float, **environment: str) -> str:
+    """Run a command that installs something under ``peers/``; returns what went wrong."""
+    what = f"{Path(command[0]).name} {command[1]}"
     try:
         done = subprocess.run(
-            [npm, "install", "--no-fund", "--no-audit"],
+            command,
             cwd=PEERS,
+            env=os.environ | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=NPM_SECONDS,
+            timeout=seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"npm install in bench/peers took longer than {NPM_SECONDS:g} s"
+        return f"{what} in bench/peers took longer than {seconds:g} s"
     if done.returncode != 0:
-        return f"npm install failed in bench/peers: {done.stdout.strip()[-500:]}"
+        return f"{what} failed in bench/peers: {done.stdout.strip()[-500:]}"
     return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote
 
 TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
@@ -13,6 +13,23 @@ NO_TOKEN = "bench"  # noqa: S105 - no secret
 """Stands in a path where the server gave none: without ``login_auth`` anything will do."""
 MIN_TEXT_BYTES = 40
 """The shortest text that holds what a message carries."""
+GROUP = b"@GROUP@"
+"""Stands for the group's id in what a client sends."""
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A text frame that holds one message or more, a line each, and other lines among them.
+
+    Args:
+        answer: what a line begins with that answers a member; it is no message.
+        refusal: what stands in an answer that refuses.
+        ping: a line that is to be sent back.
+    """
+
+    answer: bytes
+    refusal: bytes
+    ping: bytes
 
 
 @dataclass(frozen=True)
@@ -22,11 +39,12 @@ class Dialect:
     Args:
         path: of a member's socket; ``{group}`` and ``{user}`` stand for the ids, ``{token}`` for
             what the user got at the login.
-        greetings: text frames that come before the first message.
-        hello: text frames that a client sends first.
-        before: what stands before a text that is said.
+        greetings: messages that come before the first one of the group.
+        hello: text frames that a client sends first; ``@GROUP@`` stands for the group's id.
+        before: what stands before a text that is said; ``@GROUP@`` stands for the group's id.
         after: what stands behind it.
         has_ts: whether each message ends with a ``ts`` that increases within its group.
+        lines: how a text frame holds more than one message; None if it holds just one.
     """
 
     path: str = "/group/chat/{group}/{user}/{token}"
@@ -35,11 +53,33 @@ class Dialect:
     before: bytes = b""
     after: bytes = b""
     has_ts: bool = True
+    lines: Lines | None = None
 
     def target(self, group: str, user: str, token: str = NO_TOKEN) -> str:
         """The request target of a member's handshake."""
         named = {"group": group, "user": user, "token": token}
         return self.path.format(**{name: quote(text, safe="") for name, text in named.items()})
+
+    def hello_in(self, group: str) -> Iterator[bytes]:
+        """The text frames that a client of a group sends first."""
+        for text in self.hello:
+            yield text.replace(GROUP, group.encode())
+
+    def before_in(self, group: str) -> bytes:
+        """What stands before a text that is said in a group."""
+        return self.before.replace(GROUP, group.encode())
+
+    def greetings_in(self, payload: bytes) -> int:
+        """How much of the greeting a text frame holds.
+
+        Raises:
+            ConnectionError: it refuses what the client sent.
+        """
+        if self.lines is None:
+            return 1
+        if self.lines.refusal in payload:
+            raise ConnectionError(f"refused: {payload[:200]!r}")
+        return payload.count(b"\n") + 1
 
 
 FASTIMD = Dialect()
@@ -61,7 +101,15 @@ class Texts:
         if size < MIN_TEXT_BYTES:
             raise ValueError(f"a text has at least {MIN_TEXT_BYTES} bytes, not {size}")
         self.mark = mark or b"~" + secrets.token_hex(3).encode()
+        self._dialect, self._size = dialect, size
         self._frame_start, self._frame_end = self._frame_around(dialect, size)
+
+    def in_group(self, group: str) -> Texts:
+        """Those that are said in a group: these, unless what is said names its group."""
+        if GROUP not in self._dialect.before:
+            return self
+        dialect = replace(self._dialect, before=self._dialect.before_in(group))
+        return Texts(dialect, self._size, self.mark)
 
     def frame(self, sender: int, number: int, moment: int) -> bytes:
         """A client's frame with a sender's ``number``th text, sent at ``moment`` (ns)."""
@@ -126,3 +174,9 @@ def find_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
     if len(data) < start + size:
         return None
     return data[at] & 0x0F, start, start + size
+
+
+def find_line(data: bytes, at: int) -> tuple[int, int, int] | None:
+    """A text's opcode, and start and end of the line at ``at``; None if it is cut."""
+    end = data.find(b"\n", at) + 1
+    return (TEXT, at, end) if end else None

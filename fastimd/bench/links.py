@@ -50,6 +50,7 @@ class Link:
     __slots__ = (
         "_awaited",
         "_dialect",
+        "_group",
         "_is_accepted",
         "_on_data",
         "_on_open",
@@ -68,6 +69,7 @@ class Link:
         self.is_ready = False
         self._poll = poll
         self._dialect = plan.dialect
+        self._group = plan.group
         self._awaited = plan.dialect.greetings
         self._is_accepted = False
         self._opening = b""
@@ -141,10 +143,10 @@ class Link:
                 return
             _check_answer(head)
             self._is_accepted, self._opening = True, rest
-            for text in self._dialect.hello:
+            for text in self._dialect.hello_in(self._group):
                 self.send(client_frame(TEXT, text))
         self._take_greetings()
-        if not self._awaited:
+        if self._awaited <= 0:
             self.is_ready = True
             self._on_open(self)
             rest, self._opening = self._opening, b""
@@ -153,10 +155,10 @@ class Link:
 
     def _take_greetings(self) -> None:
         at = 0
-        while self._awaited and (frame := find_frame(self._opening, at)) is not None:
+        while self._awaited > 0 and (frame := find_frame(self._opening, at)) is not None:
             opcode, start, at = frame
             if opcode == TEXT:
-                self._awaited -= 1
+                self._awaited -= self._dialect.greetings_in(self._opening[start:at])
             elif opcode == PING:
                 self.pong(self._opening[start:at])
             elif opcode == CLOSE:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from .board import Board, Counter, Phase
+from .dialect import find_frame, find_line
 from .links import Link
 from .spec import Place, Spec
 from .transcript import Transcript
@@ -48,7 +49,7 @@ class _Member:
 
     def say(self, times: int, moment: int) -> None:
         first, self._number = self._number, self._number + times
-        frame = self._talk.texts.frame
+        frame = self._group.texts.frame
         said = [frame(self._sender, number, moment) for number in range(first, self._number)]
         self._link.send(b"".join(said))
 
@@ -118,7 +119,12 @@ class Talkers(Worker):
     def _group(self, place: Place) -> Transcript:
         group = self._groups.get(place.group)
         if group is None:
-            group = Transcript(self.texts, has_ts=self.spec.dialect.has_ts)
+            dialect = self.spec.dialect
+            group = Transcript(
+                self.texts.in_group(place.group),
+                has_ts=dialect.has_ts,
+                find=find_frame if dialect.lines is None else find_line,
+            )
             self._groups[place.group] = group
         return group
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
+from typing import TypeAlias
 
 from .dialect import CLOSE, PING, TEXT, Texts, find_frame
 from .links import closing
 
 _KEPT = 4096
 """Messages kept before those that every member has heard are forgotten."""
+
+Find: TypeAlias = Callable[[bytes, int], tuple[int, int, int] | None]
+"""Opcode, start and end of what is said; None if it is cut, ValueError if it cannot be."""
 
 
 class Disorder(Exception):
@@ -34,12 +38,14 @@ class Transcript:
     """The messages of one group.
 
     Args:
-        texts: those of the run.
+        texts: those that are said in it.
         has_ts: whether to check that ``ts`` increases.
+        find: finds the message at a place in what members get.
     """
 
-    def __init__(self, texts: Texts, *, has_ts: bool) -> None:
-        self._texts = texts
+    def __init__(self, texts: Texts, *, has_ts: bool, find: Find = find_frame) -> None:
+        self.texts = texts
+        self._find = find
         self._has_ts = has_ts
         self._listeners: list[Listener] = []
         self._frames = bytearray()
@@ -134,12 +140,12 @@ class Transcript:
 
     def _find_frame(self, data: bytes, at: int) -> tuple[int, int, int] | None:
         try:
-            return find_frame(data, at)
+            return self._find(data, at)
         except ValueError as exc:
             raise Disorder(str(exc)) from None
 
     def _append(self, frame: bytes, payload: bytes) -> None:
-        found = self._texts.read(payload)
+        found = self.texts.read(payload)
         if found is None:
             raise Disorder(f"a message that nobody sent in this run: {payload[:200]!r}")
         sender, number, moment = found

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from .board import Board, Counter, Phase
 from .dialect import NO_TOKEN, Dialect, Texts
 from .histogram import Histogram
+from .lines import LineReader
 from .links import Crowd, Link, Openings, Plan, QuietSocket, allow_files, resolve
 from .spec import Spec
 from .transcript import Disorder
@@ -104,9 +105,17 @@ class Worker:
         on_data: Callable[[bytes], None],
         dialect: Dialect | None = None,
     ) -> Plan:
-        """A socket of a user, with the token if there is one."""
+        """A socket of a user, with the token if there is one.
+
+        Args:
+            on_data: gets what comes: frames, or lines where the dialect has such.
+        """
         token = self.spec.tokens.get(user, NO_TOKEN)
-        return Plan(dialect or self.spec.dialect, group, user, on_open, on_data, token)
+        dialect = dialect or self.spec.dialect
+        if dialect.lines is not None:
+            reader = LineReader(dialect.lines, on_open, on_data)
+            on_open, on_data = reader.enter, reader.take
+        return Plan(dialect, group, user, on_open, on_data, token)
 
     def count_open(self, _link: Link) -> None:
         """Tell the others that one more is open."""
@@ -143,4 +152,9 @@ class Sitters(Worker):
             quiet.enter(link)
             self.count_open(link)
 
-        return self.plan(group, user, enter, quiet.take)
+        is_of_frames = self.spec.dialect.lines is None
+        return self.plan(group, user, enter, quiet.take if is_of_frames else _hear_nothing)
+
+
+def _hear_nothing(_lines: bytes) -> None:
+    """Lines for a socket that only sits there; their reader has answered the pings."""

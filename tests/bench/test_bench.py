@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs
 
 import pytest
@@ -30,9 +30,21 @@ from redis import Redis
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.server import Server, ServerConnection, serve
 
-from fastimd.bench.dialect import FASTIMD, PING, TEXT, Dialect, Texts, client_frame, find_frame
+from fastimd.bench.dialect import (
+    FASTIMD,
+    PING,
+    TEXT,
+    Dialect,
+    Lines,
+    Texts,
+    client_frame,
+    find_frame,
+    find_line,
+)
 from fastimd.bench.histogram import Histogram
-from fastimd.bench.transcript import Disorder, Transcript
+from fastimd.bench.lines import LineReader
+from fastimd.bench.links import Link
+from fastimd.bench.transcript import Disorder, Listener, Transcript
 from fastimd.websocket.frames import text_frame
 
 COMMAND = (sys.executable, "-m", "fastimd", "bench")
@@ -563,6 +575,125 @@ def test_no_speed_of_what_did_not_arrive(fault: Callable[[list[str], int], list[
         assert not done.stdout
 
 
+# A server that answers, and puts several lines into a frame
+
+RUN_CENTRIFUGO = """
+import dataclasses, json, sys
+sys.path.insert(0, sys.argv[1])
+from servers import Centrifugo
+from fastimd.base.address import Address
+from fastimd.bench.run import Failed, run
+from fastimd.bench.spec import Spec
+
+address = Address.read(sys.argv[3])
+bounds = {"seconds": 5.0, "messages": 300, "warm_up": 0.0}
+spec = Spec(sys.argv[2], (address,), Centrifugo.dialect, groups=1, members=5, **bounds)
+try:
+    print(json.dumps(dataclasses.asdict(run(spec))))
+except Failed as failure:
+    print(json.dumps({"failed": str(failure)}))
+"""
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+class Centrifugal(Group):
+    """A group that is spoken with as Centrifugo is, where each member is pinged once.
+
+    Args:
+        refused: the command that is refused.
+    """
+
+    def __init__(
+        self, fault: Callable[[list[str], int], list[str]] = honest, refused: str = ""
+    ) -> None:
+        super().__init__(fault)
+        self._refused = refused
+        self._channel = ""
+        self.pongs = 0
+
+    def serve(self, member: ServerConnection) -> None:
+        with suppress(ConnectionClosed):
+            for frame in member:
+                with self._lock:
+                    for line in str(frame).split("\n"):
+                        self._obey(member, json.loads(line))
+
+    def _obey(self, member: ServerConnection, command: dict[str, Any]) -> None:
+        number = command.pop("id", None)
+        if number is None:
+            assert command == {}
+            self.pongs += 1
+            return
+        ((name, fields),) = command.items()
+        answer = json.dumps({"id": number, name: {}}, separators=(",", ":"))
+        if name == self._refused:
+            answer = f'{{"id":{number},"error":{{"code":103,"message":"permission denied"}}}}'
+        if name == "subscribe":
+            self._channel = fields["channel"]
+            self._members.append(member)
+        if name != "publish":
+            member.send(answer)
+            return
+        assert fields["channel"] == self._channel
+        self._said.append(fields["data"])
+        for index, each in enumerate(self._members):
+            lines = [self._push(text) for text in self._fault(self._said, index)]
+            if each is member:
+                lines.insert(random.randrange(len(lines) + 1), answer)
+            if len(self._said) == 1:
+                lines.insert(random.randrange(len(lines) + 1), "{}")
+            if lines:
+                each.send("\n".join(lines))
+
+    def _push(self, text: str) -> str:
+        publication = f'{{"data":"{text}","offset":{len(self._said)}}}'
+        return f'{{"push":{{"channel":"{self._channel}","pub":{publication}}}}}'
+
+
+def run_centrifugo(mode: str, group: Centrifugal) -> dict[str, Any]:
+    with served(group) as address:
+        done = subprocess.run(
+            [sys.executable, "-c", RUN_CENTRIFUGO, str(BENCH), mode, address],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+@pytest.mark.parametrize("mode", ["burst", "talk"])
+def test_a_server_that_answers(mode: str) -> None:
+    """Answers and pings are no messages, and pings are answered."""
+    group = Centrifugal()
+    result = run_centrifugo(mode, group)
+    assert (result["lost"], result["disorder"]) == (0, "")
+    assert result["messages"] >= 300
+    assert group.pongs == 5
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_no_speed_of_what_did_not_arrive_in_lines(
+    fault: Callable[[list[str], int], list[str]],
+) -> None:
+    """Each message is checked at each member there, too."""
+    result = run_centrifugo("burst", Centrifugal(fault))
+    if "failed" in result:
+        assert re.search("lost: |doubled: |different messages|nobody sent", result["failed"])
+        return
+    assert result["lost"] or result["disorder"]
+    assert result["messages_per_second"] is None
+
+
+@pytest.mark.parametrize("refused", ["connect", "subscribe", "publish"])
+def test_a_server_that_refuses(refused: str) -> None:
+    """What it says against the greeting or a message is told."""
+    told = run_centrifugo("burst", Centrifugal(refused=refused))["failed"]
+    assert "refused: " in told
+    assert "permission denied" in told
+
+
 # The transcript
 
 TEXTS = Texts(FASTIMD, 64)
@@ -607,6 +738,74 @@ def test_members_that_hear_the_same_in_other_pieces(data: st.DataObject) -> None
     assert heard == [30, 30, 30]
     assert transcript.messages == transcript.delivered == 30
     assert pongs == [b"hi"] * pings
+
+
+LINES = Lines(answer=b'{"id":', refusal=b'"error"', ping=b"{}")
+
+
+class Answered:
+    """A socket that notes with what pings are answered."""
+
+    def __init__(self) -> None:
+        self.pongs: list[bytes] = []
+
+    def send(self, frame: bytes) -> None:
+        self.pongs.append(frame)
+
+    def pong(self, payload: bytes) -> None:
+        self.pongs.append(payload)
+
+
+@given(st.data())
+def test_members_that_hear_the_same_lines_in_other_frames(data: st.DataObject) -> None:
+    """However many lines a frame holds, and whatever answers and pings are among them."""
+    texts = Texts(Dialect(lines=LINES), 64)
+    transcript = Transcript(texts, has_ts=False, find=find_line)
+    said = [find_payload(message(0, n, n + 1, texts)) for n in range(20)]
+    for _ in range(2):
+        listener, socket = transcript.listen(), Answered()
+
+        def hear(lines: bytes, listener: Listener = listener) -> None:
+            transcript.take(listener, lines, no_pong)
+
+        reader = LineReader(LINES, lambda _link: None, hear)
+        reader.enter(cast(Link, socket))
+        lines = list(said)
+        others = st.sampled_from([b"{}", b'{"id":3,"publish":{}}'])
+        for other in data.draw(st.lists(others, max_size=8)):
+            lines.insert(data.draw(st.integers(0, len(lines))), other)
+        ends = sorted(data.draw(st.sets(st.integers(1, len(lines) - 1))))
+        whole = b"".join(
+            text_frame(b"\n".join(lines[a:b]))
+            for a, b in zip([0, *ends], [*ends, len(lines)], strict=True)
+        )
+        cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+        for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True):
+            reader.take(whole[a:b])
+        assert listener.heard == 20
+        assert socket.pongs == [client_frame(TEXT, b"{}")] * lines.count(b"{}")
+
+
+def find_payload(frame: bytes) -> bytes:
+    found = find_frame(frame, 0)
+    assert found is not None
+    return frame[found[1] : found[2]]
+
+
+@pytest.mark.parametrize(
+    ("frame", "error", "told"),
+    [
+        (text_frame(b'{}\n{"id":3,"error":{"code":103}}'), Disorder, "a message was refused"),
+        (b"\x01\x02hi", Disorder, "a frame begins with 0102"),
+        (b"\x88\x04\x0b\xb8by", ConnectionError, "closed by the server: 3000 by"),
+    ],
+)
+def test_lines_that_end_a_run(frame: bytes, error: type[Exception], told: str) -> None:
+    """A refusal, what is no frame, and a close frame."""
+    reader = LineReader(LINES, lambda _link: None, no_pong)
+    reader.enter(cast(Link, Answered()))
+    with pytest.raises(error, match=told):
+        reader.take(frame)
 
 
 @pytest.mark.parametrize(
@@ -665,6 +864,10 @@ def test_a_dialect_wraps_what_is_said() -> None:
     assert len(frame) == 8 + 1000 + 12
     assert texts.read(frame) == (7, 8, 9)
     assert list(texts.read_all(frame + frame)) == [(7, 8, 9)] * 2
+    assert texts.in_group("7") is texts
+    named = Texts(Dialect(before=b"@GROUP@ says ", hello=(b"@GROUP@?",)), 64, texts.mark)
+    assert b"a-7 says " + texts.mark in named.in_group("a-7").frame(7, 8, 9)
+    assert named.in_group("a-7").read(named.in_group("b").frame(7, 8, 9)) == (7, 8, 9)
     with pytest.raises(ValueError, match="at least 40 bytes, not 39"):
         Texts(FASTIMD, 39)
 
