@@ -253,6 +253,11 @@ async def test_events_are_handed_on(room: Room, autojump_clock: MockClock) -> No
     await room.server.say("fastimd:events", b"an event")
     await trio.sleep(1)
     assert (room.events, room.batches) == ([b"an event"], [])
+    await room.member()
+    await room.say(5)
+    await room.server.say("fastimd:events", b"another")
+    await trio.sleep(1)
+    assert (room.events, room.batches) == ([b"an event", b"another"], [[5]])
 
 
 async def test_what_comes_on_no_channel_of_ours_is_passed_over(
@@ -376,6 +381,7 @@ async def test_what_comes_in_half_the_time_that_handing_on_took_is_gathered(
 ) -> None:
     """The busier the daemon, the more messages share a write."""
     await room.member()
+    await trio.sleep(10)
     room.batch_seconds = 1.0
     await room.server.say("mq:1", message(5))
     await trio.sleep(1.2)

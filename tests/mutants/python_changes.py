@@ -1,7 +1,8 @@
 """What is changed in a Python file: its syntax tree says where, and only those bytes differ.
 
 Left out is what no test of behaviour can see: annotations, ``assert``, ``__slots__``, log lines and
-what is done for them alone.
+what is done for them alone; how large a bound is that a module names, for tests take it from there;
+and with which number a count begins.
 """
 
 from __future__ import annotations
@@ -89,6 +90,8 @@ class _Changes(ast.NodeVisitor):
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         if ast.unparse(node.annotation) == "TypeAlias" or node.value is None:
             return
+        if self._is_chosen(node.value):
+            return
         if isinstance(node.target, ast.Attribute) and self._scope[-1] != "__init__":
             self._remove(node)
         self.visit(node.value)
@@ -112,6 +115,16 @@ class _Changes(ast.NodeVisitor):
                 self.visit(statement.value)
         self._scope.pop()
 
+    def _is_chosen(self, value: ast.expr) -> bool:
+        """A number at the top of a module, or one that an attribute begins with."""
+        if self._scope and self._scope[-1] != "__init__":
+            return False
+        parts = [each for each in ast.walk(value) if isinstance(each, (ast.expr, ast.operator))]
+        numbers = (ast.Constant, ast.BinOp, ast.operator)
+        return all(isinstance(each, numbers) for each in parts) and not any(
+            isinstance(each, ast.Constant) and isinstance(each.value, bool) for each in parts
+        )
+
     # Statements
 
     def visit_Expr(self, node: ast.Expr) -> None:
@@ -121,7 +134,7 @@ class _Changes(ast.NodeVisitor):
             self.visit(call)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if ast.unparse(node.targets[0]) == "__slots__":
+        if ast.unparse(node.targets[0]) == "__slots__" or self._is_chosen(node.value):
             return
         kept = (ast.Attribute, ast.Subscript)
         targets = node.targets[0]
