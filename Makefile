@@ -6,12 +6,12 @@ REDIS = $(if $(shell command -v redis-server),,[embedded])
 
 # What needs few processes and breaks first, in less than a minute on two cores.
 QUICK = $(addprefix tests/,base/test_codec.py base/test_config.py base/test_texts.py \
-	classic/test_chat.py daemon/test_drain.py groups/test_hub_relay.py \
+	classic/test_chat.py daemon/test_drain.py groups/test_hub_relay.py groups/test_relay.py \
 	project/test_docs.py project/test_floors.py redis/test_appender.py redis/test_scripts.py \
 	websocket/test_frames.py websocket/test_outbox.py websocket/test_pace.py \
 	websocket/test_receiver.py websocket/test_turnstile.py)
 
-.PHONY: run quick test lint settings bench bench-full dist lock clean
+.PHONY: run quick test mutants lint settings bench bench-full dist lock clean
 
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
@@ -22,6 +22,9 @@ quick: $(VENV)/test  ## the part of the suite that a change needs first
 test: $(VENV)/test  ## the whole suite; what compares times runs alone
 	$(BIN)/python -m pytest -n 3 --dist worksteal --alone aside $(ARGS)
 	$(BIN)/python -m pytest --alone only $(ARGS)
+
+mutants: $(VENV)/test  ## how many small faults in the core the quick suite notices, by a sample
+	PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
 
 lint: $(VENV)/lint  ## ruff and mypy
 	$(BIN)/ruff check .

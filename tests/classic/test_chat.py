@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import trio
+from clients import metrics
 from conftest import Daemon, StartDaemon, connect, receive
+from redis import Redis
+
+from fastimd.classic.chat import MAX_IN_FLIGHT
 
 EVERY_REDIS = True
 
@@ -37,3 +42,18 @@ async def test_a_comer_is_greeted_with_the_last_messages(daemon: Daemon) -> None
             said.append(await receive(ann))
         async with connect(daemon.chat_url(user="2")) as bob:
             assert await receive(bob) == {"list": said, "total": 3}
+
+
+async def test_a_socket_is_not_read_on_while_much_of_it_waits_for_redis(
+    daemon: Daemon, redis: Redis
+) -> None:
+    """So many of its messages are under way at most; the rest follows, in order."""
+    said = [str(number) for number in range(4 * MAX_IN_FLIGHT)]
+    async with connect(daemon.chat_url()) as ann:
+        await receive(ann)
+        redis.execute_command("CLIENT", "PAUSE", 1000, "WRITE")  # type: ignore[no-untyped-call]
+        for text in said:
+            await ann.send_message(text)
+        await trio.sleep(0.4)
+        assert metrics(daemon)["fastimd_held_messages"] == MAX_IN_FLIGHT
+        assert [(await receive(ann))["info"] for _ in said] == said

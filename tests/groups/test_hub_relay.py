@@ -381,6 +381,22 @@ async def test_the_quiet_are_settled_without_a_message(room: Room) -> None:
     assert gone.heard == [[]]
 
 
+async def test_a_fence_passes_while_a_greeting_is_read(room: Room) -> None:
+    """It settles those who were greeted; the other one is greeted as if it had not."""
+    room.store.listed += [5]
+    first = await room.arrive()
+    room.store.holding = True
+    second = await room.arrive()
+    room.relay.pass_all()
+    room.hear(4)
+    await room.hub.flush()
+    room.store.held.popleft().set()
+    await wait_all_tasks_blocked()
+    room.say(6)
+    await room.hub.flush()
+    assert (first.heard, second.heard) == ([[5], 4, 6], [[5], 6])
+
+
 async def test_who_comes_after_a_fence_waits_for_the_next(room: Room) -> None:
     """A fence settles those who were there when it was asked for, and nobody else."""
     room.store.listed += [5]
@@ -803,6 +819,15 @@ async def test_a_foreign_message_is_shown_once_and_is_no_measure() -> None:
     assert listened.heard == [3, 0, 0, 4, 0, 5]
     assert listened.position == Position(5, message(5))
     assert listened.subscription.newest_ts == 5
+
+
+async def test_what_was_said_twice_is_shown_twice() -> None:
+    """Each message of a page takes one of its like from what is held."""
+    listened = listened_with_a_gap()
+    listened.receive_foreign("a", "a", "a", "b")
+    listened.repair("a", "a")
+    assert listened.heard == [0, 0, 0, 0]
+    assert listened.position.entry == message(9, "b")
 
 
 async def test_an_entry_out_of_order_is_not_handed_on_again() -> None:

@@ -468,3 +468,27 @@ async def test_who_sends_faster_than_redis_takes_waits(nursery: trio.Nursery) ->
     house.peer.answer()
     await wait_all_tasks_blocked()
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+
+
+async def test_who_waits_for_the_fate_of_all_is_let_go_with_the_last(nursery: trio.Nursery) -> None:
+    """At once when nothing has been sent."""
+    house = await attached(nursery)
+    await house.appender.wait_all_answered()
+    house.peer.is_silent = True
+    ended: list[str] = []
+
+    async def wait() -> None:
+        await house.appender.wait_all_answered()
+        ended.extend(house.outcomes)
+
+    for text in "ab":
+        await house.append(text)
+    nursery.start_soon(wait)
+    await wait_all_tasks_blocked()
+    on_reply, command = house.peer.waiting.popleft()
+    on_reply(house.peer._apply(command))
+    await wait_all_tasks_blocked()
+    assert (list(house.outcomes), ended) == (["a"], [])
+    house.peer.answer()
+    await wait_all_tasks_blocked()
+    assert ended == ["a", "b"]

@@ -459,6 +459,32 @@ def test_recalling_tail_after_tail_keeps_the_highest_ts(redis: Redis) -> None:
     assert redis.pttl(FLOOR) > MINUTE / 4
 
 
+def test_a_purge_deletes_everything_and_is_announced(redis: Redis) -> None:
+    """It says how many there were; of an empty group it says none, and is silent."""
+    arguments = (scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event")
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        assert run(redis, *arguments) == 0
+        assert not redis.exists(FLOOR)
+        fill(redis, entry(1), entry(2), entry(now(redis)))
+        assert run(redis, *arguments) == 3
+        heard = [channel.get_message(timeout=0.2) for _ in range(2)]
+    assert [each and each["data"] for each in heard] == [b"event", None]
+    assert not redis.exists(LIST)
+
+
+@pytest.mark.parametrize("ahead", [-MINUTE, 0, MINUTE // 2])
+def test_a_purged_ts_is_not_given_again(redis: Redis, ahead: int) -> None:
+    """A floor stands at the newest one until the clock has passed it, and a second longer."""
+    newest = now(redis) + ahead
+    fill(redis, entry(newest - 1), entry(newest))
+    assert run(redis, scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event") == 2
+    assert redis.get(FLOOR) == b"%d" % newest
+    assert 0 <= max(0, ahead) + 1000 - redis.pttl(FLOOR) < 900
+    assert append(redis) > newest
+
+
 # Reading
 
 
@@ -501,6 +527,20 @@ def test_before_a_message_that_is_gone_is_what_is_older(redis: Redis) -> None:
     assert before(redis, "4", 30, 2) == entries[:2]
     assert before(redis, "3", 99, 2) == entries[3:]
     assert before(redis, "3", 5, 2) == []
+
+
+def test_before_says_whether_the_message_was_where_its_ts_belongs(redis: Redis) -> None:
+    """Else it may stand out of order; what is older than all of them is nowhere."""
+    fill(redis, *(entry(ts) for ts in range(10, 210)), entry(5))
+
+    def is_there(ts: int, known: bytes = b"") -> int:
+        found: int = run(redis, scripts.BEFORE, [LIST, FLOOR], "3", ts, known, 0, 2, 200)[3]
+        return found
+
+    assert [is_there(ts) for ts in (10, 100, 209)] == [1, 1, 1]
+    assert [is_there(ts) for ts in (300, 3)] == [0, 1]
+    assert is_there(5, entry(5)) == 1
+    assert run(redis, scripts.BEFORE, [LIST, FLOOR], "3", 5, entry(5), 0, 2, 200)[:2] == [198, 199]
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -680,6 +720,32 @@ def test_a_foreign_message_that_is_recalled_or_purged_raises_no_floor(redis: Red
         assert append(redis) < now(redis) + MINUTE
 
 
+def test_what_the_daemon_believes_is_believed_to_the_millisecond(redis: Redis) -> None:
+    """At the end of the list and before it; what is later by one is foreign."""
+    believed = now(redis) + YEARS
+    keys = [LIST, FLOOR]
+    for entries, newest in (
+        ([entry(believed)], believed),
+        ([entry(believed + 1)], 0),
+        ([entry(believed), entry(believed + 1)], believed),
+        ([entry(5), b"garbage", entry(believed + 1)], 5),
+    ):
+        redis.delete(LIST)
+        fill(redis, *entries)
+        assert run(redis, scripts.PEEK, keys, believed)[3] == newest
+        assert run(redis, scripts.TAIL, keys, believed, 9)[1:3] == [newest, believed]
+
+
+def test_a_floor_makes_what_is_a_step_beyond_it_believed(redis: Redis) -> None:
+    """No more: beyond that, and beyond the clock, a ts is foreign."""
+    floor = now(redis) + YEARS
+    redis.set(FLOOR, floor)
+    for ahead, newest in ((STEP, floor + STEP), (STEP + 1, 0)):
+        redis.delete(LIST)
+        fill(redis, entry(floor + ahead))
+        assert run(redis, scripts.PEEK, [LIST, FLOOR], 0)[3] == newest
+
+
 def test_a_greetings_position_is_before_whatever_comes(redis: Redis) -> None:
     """The newest of ours, if there is one; never what is foreign."""
     moment = now(redis)
@@ -798,6 +864,24 @@ def test_a_join_counts_once_and_is_announced(redis: Redis) -> None:
         heard = [channel.get_message(timeout=0.2) for _ in range(3)]
     assert [each and each["data"] for each in heard] == [b"event", b"event", None]
     assert redis.smembers(GROUPS) == {b"1", b"2"}
+
+
+def leave(redis: Redis, group: str) -> int:
+    forms = codec.plain_unless_quoted(group), codec.wrap(group)
+    left: int = run(redis, scripts.LEAVE, [GROUPS], *forms, EVENTS, "event")
+    return left
+
+
+def test_a_leave_counts_once_and_is_announced(redis: Redis) -> None:
+    """Whichever server has written the group; who is not in it changes nothing and is silent."""
+    redis.sadd(GROUPS, "1", '"2"', "3")
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(EVENTS)
+        assert channel.get_message(timeout=5) is not None
+        assert [leave(redis, group) for group in ("1", "1", "2", "4")] == [1, 0, 1, 0]
+        heard = [channel.get_message(timeout=0.2) for _ in range(3)]
+    assert [each and each["data"] for each in heard] == [b"event", b"event", None]
+    assert redis.smembers(GROUPS) == {b"3"}
 
 
 def test_a_kick_is_announced_and_remembered(redis: Redis) -> None:

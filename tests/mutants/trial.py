@@ -1,0 +1,191 @@
+"""Trying mutants: each in a copy of the tree that only this worker changes.
+
+The copy comes first on ``PYTHONPATH``, so that the tests and the daemons that they start import it.
+A file that is broken altogether shows that they do: its tests must fail. The mutant must then make
+the same tests fail, or run longer than they may.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from .mutant import Mutant
+
+ROOT = Path(__file__).parent.parent.parent
+FIRST = {
+    "fastimd/groups/audience.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/hub.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/pubsub.py": ("groups/test_relay.py",),
+    "fastimd/groups/relay.py": ("groups/test_relay.py", "groups/test_hub_relay.py"),
+    "fastimd/groups/repair.py": ("groups/test_relay.py",),
+    "fastimd/groups/subscription.py": ("groups/test_hub_relay.py", "groups/test_relay.py"),
+    "fastimd/redis/appender.py": ("redis/test_appender.py",),
+    "fastimd/redis/scripts": ("redis/test_scripts.py",),
+    "fastimd/websocket/frames.py": ("websocket/test_frames.py",),
+    "fastimd/websocket/outbox.py": ("websocket/test_outbox.py",),
+}
+"""The core, and the tests of each part: they run before the rest of the quick suite."""
+
+DAEMONS = "start_daemon"
+"""A test file with this name in it starts daemons, which import everything."""
+SECONDS_A_TEST = 25
+SECONDS = 240
+"""For all the tests that a mutant meets; what takes longer hangs."""
+MEMORY_BYTES = 8 << 30
+"""A mutant that never ends must not take the machine's memory."""
+BROKEN = {".py": b"raise SystemError('broken by the mutation tester')\n", ".lua": b"broken\n"}
+
+
+class WrongTree(Exception):
+    """The tests do not run the code that is changed, or fail without a change."""
+
+
+def core_files() -> list[str]:
+    """Every file that is changed."""
+    return sorted(
+        str(path.relative_to(ROOT))
+        for name in FIRST
+        for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).glob("*.lua"))
+    )
+
+
+def quick_tests() -> list[str]:
+    """The test files of ``make quick``."""
+    done = subprocess.run(
+        ["make", "--silent", "--eval=quick-tests: ; @echo $(QUICK)", "quick-tests"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+class Tree:
+    """A copy of the tree in which one file at a time is changed."""
+
+    def __init__(self, folder: Path, quick: Sequence[str]) -> None:
+        self._folder = folder / "tree"
+        kept = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "node_modules")
+        shutil.copytree(ROOT, self._folder, ignore=kept, symlinks=True)
+        shutil.copytree(ROOT / ".ci", self._folder / ".ci")
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PY")},
+            "PYTHONPATH": str(self._folder),
+        }
+        self._tests = {test: self._loads(test) for test in quick}
+
+    def tests_of(self, file: str) -> list[str]:
+        """The test files that can notice a change of a file: its own, then all that import it."""
+        is_script = file.endswith(".lua")
+        key = str(Path(file).parent) if is_script else file
+        first = [f"tests/{name}" for name in FIRST[key]]
+        wanted = "fastimd.redis.scripts" if is_script else file[:-3].replace("/", ".")
+        reached = [test for test, loaded in self._tests.items() if wanted in loaded]
+        return [*first, *(test for test in reached if test not in first)]
+
+    def verify(self, file: str) -> None:
+        """See that the tests of a file run, and that they run this copy of it."""
+        first = self.tests_of(file)[0]
+        source = (self._folder / file).read_bytes()
+        if not self._pass([first]):
+            raise WrongTree(f"{first} fails without a change")
+        try:
+            self._write(file, BROKEN[Path(file).suffix] + source)
+            if self._pass([first]):
+                raise WrongTree(f"{first} passes though {file} is broken: it runs another one")
+        finally:
+            self._write(file, source)
+
+    def is_caught(self, mutant: Mutant) -> bool:
+        """Whether a test fails when a file is changed so."""
+        source = (self._folder / mutant.file).read_bytes()
+        first, *rest = self.tests_of(mutant.file)
+        try:
+            self._write(mutant.file, mutant.applied_to(source))
+            return not (self._pass([first]) and (not rest or self._pass(rest)))
+        finally:
+            self._write(mutant.file, source)
+
+    def _write(self, file: str, source: bytes) -> None:
+        """Change a file. Its compiled form goes by size and second: too coarse for this."""
+        path = self._folder / file
+        path.write_bytes(source)
+        if path.suffix == ".py":
+            Path(importlib.util.cache_from_source(str(path))).unlink(missing_ok=True)
+
+    def _pass(self, tests: Sequence[str]) -> bool:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "pytest", "-q", "-x", "--tb=no", "-p", "no:cacheprovider"),
+                *("--alone", "aside", f"--timeout={SECONDS_A_TEST}", *tests),
+            ],
+            cwd=self._folder,
+            env=self._environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            preexec_fn=_bound_memory,
+        )
+        try:
+            return process.wait(SECONDS) == 0
+        except subprocess.TimeoutExpired:
+            return False
+        finally:
+            _end(process)
+
+    def _loads(self, test: str) -> frozenset[str]:
+        """The modules that a test file brings in; of one that starts daemons, all of the core."""
+        path = self._folder / test
+        if DAEMONS in path.read_text() or "daemon: Daemon" in path.read_text():
+            return frozenset(
+                [*(file[:-3].replace("/", ".") for file in core_files()), "fastimd.redis.scripts"]
+            )
+        load = (
+            "import runpy, sys; from pathlib import Path; import fastimd;"
+            "sys.path[:0] = [sys.argv[2], sys.argv[3]]; runpy.run_path(sys.argv[1]);"
+            "print(fastimd.__file__, *sys.modules)"
+        )
+        done = subprocess.run(
+            [
+                *(sys.executable, "-c", load),
+                *(str(path), str(self._folder / "tests"), str(path.parent)),
+            ],
+            cwd=self._folder.parent,
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        origin, *modules = done.stdout.split()
+        if not Path(origin).is_relative_to(self._folder):
+            raise WrongTree(f"{test} imports {origin}, not the copy in {self._folder}")
+        return frozenset(modules)
+
+
+def _bound_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End what the tests have started and left, daemons and servers of Redis."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    process.wait()
+    for _ in range(100):  # until the last of them is gone
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
