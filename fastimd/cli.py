@@ -156,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     add_command(
         "serve", "run the daemon (the default)", "fastimd serve --config /etc/fastimd/fastimd.toml"
     )
-    add_command("check", "validate the configuration", "fastimd check --config fastimd.toml")
+    add_command("check", "check the settings", "fastimd check --config fastimd.toml")
     operate.add_arguments(add_command)
     chat.add_arguments(
         add_command(

@@ -51,20 +51,20 @@ class _Mode:
 
 _MODES = {
     "burst": _Mode(
-        "one group, one talker, so many messages in flight",
+        "one group and one talker with several messages in flight",
         {"members": 100, "in_flight": 16, "at_once": 8, "rate": 0.0, "warm_up": 2.0},
     ),
     "talk": _Mode(
-        "groups in which everybody talks",
+        "groups in which everyone talks",
         {"groups": 100, "members": 5, "in_flight": 1, "rate": 0.0, "warm_up": 2.0},
     ),
     "idle": _Mode(
-        "sockets that say nothing: what they cost, and how fast they connect",
+        "silent sockets: their cost, and how fast they connect",
         {"groups": 100, "members": 10, "opening": 128},
     ),
-    "storm": _Mode("sockets that drop and reconnect, all at once", {"groups": 100, "members": 10}),
+    "storm": _Mode("sockets that all drop and reconnect at once", {"groups": 100, "members": 10}),
     "list": _Mode(
-        "group-list sockets, over groups of which some are active",
+        "group-list sockets, with some of the groups active",
         {
             "members": 100,
             "groups": 200,
@@ -77,21 +77,21 @@ _MODES = {
 }
 
 _HELP = {
-    "members": "sockets of a group; of all groups together for lists",
+    "members": "sockets per group; for list, sockets in total",
     "groups": "groups",
-    "in_flight": "messages that a talker may have on their way",
-    "at_once": "messages that it writes together",
-    "rate": "messages a second of all talkers, or of each active group; 0 = as in_flight allows",
-    "warm_up": "seconds of talk before what is measured",
-    "opening": "handshakes that a process has under way",
-    "groups_each": "groups that each list socket is in",
-    "active": "groups in which is talked",
+    "in_flight": "messages that a talker may have in flight",
+    "at_once": "messages that a talker writes at once",
+    "rate": "messages a second in total, or per active group; 0 = as fast as in_flight allows",
+    "warm_up": "seconds of talk before measuring starts",
+    "opening": "concurrent handshakes per process",
+    "groups_each": "groups per list socket",
+    "active": "groups with a talker",
 }
 _MAY_BE_ZERO = ("rate", "warm_up", "active")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Say what ``fastimd bench`` takes."""
+    """Add the arguments of ``fastimd bench``."""
     modes = parser.add_subparsers(dest="mode", metavar="MODE", required=True)
     for name, mode in _MODES.items():
         sub = modes.add_parser(
@@ -103,16 +103,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         for number, default in mode.numbers.items():
             _add_number(sub, number, default)
         if name not in ("idle", "storm"):
-            _add(sub, "size", at_least(int, MIN_TEXT_BYTES), 64, "bytes of a text")
-            _add(sub, "messages", at_least(int, 0), 0, "how many are measured; 0 = by time")
+            _add(sub, "size", at_least(int, MIN_TEXT_BYTES), 64, "bytes per message")
+            _add(sub, "messages", at_least(int, 0), 0, "messages to measure; 0 = measure by time")
         if name != "storm":
-            _add(sub, "seconds", at_least(float, 0.1), 10.0, "how long is measured")
+            _add(sub, "seconds", at_least(float, 0.1), 10.0, "how long to measure")
         _add(sub, "processes", at_least(int, 1), 1, "processes of the load generator")
         sub.add_argument(
-            "--pid", type=int, action="append", default=[], help="a server's, for what it uses"
+            "--pid",
+            type=int,
+            action="append",
+            default=[],
+            help="a server process whose resources to report",
         )
         if name == "list":
-            sub.add_argument("--redis", metavar="URL", help="the servers', to count its commands")
+            sub.add_argument(
+                "--redis", metavar="URL", help="the servers' Redis, to count its commands"
+            )
         _add_accounts(sub)
         sub.add_argument("--json", action="store_true", help="print one line of JSON")
 
@@ -121,16 +127,16 @@ def _add_accounts(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--users",
         metavar="PREFIX",
-        help="the users are PREFIX0, PREFIX1 and so on; by default ids of this run's own",
+        help="use the users PREFIX0, PREFIX1 and so on; by default the run makes its own",
     )
     parser.add_argument(
-        "--password-file", type=Path, metavar="FILE", help="holds the password of all users"
+        "--password-file", type=Path, metavar="FILE", help="file with the password of all users"
     )
     parser.add_argument(
         "--admin",
         default=ADMIN,
         metavar="BIND",
-        help="the servers' admin.bind, to delete messages and logins at the end; '' = leave them",
+        help="the servers' admin.bind, to delete messages and logins at the end; '' = keep them",
     )
 
 

@@ -65,9 +65,9 @@ async def _begin(session: Session, domain: Domain, route: Route, membership: Mem
     """
     assert route.group is not None
     if domain.config.group.auto_join:
-        joined = domain.store.members.send_join(route.group, route.user)
+        join = domain.store.members.send_join(route.group, route.user)
         await membership.read_greeting()
-        if await joined() == "full":
+        if await domain.store.members.joined(join) == "full":
             raise Refused("too many groups")
     else:
         await membership.read_greeting()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
@@ -21,7 +20,7 @@ from ..base.metrics import Metrics
 from .appender import Appender
 from .cause import cause_of
 from .clock import RedisClock
-from .connection import Connection, seconds_of
+from .connection import Call, Connection, seconds_of
 from .scripts import ALL, Script
 from .wire import Address, Argument, NotNow, Reply, Wire
 
@@ -153,21 +152,17 @@ class Client:
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> Reply:
         """Run a script and return its reply; errors as with ``call``."""
-        return await self.send_script(script, keys, *arguments)()
+        return await self.send_script(script, keys, *arguments).reply()
 
     def send_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
-    ) -> Callable[[], Awaitable[Reply]]:
-        """Send a script now, if there is a connection.
+    ) -> ScriptCall:
+        """Send a script now, if there is a connection; its reply is waited for later."""
+        return ScriptCall(self, self._connection, script, keys, arguments)
 
-        Returns:
-            What waits for the reply, once; errors as with ``call``.
-        """
-        connection = self._connection
-        if connection is None:
-            return partial(self._attempt, lambda later: later.run_script(script, keys, *arguments))
-        finish = connection.send_script(script, keys, *arguments)
-        return partial(self._attempt, lambda _: finish(), connection)
+    async def finish(self, call: ScriptCall, connection: Connection | None) -> Reply:
+        """Wait for the reply to a script; errors as with ``call``."""
+        return await self._attempt(call.finish_on, connection)
 
     async def run(self) -> None:
         """Keep the connection up until cancelled.
@@ -238,3 +233,42 @@ class Client:
         self.appender.detach()
         self._connection = None
         self._is_connected = trio.Event()
+
+
+class ScriptCall:
+    """A script that was sent, or will be as soon as there is a connection.
+
+    ``keys`` are those that it touches.
+    """
+
+    __slots__ = ("_arguments", "_call", "_client", "_connection", "_script", "keys")
+
+    def __init__(
+        self,
+        client: Client,
+        connection: Connection | None,
+        script: Script,
+        keys: tuple[Argument, ...],
+        arguments: tuple[Argument, ...],
+    ) -> None:
+        self._client = client
+        self._connection = connection
+        self._script = script
+        self.keys = keys
+        self._arguments = arguments
+        self._call: Call | None = None
+        if connection is not None:
+            self._call = connection.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+
+    async def reply(self) -> Reply:
+        """Wait for the reply, once; errors as with ``Client.call``."""
+        return await self._client.finish(self, self._connection)
+
+    async def finish_on(self, connection: Connection) -> Reply:
+        """Wait for the reply on the connection there is: send the script if it was not sent."""
+        if self._call is None:
+            return await connection.run_script(self._script, self.keys, *self._arguments)
+        try:
+            return await self._call.reply()
+        except exceptions.NoScriptError:
+            return await connection.run_script(self._script, self.keys, *self._arguments)

@@ -8,7 +8,7 @@ Redis's refusal, or ``ConnectionError`` when the connection broke before the rep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TypeAlias
 
@@ -111,21 +111,10 @@ class Connection:
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> Reply:
         """Run a script by its digest, or by its source when Redis has forgotten it."""
-        return await self.send_script(script, keys, *arguments)()
-
-    def send_script(
-        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
-    ) -> Callable[[], Awaitable[Reply]]:
-        """Send a script; returns what waits for its reply."""
-        call = self.send("EVALSHA", script.sha, len(keys), *keys, *arguments)
-
-        async def finish() -> Reply:
-            try:
-                return await call.reply()
-            except exceptions.NoScriptError:
-                return await self.call("EVAL", script.source, len(keys), *keys, *arguments)
-
-        return finish
+        try:
+            return await self.call("EVALSHA", script.sha, len(keys), *keys, *arguments)
+        except exceptions.NoScriptError:
+            return await self.call("EVAL", script.source, len(keys), *keys, *arguments)
 
     def fail(self, reason: str) -> None:
         """Give the connection up: ``run`` ends and everything unanswered fails."""

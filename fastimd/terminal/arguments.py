@@ -44,21 +44,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"ws://HOST:PORT/, or wss://, http://, https:// ({DEFAULT})",
     )
     parser.add_argument("group", metavar="GROUP", help="the group's id")
-    parser.add_argument("--user", metavar="NAME", help="the user's id (the machine's user)")
+    parser.add_argument("--user", metavar="NAME", help="the user's id (default: your login name)")
     parser.add_argument(
         "--password-file",
         type=Path,
         metavar="FILE",
-        help=f"holds the password; else ${PASSWORD_VARIABLE} does, or it is asked for",
+        help=f"file with the password (default: ${PASSWORD_VARIABLE}, or ask)",
     )
     parser.add_argument(
-        "--history", type=int, metavar="N", help="begin with the last N messages (the server's 50)"
+        "--history",
+        type=int,
+        metavar="N",
+        help="start with the last N messages (default: the server's 50)",
     )
     parser.add_argument(
-        "--json", action="store_true", help="lines in, JSON lines out, as in a pipe"
+        "--json", action="store_true", help="read lines, write JSON lines, as in a pipe"
     )
     parser.add_argument(
-        "--follow", action="store_true", help="in a pipe: go on after the end of the input"
+        "--follow", action="store_true", help="in a pipe: keep reading after the end of input"
     )
     parser.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto", help="coloured names (auto)"

@@ -25,9 +25,9 @@ class Admin(Section, frozen=True):
             ' "unix:/path/to/socket", at most 107 bytes',
         ),
         About(
-            "Where metrics and health are served, and where `fastimd status` and the other commands"
-            " of an operator find the daemon. A unix socket is for the daemon's user and root"
-            " alone. Keep it away from the public.",
+            "The address that serves metrics, health and `fastimd status` with the other"
+            " operator's commands. Only the daemon's user and root can use a unix socket. Do not"
+            " expose it to the public.",
             check=_check_bind,
             holds=AFTER_RESTART,
         ),

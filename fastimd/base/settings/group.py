@@ -13,21 +13,20 @@ class Group(Section, frozen=True):
     login_auth: Annotated[
         Switch,
         About(
-            "Check the token of a socket when it opens and with every message. With false, a"
-            " socket may give any token. HTTP requests are always checked.",
+            "Check a socket's token when it opens and with every message. With false, a socket"
+            " may use any token. HTTP requests are always checked.",
         ),
     ] = False
     auto_join: Annotated[
         Switch,
         About(
-            "Let a user who opens a group's socket join the group by doing so. With false, only"
-            " members get in.",
+            "Opening a group's socket joins the group. With false, only members get in.",
         ),
     ] = True
     max_joined: Annotated[
         Count,
         About(
-            "The most groups that a user may join; joining one more is refused. A user who is in"
-            " more already stays in them.",
+            "The maximum number of groups of a user; joining another is refused. Users already in"
+            " more stay in them.",
         ),
     ] = 10_000

@@ -11,5 +11,5 @@ class GroupList(Section, frozen=True):
     """The list of a user's groups, as it is pushed to list sockets."""
 
     update_rate: Annotated[
-        Period, About("The least time between two pushes of a user's group list.")
+        Period, About("The minimum time between two pushes of a user's group list.")
     ] = 1.0

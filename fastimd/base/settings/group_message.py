@@ -18,7 +18,7 @@ class GroupMessage(Section, frozen=True):
     list_num: Annotated[
         int,
         Meta(ge=0, le=10_000, description="a whole number of messages, from 0 to 10000"),
-        About("How many of the last messages a client is greeted with."),
+        About("How many of the latest messages the greeting contains."),
     ] = 50
     recall_time_limit: Annotated[
         int,
@@ -26,7 +26,7 @@ class GroupMessage(Section, frozen=True):
         About("How long a user may recall a message after sending it."),
     ] = 120
     max_length: Annotated[
-        Count, About("The most messages kept in a group; the oldest go first.")
+        Count, About("The maximum number of messages kept in a group; the oldest go first.")
     ] = 100_000
     max_bytes: Annotated[
         int,

@@ -51,9 +51,9 @@ class Hooks(Section, frozen=True):
             description='"" (none), "package.module" or "package.module:attribute"',
         ),
         About(
-            "The object that decides: the daemon calls those of the methods `login`, `authorize`,"
-            " `on_message`, `on_join` and `on_leave` that it has. It is a module, or an instance or"
-            " a class in one. docs/HOOKS.md says what each method may decide.",
+            "The object with your hooks: a module, or an instance or class in a module. It"
+            " defines any of `login`, `authorize`, `on_message`, `on_join` and `on_leave`."
+            " docs/HOOKS.md explains each.",
             holds=AFTER_RESTART,
         ),
     ] = ""
@@ -61,7 +61,7 @@ class Hooks(Section, frozen=True):
         str,
         Meta(description='"" (none), or an http:// or https:// URL'),
         About(
-            "The backend that is asked the same over HTTP.",
+            "The HTTP backend that answers hooks.",
             check=_check_url,
             holds=AFTER_RESTART,
             is_secret=True,
@@ -74,7 +74,7 @@ class Hooks(Section, frozen=True):
             " `openssl rand -base64 32` prints",
         ),
         About(
-            "The key that signs the requests to webhook_url, which needs one. It is never logged.",
+            "The key that signs requests to webhook_url; required with it. It is never logged.",
             check=_check_secret,
             holds=AFTER_RESTART,
             is_secret=True,
@@ -86,8 +86,8 @@ class Hooks(Section, frozen=True):
             description='a list of "login", "authorize", "on_message", "on_join" and "on_leave"',
         ),
         About(
-            "The hooks that the backend is asked. webhook_url needs at least one; none may be in"
-            " handler too.",
+            "The hooks that the backend answers. webhook_url needs at least one; handler must not"
+            " define the same ones.",
             holds=AFTER_RESTART,
         ),
     ] = ()
@@ -95,8 +95,8 @@ class Hooks(Section, frozen=True):
         int,
         Meta(ge=0, le=10, description="a whole number, from 0 to 10"),
         About(
-            "How often the backend is asked again when it cannot be reached or answers 429 or 5xx,"
-            " within the deadline.",
+            "How often a request is retried, within the deadline, if the backend is unreachable"
+            " or answers 429 or 5xx.",
             holds=AFTER_RESTART,
         ),
     ] = 2
@@ -104,16 +104,16 @@ class Hooks(Section, frozen=True):
         int,
         Meta(ge=2, le=10_000, description="a whole number, from 2 to 10000"),
         About(
-            "The most connections to the backend, of which `on_join` and `on_leave` take up to"
-            " half.",
+            "The maximum number of connections to the backend; `on_join` and `on_leave` use at"
+            " most half of them.",
             holds=AFTER_RESTART,
         ),
     ] = 32
     login_timeout: Annotated[
         Period,
         About(
-            "How long a login may take before its hook has failed, all attempts of a webhook"
-            " included. A login whose hook has failed is refused.",
+            "The deadline of the `login` hook, including all attempts of a webhook. If it passes,"
+            " the hook has failed and the login is refused.",
             holds=AFTER_RESTART,
         ),
     ] = 5.0
@@ -128,23 +128,23 @@ class Hooks(Section, frozen=True):
     presence_timeout: Annotated[
         Period,
         About(
-            "The same for `on_join` and `on_leave`, for which nobody waits.",
+            "The same for `on_join` and `on_leave`; nothing waits for them.",
             holds=AFTER_RESTART,
         ),
     ] = 5.0
     authorize_on_failure: Annotated[
         _OnFailure,
         About(
-            'What happens when `authorize` has failed: "refuse" asks the client to try again later,'
-            ' "allow" lets the user do it.',
+            'What happens if `authorize` fails: "refuse" asks the client to try again later,'
+            ' "allow" permits the action.',
             holds=AFTER_RESTART,
         ),
     ] = "refuse"
     message_on_failure: Annotated[
         _OnFailure,
         About(
-            'What happens when `on_message` has failed: "refuse" tells the sender to try again,'
-            ' "allow" stores the message as it is.',
+            'What happens if `on_message` fails: "refuse" asks the sender to try again, "allow"'
+            " stores the message as it is.",
             holds=AFTER_RESTART,
         ),
     ] = "refuse"

@@ -16,20 +16,20 @@ class Log(Section, frozen=True):
         Literal["auto", "console", "json"],
         Meta(description='"auto", "console" or "json"'),
         About(
-            '"console" is for people, "json" writes one JSON object a line, "auto" is console on a'
-            " terminal and json otherwise.",
+            '"console" is for people, "json" writes one JSON object per line, "auto" is console'
+            " in a terminal and json otherwise.",
             holds=AFTER_RESTART,
         ),
     ] = "auto"
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
         Meta(description='"debug", "info", "warning" or "error"'),
-        About("The least serious events that are logged."),
+        About("The lowest level of events that are logged."),
     ] = "info"
     message_text: Annotated[
         Switch,
         About(
-            "Add the texts of messages to their debug lines. The texts are the members' own: turn"
-            " it on to find a fault, and off again.",
+            "Add message texts to the debug lines. The texts are private: turn this on only while"
+            " you debug.",
         ),
     ] = False

@@ -19,7 +19,7 @@ class Login(Section, frozen=True):
             description='"" (everybody) or "package.module:callable"',
         ),
         About(
-            "The function that is asked who may log in, as the `login` of hooks.handler would be.",
+            "The function that decides who may log in, like `login` in hooks.handler.",
             holds=AFTER_RESTART,
         ),
     ] = ""

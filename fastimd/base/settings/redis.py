@@ -73,8 +73,8 @@ class Redis(Section, frozen=True):
             " and with rediss:// " + ", ".join(_TLS_OPTIONS),
         ),
         About(
-            '"embedded" starts a private redis-server and keeps it running; a URL is a Redis of'
-            " your own. Options of TLS stand behind it, as in"
+            '"embedded" starts a private redis-server and keeps it running; a URL names your own'
+            " Redis. TLS options follow the URL, as in"
             ' "rediss://host?ssl_ca_certs=/path/to/ca.pem".',
             check=_check_url,
             holds=AFTER_RESTART,
@@ -96,16 +96,17 @@ class Redis(Section, frozen=True):
         int,
         Meta(ge=0, le=2**40, description="bytes, from 0 (nothing) to 1099511627776 (1 TiB)"),
         About(
-            "How much may wait in the daemon while Redis takes no messages. A message that finds"
-            " no room closes its sender's socket.",
+            "How much may wait in the daemon while Redis accepts no messages. If a message does"
+            " not fit, its sender's socket is closed.",
         ),
     ] = 4_194_304
     hold_seconds: Annotated[
         float,
         Meta(ge=0, le=86_400, description="seconds, from 0 (not at all) to 86400 (a day)"),
         About(
-            "How long a message may wait while Redis takes none; then its sender's socket is"
-            " closed. A kick is remembered as long, for daemons that do not hear Redis.",
+            "How long a message may wait while Redis accepts none; then its sender's socket is"
+            " closed. Kicks are remembered for the same time, for daemons that are cut off from"
+            " Redis.",
         ),
     ] = 10.0
 

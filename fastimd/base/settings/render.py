@@ -19,14 +19,14 @@ EXAMPLE = Path("fastimd.toml")
 TABLE = Path("docs/SETTINGS.md")
 
 _EXAMPLE_HEAD = """\
-# Settings of fastimd. Every key stands here, commented out, with its built-in default; take away
-# the "# " in front of a key to change it.
+# Settings of fastimd. Every key is listed here, commented out, with its built-in default. To change
+# a key, remove the "# " in front of it.
 #
-# This file is looked for as ./fastimd.toml, then as /etc/fastimd/fastimd.toml, unless
-# `fastimd --config PATH` names another. A key can be overridden by an environment variable, as in
-# FASTIMD_SERVER__BIND=0.0.0.0:9000 or FASTIMD_GROUP_LIST__UPDATE_RATE=0.5 (lists: commas between).
-# `fastimd check` reads everything as the daemon would and prints every mistake. A running daemon
-# reads the file again on SIGHUP (`systemctl reload fastimd`).
+# fastimd reads ./fastimd.toml, else /etc/fastimd/fastimd.toml, unless `fastimd --config PATH` names
+# another file. Environment variables override keys: FASTIMD_SERVER__BIND=0.0.0.0:9000,
+# FASTIMD_GROUP_LIST__UPDATE_RATE=0.5 (lists: separated by commas). `fastimd check` reads everything
+# as the daemon would and prints every mistake. A running daemon rereads the file on SIGHUP
+# (`systemctl reload fastimd`).
 """
 _TABLE_HEAD = """\
 <!-- Written by `make settings` from fastimd/base/settings/; change it there. -->
@@ -35,15 +35,15 @@ _TABLE_HEAD = """\
 
 English · [简体中文](SETTINGS.zh-CN.md)
 
-Every key, by section. [OPERATION.md](OPERATION.md#settings) says where settings are read from;
-[fastimd.toml](../fastimd.toml) is the same as a file to start from. A running daemon reads its file
-again on SIGHUP (`systemctl reload fastimd`); the last column says
-[when a change holds](OPERATION.md#changing-settings-while-it-runs).
+Every key, by section. [OPERATION.md](OPERATION.md#settings) says where settings come from;
+[fastimd.toml](../fastimd.toml) is the same as a file to start from. A running daemon rereads its
+file on SIGHUP (`systemctl reload fastimd`); the last column says
+[when a change takes effect](OPERATION.md#changing-settings-while-it-runs).
 """
 _WIDTH = 98  # of a comment's text
 _NOTES = {
     AFTER_RESTART: "A change needs a restart.",
-    FOR_NEW_SOCKETS: "A change holds for new sockets.",
+    FOR_NEW_SOCKETS: "A change applies to new sockets.",
 }
 # What is a name or a value: quoted already, of the environment, a path, a scheme, a key.
 _CODE = re.compile(
@@ -104,7 +104,7 @@ def render_table() -> str:
         )
         parts.append(
             f"## {section}\n\n{struct.__doc__}\n\n"
-            "| key | default | meaning | accepted | a change holds |\n"
+            "| key | default | meaning | accepted | takes effect |\n"
             f"|---|---|---|---|---|\n{rows}"
         )
     return "\n".join(parts)

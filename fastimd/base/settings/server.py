@@ -44,15 +44,15 @@ class Server(Section, frozen=True):
     max_connections: Annotated[
         int,
         Meta(ge=0, description="a whole number, 0 or more (0 = as many as the file limit allows)"),
-        About("The most connections held at once; more are turned away."),
+        About("The maximum number of open connections; more are refused."),
     ] = 0
     max_connections_per_ip: Annotated[
         int,
         Meta(ge=0, description="a whole number, 0 or more (0 = no limit)"),
         About(
-            "The most connections held at once for one client address (IPv6: for its /64 network);"
-            " more are turned away. Behind a proxy set trusted_proxies first: without it all"
-            " clients have the proxy's address.",
+            "The maximum number of open connections from one client address (IPv6: from its /64"
+            " network); more are refused. Behind a proxy, set trusted_proxies first: without it"
+            " all clients share the proxy's address.",
         ),
     ] = 0
     trusted_proxies: Annotated[
@@ -62,8 +62,8 @@ class Server(Section, frozen=True):
             ' "10.0.0.0/8"'
         ),
         About(
-            "Proxies and load balancers whose word about a client's address and a request's id is"
-            " believed (X-Forwarded-For or Forwarded, X-Request-Id).",
+            "Proxies and load balancers that are trusted for the client's address"
+            " (X-Forwarded-For or Forwarded) and the request's id (X-Request-Id).",
             check=ipaddress.ip_network,
         ),
     ] = ()
@@ -71,7 +71,7 @@ class Server(Section, frozen=True):
         float,
         Meta(ge=0, le=86_400, description="seconds, from 0 (at once) to 86400 (a day)"),
         About(
-            "On SIGTERM, the time over which connections are closed, so that clients do not all"
-            " come back at once.",
+            "After SIGTERM, the time over which connections are closed, so that clients do not"
+            " all reconnect at once.",
         ),
     ] = 10.0

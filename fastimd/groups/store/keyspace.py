@@ -6,7 +6,6 @@ concerns the key of one group or one user: it has another type, or must not be t
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 import structlog
@@ -16,7 +15,7 @@ from ...base import codec
 from ...base.errors import KeyUnusable
 from ...base.metrics import Metrics
 from ...redis.appender import Place
-from ...redis.client import Client
+from ...redis.client import Client, ScriptCall
 from ...redis.refusal import key_unusable
 from ...redis.scripts import Script
 from ...redis.wire import Argument, Reply
@@ -51,21 +50,18 @@ class Keyspace:
 
     async def run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
         """A script on keys of one group or one user; the first is the one that is named."""
-        return await self.send(script, keys, *arguments)()
+        return await self.reply(self.send(script, keys, *arguments))
 
-    def send(
-        self, script: Script, keys: tuple[str, ...], *arguments: Argument
-    ) -> Callable[[], Awaitable[Reply]]:
-        """Send a script as ``run`` does; returns what waits for its reply, once."""
-        finish = self._client.send_script(script, keys, *arguments)
+    def send(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> ScriptCall:
+        """Send a script on such keys; ``reply`` waits for its reply."""
+        return self._client.send_script(script, keys, *arguments)
 
-        async def wait() -> Reply:
-            try:
-                return await finish()
-            except exceptions.ResponseError as exc:
-                raise key_unusable(self._metrics, keys[0], exc) from exc
-
-        return wait
+    async def reply(self, call: ScriptCall) -> Reply:
+        """Wait for the reply to a script that was sent."""
+        try:
+            return await call.reply()
+        except exceptions.ResponseError as exc:
+            raise key_unusable(self._metrics, str(call.keys[0]), exc) from exc
 
     def refused(self, key: str, refusal: Exception) -> KeyUnusable:
         """Log and count what Redis refuses for a key; returns it as an error of ours."""

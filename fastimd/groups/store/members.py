@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -12,7 +11,7 @@ from ...base import codec
 from ...base.errors import KeyUnusable
 from ...base.settings import Config
 from ...redis import scripts
-from ...redis.client import Client
+from ...redis.client import Client, ScriptCall
 from ..events import EVENTS_CHANNEL, Event
 from .keyspace import Keyspace, groups_key
 
@@ -32,15 +31,11 @@ class Members:
 
     async def join(self, group: str, user: str) -> Joined:
         """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
-        return await self.send_join(group, user)()
+        return await self.joined(self.send_join(group, user))
 
-    def send_join(self, group: str, user: str) -> Callable[[], Awaitable[Joined]]:
-        """Have a user put into a group before anything that is asked of Redis later.
-
-        Returns:
-            What waits for the answer, once.
-        """
-        answer = self._keys.send(
+    def send_join(self, group: str, user: str) -> ScriptCall:
+        """Have a user put into a group before anything that is asked of Redis later."""
+        return self._keys.send(
             scripts.JOIN,
             (groups_key(user),),
             codec.plain_unless_quoted(group),
@@ -50,11 +45,10 @@ class Members:
             self._config.group.max_joined,
         )
 
-        async def wait() -> Joined:
-            joined: int = await answer()
-            return "full" if joined < 0 else "joined" if joined else "member"
-
-        return wait
+    async def joined(self, call: ScriptCall) -> Joined:
+        """What has come of ``send_join``."""
+        joined: int = await self._keys.reply(call)
+        return "full" if joined < 0 else "joined" if joined else "member"
 
     async def leave(self, group: str, user: str) -> bool:
         """Take a user out of a group; False when it was in none such."""
