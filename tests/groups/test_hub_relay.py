@@ -318,6 +318,14 @@ async def test_one_batch_may_hold_old_and_new_frames(room: Room) -> None:
     assert old.heard == [[], 1, 2, 3, 4]
 
 
+async def test_a_repair_begins_where_the_first_greeting_ended(room: Room) -> None:
+    """What stands there has been read, and nothing of it is missing."""
+    room.store.listed += [4, 5]
+    await room.arrive()
+    subscription = room.relay.subscriptions["1"]
+    assert (subscription.last_ts, subscription.newest_ts) == (5, 5)
+
+
 async def test_frames_during_the_greetings_reading_are_kept(room: Room) -> None:
     """What is flushed after the list was read and before the greeting goes out is not missing."""
     old = await room.arrive()
@@ -617,6 +625,24 @@ async def test_messages_are_counted_for_everybody(room: Room) -> None:
     assert second.heard == [[1, 2], 3, 4, 5, 6, 7]
     assert first.messages == len(first.heard)
     assert second.messages == len(second.heard)
+
+
+async def test_every_byte_and_every_delivery_is_counted(room: Room) -> None:
+    """Greetings, what is chosen for arrivals, and what all members get."""
+    member = await room.arrive()
+    room.say(1)
+    await room.hub.flush()
+    room.store.listed.append(2)
+    arrival = await room.arrive()
+    room.hear(2)
+    room.say(3, 4)
+    await room.hub.flush()
+    room.say(5)
+    await room.hub.flush()
+    assert (member.heard, arrival.heard) == ([[], 1, 2, 3, 4, 5], [[1, 2], 3, 4, 5])
+    pushed = sum(len(data) for ear in (member, arrival) for data in ear.pushes)
+    assert room.metrics.bytes_sent == pushed
+    assert room.metrics.deliveries == 5 + 3
 
 
 async def test_a_big_group_lets_others_run(room: Room) -> None:

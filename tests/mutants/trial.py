@@ -61,7 +61,13 @@ def core_files() -> list[str]:
 def quick_tests() -> list[str]:
     """The test files of ``make quick``."""
     done = subprocess.run(
-        ["make", "--silent", "--eval=quick-tests: ; @echo $(QUICK)", "quick-tests"],
+        [
+            "make",
+            "--silent",
+            "--no-print-directory",
+            "--eval=quick-tests: ; @echo $(QUICK)",
+            "quick-tests",
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -102,7 +108,9 @@ class Tree:
         try:
             self._write(file, BROKEN[Path(file).suffix] + source)
             if self._pass([first]):
-                raise WrongTree(f"{first} passes though {file} is broken: it runs another one")
+                raise WrongTree(
+                    f"{first} passes though {file} is broken: it runs none of it, or another one"
+                )
         finally:
             self._write(file, source)
 

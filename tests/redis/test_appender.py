@@ -74,7 +74,10 @@ class Peer:
             on_reply(self._apply(command))
 
     def lose_replies(self, *, applied: bool) -> None:
-        """Break the connection under what waits."""
+        """Break the connection under what waits, and under what has not left."""
+        leaving, self.leaving = self.leaving, []
+        for on_reply, _make_command in leaving:
+            on_reply(exceptions.ConnectionError("broken"))
         while self.waiting:
             on_reply, command = self.waiting.popleft()
             if applied:
@@ -102,7 +105,9 @@ class Peer:
             return exceptions.ResponseError("WRONGTYPE not a list")
         self.mark = (epoch, last)
         self.stored += [prefix.decode().strip() for prefix in prefixes]
-        return 1
+        if any(prefix.startswith(b"muted") for prefix in prefixes):
+            return [last, b"mq:1", b"NOPERM no permissions to access a channel"]
+        return last
 
     async def run_script(
         self, script: Script, keys: object, epoch: int, known: int, _: int
@@ -492,3 +497,57 @@ async def test_who_waits_for_the_fate_of_all_is_let_go_with_the_last(nursery: tr
     house.peer.answer()
     await wait_all_tasks_blocked()
     assert ended == ["a", "b"]
+
+
+async def test_what_has_not_left_a_broken_connection_leaves_on_the_next(
+    nursery: trio.Nursery,
+) -> None:
+    """With what comes meanwhile, in order."""
+    house = await attached(nursery)
+    place = Place("gml:1", "floor:1", b"mq:1")
+    house.appender.append(place, b"a", partial(house._note, "a"))
+    house.peer.lose_replies(applied=False)
+    house.appender.detach()
+    await house.append("b")
+    assert house.outcomes == {}
+    await house.attach()
+    await house.append("c")
+    assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+
+
+async def test_the_ts_of_a_message_is_known_when_it_was_appended_alone(
+    nursery: trio.Nursery,
+) -> None:
+    """Of several in one batch, and of those that were found in the mark, it is not."""
+    house = await attached(nursery)
+    told: dict[str, int | None] = {}
+
+    def tell(text: str, _failure: Exception | None) -> None:
+        told[text] = house.appender.last_ts
+
+    async def append(*texts: str) -> None:
+        for text in texts:
+            place = Place("gml:1", "floor:1", b"mq:1")
+            house.appender.append(place, text.encode(), partial(tell, text))
+        await wait_all_tasks_blocked()
+
+    await append("a")
+    await append("b", "c")
+    await append("d")
+    assert told == {"a": 1, "b": None, "c": None, "d": 4}
+    house.peer.is_silent = True
+    await append("e")
+    house.peer.lose_replies(applied=True)
+    house.appender.detach()
+    await house.attach()
+    assert told["e"] is None
+
+
+async def test_what_is_stored_and_not_published_succeeds(nursery: trio.Nursery) -> None:
+    """It is counted as a key that cannot be used, and holds up no other."""
+    house = await attached(nursery)
+    await house.append("muted")
+    await house.append("a")
+    assert house.peer.stored == house.succeeded() == ["muted", "a"]
+    assert house.metrics.unusable_keys == 1
+    assert house.appender.last_ts == 2
