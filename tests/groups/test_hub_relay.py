@@ -11,12 +11,14 @@ from typing import Any, cast
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from fastimd.base import codec
+from fastimd.base import log as logs
 from fastimd.base.errors import StoreUnavailable
 from fastimd.base.metrics import Metrics
-from fastimd.base.settings import Config
+from fastimd.base.settings import Config, Socket
 from fastimd.classic.dialect import Classic
 from fastimd.groups import audience
 from fastimd.groups.audience import Dialect
@@ -130,13 +132,15 @@ def message(ts: int, info: str = "hi") -> bytes:
 class Room:
     """A hub and one group on it."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, config: Config | None = None) -> None:
         self.nursery = nursery
         self.relay = FakeRelay()
         self.store = FakeStore()
         self.metrics = Metrics()
         self.dialect: Dialect = Classic(cast(History, self.store))
-        self.hub = Hub(cast(Relay, self.relay), cast(History, self.store), self.metrics, Config())
+        self.hub = Hub(
+            cast(Relay, self.relay), cast(History, self.store), self.metrics, config or Config()
+        )
         self._leave: dict[Ear, trio.Event] = {}
 
     async def arrive(self, dialect: Dialect | None = None) -> Ear:
@@ -643,6 +647,46 @@ async def test_every_byte_and_every_delivery_is_counted(room: Room) -> None:
     pushed = sum(len(data) for ear in (member, arrival) for data in ear.pushes)
     assert room.metrics.bytes_sent == pushed
     assert room.metrics.deliveries == 5 + 3
+
+
+@pytest.mark.parametrize("most", [1, 48, 49, 97, 98, 99, 10_000])
+async def test_no_push_is_longer_than_an_outbox_may_hold(nursery: trio.Nursery, most: int) -> None:
+    """But for a single frame; a piece has as many frames as it can, for members and arrivals."""
+    room = Room(nursery, Config(socket=Socket(outbox_bytes=most)))
+    member = await room.arrive()
+    room.relay.pass_all()
+    room.say(1)
+    arrival = await room.arrive()
+    await room.hub.flush()
+    room.say(2)
+    room.say(3, 4, 5)
+    before = len(member.pushes), len(arrival.pushes)
+    await room.hub.flush()
+    assert (member.heard, arrival.heard) == ([[], 1, 2, 3, 4, 5], [[1], 2, 3, 4, 5])
+    size = len(member.pushes[1])
+    together = min(4, max(1, most // size))
+    expected = [together * size] * (4 // together) + [4 % together * size] * (4 % together > 0)
+    assert [len(push) for push in member.pushes[before[0] :]] == expected
+    assert [len(push) for push in arrival.pushes[before[1] :]] == expected
+
+
+async def test_debug_lines_say_how_many_hear_a_message(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members, and those arrivals that lack it."""
+    monkeypatch.setattr(logs, "is_debug", True)
+    await room.arrive()
+    room.relay.pass_all()
+    room.say(1, 2)
+    await room.arrive()
+    room.say(3)
+    with capture_logs() as lines:
+        await room.hub.flush()
+    assert [
+        (line["message_ts"], line["members"])
+        for line in lines
+        if line["event"] == "message.delivered"
+    ] == [(1, 1), (2, 1), (3, 2)]
 
 
 async def test_a_big_group_lets_others_run(room: Room) -> None:

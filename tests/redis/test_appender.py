@@ -551,3 +551,24 @@ async def test_what_is_stored_and_not_published_succeeds(nursery: trio.Nursery) 
     assert house.peer.stored == house.succeeded() == ["muted", "a"]
     assert house.metrics.unusable_keys == 1
     assert house.appender.last_ts == 2
+
+
+async def test_the_time_of_each_message_that_is_stored_is_measured(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """From when it was said; those of a batch count as its oldest, and a failure is none."""
+    house = await attached(nursery)
+    house.peer.is_silent = True
+    await house.append("a", "b")
+    await trio.sleep(2)
+    await house.append("wrong type")
+    house.peer.answer()
+    await trio.sleep(0.5)
+    seconds = {
+        sample.name.removeprefix("fastimd_append_seconds_"): sample.value
+        for family in house.metrics.collect()
+        for sample in family.samples
+        if sample.name in ("fastimd_append_seconds_sum", "fastimd_append_seconds_count")
+    }
+    assert house.succeeded() == ["a", "b"]
+    assert seconds == {"count": 2, "sum": pytest.approx(4, abs=0.1)}
