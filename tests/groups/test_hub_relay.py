@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -575,6 +576,22 @@ async def test_who_left_hears_nothing_more(room: Room) -> None:
     assert room.relay.subscriptions["1"].listeners == {}
 
 
+async def test_a_group_that_is_left_is_no_garbage(room: Room) -> None:
+    """Nothing leads in a circle: it is gone without the collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        ear = await room.arrive()
+        room.relay.pass_all()
+        room.say(1)
+        await room.hub.flush()
+        await room.leave(ear)
+        left = [each for each in gc.get_objects() if type(each).__name__ in ("_Group", "Audience")]
+        assert left == []
+    finally:
+        gc.enable()
+
+
 async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room: Room) -> None:
     """An arrival that gives up is forgotten, and its kept frames with it."""
     stays = await room.arrive()
@@ -589,6 +606,7 @@ async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room:
         await wait_all_tasks_blocked()
         room.say(1)
         nursery.cancel_scope.cancel()
+    assert room.hub._groups["1"].recent == []
     await room.hub.flush()
     room.say(2)
     await room.hub.flush()
@@ -889,6 +907,15 @@ async def test_a_foreign_message_is_shown_once_and_is_no_measure() -> None:
     assert listened.heard == [3, 0, 0, 4, 0, 5]
     assert listened.position == Position(5, message(5))
     assert listened.subscription.newest_ts == 5
+
+
+async def test_a_foreign_message_that_is_held_waits_for_the_page() -> None:
+    """Its ts says nothing of its place; what came behind it comes behind it."""
+    listened = listened_with_a_gap()
+    listened.receive_foreign("a")
+    listened.receive(5)
+    listened.repair(3, 4)
+    assert listened.heard == [3, 4, 0, 5]
 
 
 async def test_what_was_said_twice_is_shown_twice() -> None:

@@ -247,6 +247,17 @@ async def test_while_redis_refuses_appends_are_held(
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
 
 
+async def test_what_is_said_before_redis_is_there_is_held(nursery: trio.Nursery) -> None:
+    """As in an outage: it is stored with the first connection, and bounded till then."""
+    house = House(hold_bytes=25)
+    nursery.start_soon(house.appender.run)
+    nursery.start_soon(house.peer.run)
+    await house.append("a", "b", "c")
+    assert list(house.outcomes) == ["c"]
+    await house.attach()
+    assert house.peer.stored == house.succeeded() == ["a", "b"]
+
+
 async def test_a_new_connection_may_be_refused_too(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -816,9 +816,9 @@ def test_a_floor_makes_what_is_a_step_beyond_it_believed(redis: Redis) -> None:
 
 def test_a_greetings_position_is_before_whatever_comes(redis: Redis) -> None:
     """The newest of ours, if there is one; never what is foreign. The clock is asked if need be."""
-    for count in (1, 2):
-        fill(redis, entry(count))
-        assert run(redis, scripts.TAIL, [LIST, FLOOR], 9, 9)[1:3] == [count, 9]
+    for ts in (1, 2, 9):
+        fill(redis, entry(ts))
+        assert run(redis, scripts.TAIL, [LIST, FLOOR], 9, 9)[1:3] == [ts, 9]
     redis.delete(LIST)
     moment = now(redis)
     assert run(redis, scripts.TAIL, [LIST, FLOOR], 0, 9)[1] == 0
