@@ -115,6 +115,7 @@ def _try_all(mutants: Sequence[Mutant], jobs: int) -> list[Mutant]:
 
         with ThreadPoolExecutor(jobs) as workers:
             files = {mutant.file: None for mutant in mutants}
+            workers.submit(lambda: tree().verify_unchanged()).result()
             list(workers.map(lambda file: tree().verify(file), files))
             for mutant, is_caught in zip(mutants, workers.map(attempt, mutants), strict=True):
                 done += 1
