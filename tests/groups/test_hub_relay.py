@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,12 +12,14 @@ from typing import Any, cast
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from fastimd.base import codec
+from fastimd.base import log as logs
 from fastimd.base.errors import StoreUnavailable
 from fastimd.base.metrics import Metrics
-from fastimd.base.settings import Config
+from fastimd.base.settings import Config, Socket
 from fastimd.classic.dialect import Classic
 from fastimd.groups import audience
 from fastimd.groups.audience import Dialect
@@ -130,13 +133,15 @@ def message(ts: int, info: str = "hi") -> bytes:
 class Room:
     """A hub and one group on it."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, config: Config | None = None) -> None:
         self.nursery = nursery
         self.relay = FakeRelay()
         self.store = FakeStore()
         self.metrics = Metrics()
         self.dialect: Dialect = Classic(cast(History, self.store))
-        self.hub = Hub(cast(Relay, self.relay), cast(History, self.store), self.metrics, Config())
+        self.hub = Hub(
+            cast(Relay, self.relay), cast(History, self.store), self.metrics, config or Config()
+        )
         self._leave: dict[Ear, trio.Event] = {}
 
     async def arrive(self, dialect: Dialect | None = None) -> Ear:
@@ -316,6 +321,14 @@ async def test_one_batch_may_hold_old_and_new_frames(room: Room) -> None:
     await room.hub.flush()
     assert new.heard == [[1, 2], 3, 4]
     assert old.heard == [[], 1, 2, 3, 4]
+
+
+async def test_a_repair_begins_where_the_first_greeting_ended(room: Room) -> None:
+    """What stands there has been read, and nothing of it is missing."""
+    room.store.listed += [4, 5]
+    await room.arrive()
+    subscription = room.relay.subscriptions["1"]
+    assert (subscription.last_ts, subscription.newest_ts) == (5, 5)
 
 
 async def test_frames_during_the_greetings_reading_are_kept(room: Room) -> None:
@@ -563,6 +576,22 @@ async def test_who_left_hears_nothing_more(room: Room) -> None:
     assert room.relay.subscriptions["1"].listeners == {}
 
 
+async def test_a_group_that_is_left_is_no_garbage(room: Room) -> None:
+    """Nothing leads in a circle: it is gone without the collector."""
+    gc.collect()
+    gc.disable()
+    try:
+        ear = await room.arrive()
+        room.relay.pass_all()
+        room.say(1)
+        await room.hub.flush()
+        await room.leave(ear)
+        left = [each for each in gc.get_objects() if type(each).__name__ in ("_Group", "Audience")]
+        assert left == []
+    finally:
+        gc.enable()
+
+
 async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room: Room) -> None:
     """An arrival that gives up is forgotten, and its kept frames with it."""
     stays = await room.arrive()
@@ -577,6 +606,7 @@ async def test_who_leaves_while_the_greeting_is_read_leaves_nothing_behind(room:
         await wait_all_tasks_blocked()
         room.say(1)
         nursery.cancel_scope.cancel()
+    assert room.hub._groups["1"].recent == []
     await room.hub.flush()
     room.say(2)
     await room.hub.flush()
@@ -617,6 +647,64 @@ async def test_messages_are_counted_for_everybody(room: Room) -> None:
     assert second.heard == [[1, 2], 3, 4, 5, 6, 7]
     assert first.messages == len(first.heard)
     assert second.messages == len(second.heard)
+
+
+async def test_every_byte_and_every_delivery_is_counted(room: Room) -> None:
+    """Greetings, what is chosen for arrivals, and what all members get."""
+    member = await room.arrive()
+    room.say(1)
+    await room.hub.flush()
+    room.store.listed.append(2)
+    arrival = await room.arrive()
+    room.hear(2)
+    room.say(3, 4)
+    await room.hub.flush()
+    room.say(5)
+    await room.hub.flush()
+    assert (member.heard, arrival.heard) == ([[], 1, 2, 3, 4, 5], [[1, 2], 3, 4, 5])
+    pushed = sum(len(data) for ear in (member, arrival) for data in ear.pushes)
+    assert room.metrics.bytes_sent == pushed
+    assert room.metrics.deliveries == 5 + 3
+
+
+@pytest.mark.parametrize("most", [1, 48, 49, 97, 98, 99, 10_000])
+async def test_no_push_is_longer_than_an_outbox_may_hold(nursery: trio.Nursery, most: int) -> None:
+    """But for a single frame; a piece has as many frames as it can, for members and arrivals."""
+    room = Room(nursery, Config(socket=Socket(outbox_bytes=most)))
+    member = await room.arrive()
+    room.relay.pass_all()
+    room.say(1)
+    arrival = await room.arrive()
+    await room.hub.flush()
+    room.say(2)
+    room.say(3, 4, 5)
+    before = len(member.pushes), len(arrival.pushes)
+    await room.hub.flush()
+    assert (member.heard, arrival.heard) == ([[], 1, 2, 3, 4, 5], [[1], 2, 3, 4, 5])
+    size = len(member.pushes[1])
+    together = min(4, max(1, most // size))
+    expected = [together * size] * (4 // together) + [4 % together * size] * (4 % together > 0)
+    assert [len(push) for push in member.pushes[before[0] :]] == expected
+    assert [len(push) for push in arrival.pushes[before[1] :]] == expected
+
+
+async def test_debug_lines_say_how_many_hear_a_message(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Members, and those arrivals that lack it."""
+    monkeypatch.setattr(logs, "is_debug", True)
+    await room.arrive()
+    room.relay.pass_all()
+    room.say(1, 2)
+    await room.arrive()
+    room.say(3)
+    with capture_logs() as lines:
+        await room.hub.flush()
+    assert [
+        (line["message_ts"], line["members"])
+        for line in lines
+        if line["event"] == "message.delivered"
+    ] == [(1, 1), (2, 1), (3, 2)]
 
 
 async def test_a_big_group_lets_others_run(room: Room) -> None:
@@ -819,6 +907,15 @@ async def test_a_foreign_message_is_shown_once_and_is_no_measure() -> None:
     assert listened.heard == [3, 0, 0, 4, 0, 5]
     assert listened.position == Position(5, message(5))
     assert listened.subscription.newest_ts == 5
+
+
+async def test_a_foreign_message_that_is_held_waits_for_the_page() -> None:
+    """Its ts says nothing of its place; what came behind it comes behind it."""
+    listened = listened_with_a_gap()
+    listened.receive_foreign("a")
+    listened.receive(5)
+    listened.repair(3, 4)
+    assert listened.heard == [3, 4, 0, 5]
 
 
 async def test_what_was_said_twice_is_shown_twice() -> None:

@@ -678,6 +678,17 @@ async def test_a_foreign_message_in_a_gap_is_shown_and_is_no_measure(
     assert subscription.newest_ts == LATEST + STEP
 
 
+async def test_the_latest_ts_that_is_ours_is_one_in_a_gap_too(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    """However far it is from the newest that is known."""
+    subscription = await room.member()
+    room.lists.store(LATEST)
+    await room.server.hang_up()
+    await trio.sleep(3)
+    assert (room.heard, subscription.newest_ts) == ([LATEST], LATEST)
+
+
 async def test_a_repair_waits_for_redis(room: Room, autojump_clock: MockClock) -> None:
     """While the list cannot be read it is tried again, some times a second."""
     await room.member()

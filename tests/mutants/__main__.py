@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .lua_changes import lua_mutants
-from .mutant import Mutant
+from .mutant import Mutant, Name, numbered
 from .python_changes import python_mutants
 from .trial import ROOT, Tree, WrongTree, core_files, quick_tests
 
@@ -36,20 +36,26 @@ def all_mutants(files: Sequence[str]) -> list[Mutant]:
     found: list[Mutant] = []
     for file in files:
         make = python_mutants if file.endswith(".py") else lua_mutants
-        found += make(file, (ROOT / file).read_bytes())
+        found += numbered(make(file, (ROOT / file).read_bytes()))
     return found
 
 
-def excuses() -> dict[tuple[str, str, str, str], str]:
+def excuses() -> dict[Name, str]:
     """The reason of each mutant that no test can notice, by the mutant's name."""
     table = tomllib.loads(EXCUSED.read_text())
     return {
-        (each["file"], each["scope"], each["before"], each["after"]): each["reason"]
+        (
+            each["file"],
+            each["scope"],
+            each["before"],
+            each["after"],
+            each.get("occurrence", 1),
+        ): each["reason"]
         for each in table["excused"]
     }
 
 
-def stale_excuses() -> list[tuple[str, str, str, str]]:
+def stale_excuses() -> list[Name]:
     """Names in ``excused.toml`` of mutants that there are no more."""
     names = {mutant.name for mutant in all_mutants(core_files())}
     return [name for name in excuses() if name not in names]
@@ -109,6 +115,7 @@ def _try_all(mutants: Sequence[Mutant], jobs: int) -> list[Mutant]:
 
         with ThreadPoolExecutor(jobs) as workers:
             files = {mutant.file: None for mutant in mutants}
+            workers.submit(lambda: tree().verify_unchanged()).result()
             list(workers.map(lambda file: tree().verify(file), files))
             for mutant, is_caught in zip(mutants, workers.map(attempt, mutants), strict=True):
                 done += 1

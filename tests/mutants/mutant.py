@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+Name: TypeAlias = tuple[str, str, str, str, int]
 
 
 @dataclass(frozen=True)
@@ -11,6 +16,7 @@ class Mutant:
 
     ``scope`` is the function around it, "" at the top. ``before`` and ``after`` are the lines that
     it touches, as one line each: they name the change also when it stands elsewhere by now.
+    ``occurrence`` says which one of several that are alike in all that.
     """
 
     file: str
@@ -21,11 +27,12 @@ class Mutant:
     scope: str
     before: str
     after: str
+    occurrence: int = 1
 
     @property
-    def name(self) -> tuple[str, str, str, str]:
+    def name(self) -> Name:
         """What ``excused.toml`` knows it by."""
-        return self.file, self.scope, self.before, self.after
+        return self.file, self.scope, self.before, self.after, self.occurrence
 
     def applied_to(self, source: bytes) -> bytes:
         """The source with the change."""
@@ -48,3 +55,13 @@ def make_mutant(file: str, source: bytes, start: int, end: int, text: str, scope
         before=" ".join(source[first:last].decode().split()),
         after=" ".join(after.decode().split()),
     )
+
+
+def numbered(mutants: Iterable[Mutant]) -> list[Mutant]:
+    """Mutants with their occurrence among those that are alike."""
+    seen: Counter[Name] = Counter()
+    found = []
+    for mutant in mutants:
+        seen[mutant.name] += 1
+        found.append(replace(mutant, occurrence=seen[mutant.name]))
+    return found

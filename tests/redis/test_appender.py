@@ -74,7 +74,10 @@ class Peer:
             on_reply(self._apply(command))
 
     def lose_replies(self, *, applied: bool) -> None:
-        """Break the connection under what waits."""
+        """Break the connection under what waits, and under what has not left."""
+        leaving, self.leaving = self.leaving, []
+        for on_reply, _make_command in leaving:
+            on_reply(exceptions.ConnectionError("broken"))
         while self.waiting:
             on_reply, command = self.waiting.popleft()
             if applied:
@@ -102,7 +105,9 @@ class Peer:
             return exceptions.ResponseError("WRONGTYPE not a list")
         self.mark = (epoch, last)
         self.stored += [prefix.decode().strip() for prefix in prefixes]
-        return 1
+        if any(prefix.startswith(b"muted") for prefix in prefixes):
+            return [last, b"mq:1", b"NOPERM no permissions to access a channel"]
+        return last
 
     async def run_script(
         self, script: Script, keys: object, epoch: int, known: int, _: int
@@ -240,6 +245,17 @@ async def test_while_redis_refuses_appends_are_held(
     house.peer.refusal = None
     await trio.sleep(2)
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+
+
+async def test_what_is_said_before_redis_is_there_is_held(nursery: trio.Nursery) -> None:
+    """As in an outage: it is stored with the first connection, and bounded till then."""
+    house = House(hold_bytes=25)
+    nursery.start_soon(house.appender.run)
+    nursery.start_soon(house.peer.run)
+    await house.append("a", "b", "c")
+    assert list(house.outcomes) == ["c"]
+    await house.attach()
+    assert house.peer.stored == house.succeeded() == ["a", "b"]
 
 
 async def test_a_new_connection_may_be_refused_too(
@@ -492,3 +508,78 @@ async def test_who_waits_for_the_fate_of_all_is_let_go_with_the_last(nursery: tr
     house.peer.answer()
     await wait_all_tasks_blocked()
     assert ended == ["a", "b"]
+
+
+async def test_what_has_not_left_a_broken_connection_leaves_on_the_next(
+    nursery: trio.Nursery,
+) -> None:
+    """With what comes meanwhile, in order."""
+    house = await attached(nursery)
+    place = Place("gml:1", "floor:1", b"mq:1")
+    house.appender.append(place, b"a", partial(house._note, "a"))
+    house.peer.lose_replies(applied=False)
+    house.appender.detach()
+    await house.append("b")
+    assert house.outcomes == {}
+    await house.attach()
+    await house.append("c")
+    assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+
+
+async def test_the_ts_of_a_message_is_known_when_it_was_appended_alone(
+    nursery: trio.Nursery,
+) -> None:
+    """Of several in one batch, and of those that were found in the mark, it is not."""
+    house = await attached(nursery)
+    told: dict[str, int | None] = {}
+
+    def tell(text: str, _failure: Exception | None) -> None:
+        told[text] = house.appender.last_ts
+
+    async def append(*texts: str) -> None:
+        for text in texts:
+            place = Place("gml:1", "floor:1", b"mq:1")
+            house.appender.append(place, text.encode(), partial(tell, text))
+        await wait_all_tasks_blocked()
+
+    await append("a")
+    await append("b", "c")
+    await append("d")
+    assert told == {"a": 1, "b": None, "c": None, "d": 4}
+    house.peer.is_silent = True
+    await append("e")
+    house.peer.lose_replies(applied=True)
+    house.appender.detach()
+    await house.attach()
+    assert told["e"] is None
+
+
+async def test_what_is_stored_and_not_published_succeeds(nursery: trio.Nursery) -> None:
+    """It is counted as a key that cannot be used, and holds up no other."""
+    house = await attached(nursery)
+    await house.append("muted")
+    await house.append("a")
+    assert house.peer.stored == house.succeeded() == ["muted", "a"]
+    assert house.metrics.unusable_keys == 1
+    assert house.appender.last_ts == 2
+
+
+async def test_the_time_of_each_message_that_is_stored_is_measured(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """From when it was said; those of a batch count as its oldest, and a failure is none."""
+    house = await attached(nursery)
+    house.peer.is_silent = True
+    await house.append("a", "b")
+    await trio.sleep(2)
+    await house.append("wrong type")
+    house.peer.answer()
+    await trio.sleep(0.5)
+    seconds = {
+        sample.name.removeprefix("fastimd_append_seconds_"): sample.value
+        for family in house.metrics.collect()
+        for sample in family.samples
+        if sample.name in ("fastimd_append_seconds_sum", "fastimd_append_seconds_count")
+    }
+    assert house.succeeded() == ["a", "b"]
+    assert seconds == {"count": 2, "sum": pytest.approx(4, abs=0.1)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -425,6 +426,42 @@ def test_of_two_users_at_one_ts_each_recalls_their_own(redis: Redis) -> None:
     assert listed(redis) == [entries[0], entries[2]]
 
 
+def test_of_two_messages_alike_the_later_one_is_recalled(redis: Redis) -> None:
+    """A recall takes one away, whatever else is the same."""
+    twice, other = entry(now(redis)), entry(now(redis) + 1)
+    fill(redis, twice, other, twice)
+    assert recall(redis, "3", codec.read_entry(twice)[0]) == b"done"
+    assert listed(redis) == [twice, other]
+
+
+def test_a_recall_finds_what_stands_far_from_its_place(redis: Redis) -> None:
+    """By its entry, which says for certain which one it is. An old one is not looked for."""
+    start = now(redis)
+    entries = fill(redis, *(entry(start + n) for n in range(300)), entry(start - 5))
+
+    def recall_known(limit: int) -> bytes:
+        known = (start - 5, entries[-1], 0, limit, EVENTS, "event")
+        outcome: bytes = run(redis, scripts.RECALL, [LIST, FLOOR], "3", *known)
+        return outcome
+
+    assert recall(redis, "3", start - 5, limit=1) == b"missing"
+    assert recall_known(1) == b"old"
+    assert recall(redis, "3", start - 5) == b"done"
+    assert listed(redis) == entries[:-1]
+    assert recall_known(MINUTE) == b"missing"
+    assert redis.llen(LIST) == 300
+
+
+@pytest.mark.parametrize("ts", [0, codec.MAX_TS])
+def test_the_first_and_the_last_ts_are_ts(redis: Redis, ts: int) -> None:
+    """A message that has one is found by it, and is believed where the daemon believes it."""
+    fill(redis, entry(ts))
+    assert run(redis, scripts.PEEK, [LIST, FLOOR], codec.MAX_TS)[3] == ts
+    assert run(redis, scripts.BEFORE, [LIST, FLOOR], "3", ts, "", codec.MAX_TS, 1, 9)[3] == 1
+    assert recall(redis, "3", ts, limit=10**15) == b"done"
+    assert listed(redis) == []
+
+
 def test_a_recall_is_announced(redis: Redis) -> None:
     """The event goes to the channel of events, only when something was recalled."""
     ts = append(redis)
@@ -447,6 +484,16 @@ def test_a_recalled_tails_ts_is_not_given_again(redis: Redis) -> None:
     assert redis.llen(LIST) == 0
     assert append(redis) == ahead + 1
     assert redis.pttl(FLOOR) > 0
+
+
+def test_a_recall_raises_the_floor_as_far_as_a_ts_could_be_given_again(redis: Redis) -> None:
+    """A message of a moment ago leaves one, an older one none: the clock has passed it."""
+    moment = now(redis)
+    fill(redis, entry(moment - 3 * STEP), entry(moment))
+    assert recall(redis, "3", moment - 3 * STEP) == b"done"
+    assert not redis.exists(FLOOR)
+    assert recall(redis, "3", moment) == b"done"
+    assert redis.get(FLOOR) == b"%d" % moment
 
 
 def test_recalling_tail_after_tail_keeps_the_highest_ts(redis: Redis) -> None:
@@ -707,6 +754,27 @@ def test_a_foreign_entry_anywhere_leaves_the_others_findable(
     assert append(redis) < now(redis) + MINUTE
 
 
+@pytest.mark.parametrize("count", [63, 64, 65, 130, 300])
+def test_many_foreign_entries_in_a_row_end_no_search(redis: Redis, count: int) -> None:
+    """Those of ours before and after them are found, and what comes is later."""
+    start = now(redis) - 1000
+    ours = [entry(start + n) for n in range(400)]
+    foreign = [entry(start + YEARS + n) for n in range(count)]
+    entries = fill(redis, *ours[:200], *foreign, *ours[200:])
+    assert before(redis, "3", start + 10, 4) == ours[6:10]
+    assert before(redis, "3", start + 390, 4) == ours[386:390]
+    assert after(redis, start + 390, 50) == ours[391:]
+    assert after(redis, 0, 3, entries[200 + count // 2]) == entries[201 + count // 2 :][:3]
+
+
+def test_a_look_before_the_first_entry_finds_nothing(redis: Redis) -> None:
+    """It is over there, though the end of the list may have the message."""
+    entries = fill(redis, entry(5), entry(6))
+    assert run(redis, scripts.SEEK, [LIST], "3", 6, 0, 7) == [0, None]
+    assert run(redis, scripts.SEEK, [LIST], "3", 6, 1, 7) == [0, None]
+    assert run(redis, scripts.SEEK, [LIST], "3", 6, 2, 1) == [1, entries[1]]
+
+
 def test_a_foreign_message_that_is_recalled_or_purged_raises_no_floor(redis: Redis) -> None:
     """The next message has the time of today."""
     for remove in (
@@ -747,7 +815,11 @@ def test_a_floor_makes_what_is_a_step_beyond_it_believed(redis: Redis) -> None:
 
 
 def test_a_greetings_position_is_before_whatever_comes(redis: Redis) -> None:
-    """The newest of ours, if there is one; never what is foreign."""
+    """The newest of ours, if there is one; never what is foreign. The clock is asked if need be."""
+    for ts in (1, 2, 9):
+        fill(redis, entry(ts))
+        assert run(redis, scripts.TAIL, [LIST, FLOOR], 9, 9)[1:3] == [ts, 9]
+    redis.delete(LIST)
     moment = now(redis)
     assert run(redis, scripts.TAIL, [LIST, FLOOR], 0, 9)[1] == 0
     fill(redis, entry(moment + YEARS))
@@ -767,6 +839,28 @@ def ahead_of_the_clock(redis: Redis) -> int:
     """The ts of the last message of a burst."""
     settle(redis, 1)
     return append_batch(redis, {"1": [codec.message_prefix("1", "3", "hi")] * 5000})
+
+
+def test_a_floor_is_raised_only_by_what_is_ahead_of_the_clock(redis: Redis) -> None:
+    """It is the ts, and lives until the clock has passed that and a second more."""
+    append(redis)
+    time.sleep(0.05)
+    redis.delete(FLOOR)
+    append(redis)
+    assert not redis.exists(FLOOR)
+    for ahead in (100, 5000):
+        fill(redis, entry(now(redis) + ahead))
+        assert append(redis) == int(redis.get(FLOOR) or 0)
+        assert 0 <= ahead + 1001 - redis.pttl(FLOOR) < 500
+
+
+def test_a_new_group_begins_a_moment_ahead_of_the_clock(redis: Redis) -> None:
+    """So far that what a list had that was just lost is earlier."""
+    earliest = now(redis)
+    assert append(redis) - earliest >= 21
+    redis.delete(LIST, FLOOR)
+    earliest = now(redis)
+    assert append(redis, heard=earliest + 10) - earliest < 500, "a jump that nothing asks for"
 
 
 @pytest.mark.parametrize("loss", ["DEL", "UNLINK", "RENAME", "PEXPIRE", "LTRIM"])
@@ -800,7 +894,7 @@ def test_what_the_daemon_knows_counts_where_redis_has_lost_all(redis: Redis) -> 
     shown = now(redis) + 6000
     given = [append(redis, shown=shown), append(redis), append(redis, shown=shown)]
     assert given == sorted(set(given))
-    assert given[0] >= shown
+    assert given[0] == shown
 
 
 def test_a_list_behind_the_position_raises_the_floor(redis: Redis) -> None:
@@ -810,6 +904,7 @@ def test_a_list_behind_the_position_raises_the_floor(redis: Redis) -> None:
     assert append(redis) == ahead + 1
     redis.delete(FLOOR)
     assert after(redis, ahead, 5) == [entry(ahead + 1)]
+    assert after(redis, ahead + 1, 5) == []
     assert not redis.exists(FLOOR)
 
 

@@ -39,7 +39,17 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol, State
 from websockets.streams import StreamReader
 
-from fastimd.websocket.frames import Close, Failure, FrameReader, Ping, text_frame
+from fastimd.websocket.frames import (
+    MAX_REASON_BYTES,
+    Close,
+    Failure,
+    FrameReader,
+    Ping,
+    close_payload,
+    control_frame,
+    cut_reason,
+    text_frame,
+)
 
 Event = str | Ping | Close | Failure
 LONGEST = "x" * MAX_BYTES
@@ -537,3 +547,33 @@ def test_a_text_frame_is_what_another_parser_reads(size: int) -> None:
 def test_a_text_frame_has_the_shortest_header(size: int, header: int) -> None:
     """RFC 6455 asks for the minimal length encoding."""
     assert len(text_frame(bytes(size))) == header + size
+
+
+@pytest.mark.parametrize("opcode", [CLOSE, PING, PONG])
+@pytest.mark.parametrize("size", [0, 1, 125])
+def test_a_control_frame_is_what_another_parser_reads(opcode: int, size: int) -> None:
+    """It is final, not masked, and has its payload."""
+    payload = bytes(range(size))
+    stream = StreamReader()
+    stream.feed_data(control_frame(opcode, payload))
+    stream.feed_eof()
+    parsing = Frame.parse(stream.read_exact, mask=False)
+    with pytest.raises(StopIteration) as done:
+        next(parsing)
+    assert done.value.value == Frame(Opcode(opcode), payload, fin=True)
+
+
+def test_a_close_that_was_written_is_read() -> None:
+    """With its code and reason; the daemon's reader reads what the daemon writes."""
+    payload = close_payload(4999, "gone \u2026")
+    assert kinds(read([frame(CLOSE, payload)])) == kinds([Close(4999, "gone \u2026", payload)])
+
+
+@given(st.text(max_size=200))
+def test_a_reason_is_cut_between_two_characters(reason: str) -> None:
+    """It keeps as much as a close frame has room for."""
+    cut = cut_reason(reason)
+    assert reason.startswith(cut)
+    assert len(cut.encode()) <= MAX_REASON_BYTES == 123
+    more = reason[: len(cut) + 1]
+    assert cut == reason or len(more.encode()) > MAX_REASON_BYTES

@@ -198,6 +198,15 @@ async def test_a_push_longer_than_the_limit_may_wait_alone(
     assert bench.overflows == 1
 
 
+async def test_a_push_of_just_the_limit_leaves_no_room(nursery: trio.Nursery) -> None:
+    """Only what is longer may wait beside it."""
+    bench = Bench(nursery, room=0, limit=4)
+    bench.outbox.push(b"abcd")
+    assert (bench.overflows, bench.outbox.queued) == (0, 4)
+    bench.outbox.push(b"e")
+    assert (bench.overflows, bench.outbox.queued) == (1, 0)
+
+
 async def test_a_byte_that_waits_too_long_ends_it(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
