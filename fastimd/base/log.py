@@ -14,7 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from io import FileIO
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import msgspec
@@ -56,7 +56,12 @@ def configure(log_format: str, level: str) -> None:
     on_terminal = sys.stderr.isatty()
     console = log_format == "console" or (log_format == "auto" and on_terminal)
     render: list[Processor] = (
-        [_console_renderer(colors=on_terminal), _encode_text]
+        [
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=False, key="ts"),
+            _console_renderer(colors=on_terminal),
+            _encode_text,
+        ]
         if console
         else [structlog.processors.format_exc_info, _render_json]
     )
@@ -68,13 +73,11 @@ def configure(log_format: str, level: str) -> None:
             structlog.contextvars.merge_contextvars,
             recent.remember,  # before lines are left out: it counts them
             _limit,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=not console, key="ts"),
             *render,
             *([_put_priority] if _is_journal() else []),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.BytesLoggerFactory(_StandardError(_STDERR, "w", closefd=False)),
+        logger_factory=lambda *_names: _LINES,
         cache_logger_on_first_use=True,
     )
     logging.getLogger().handlers = [_LibraryHandler()]
@@ -93,7 +96,7 @@ def print_mistake(text: str) -> None:
     """Tell, in one line for people, why the process cannot do what it was started for."""
     line = f"fastimd: {text}".encode(errors="backslashreplace")
     line = _put_priority(None, "error", line) if _is_journal() else line
-    _StandardError(_STDERR, "w", closefd=False).write(line + b"\n")
+    _LINES.msg(line)
 
 
 async def keep_telling() -> None:
@@ -121,17 +124,22 @@ def tell_left_out(before: float = float("inf")) -> None:
             )
 
 
-class _StandardError(FileIO):
-    """Takes a whole line; one that cannot be written is lost, and nothing else goes wrong."""
+class _Lines:
+    """Writes lines whole; one that cannot be written is lost, and nothing else goes wrong."""
 
-    def write(self, line: Any) -> int:
+    def msg(self, line: bytes) -> None:
+        line += b"\n"
         try:
             written = os.write(_STDERR, line)
             while written < len(line):
                 written += os.write(_STDERR, line[written:])
         except OSError:
-            return 0
-        return written
+            pass
+
+    debug = info = warning = error = exception = critical = msg
+
+
+_LINES = _Lines()
 
 
 class _LibraryHandler(logging.Handler):
@@ -223,8 +231,9 @@ def _encode_text(_logger: Any, _method: str, text: Any) -> bytes:
 _encode_json = msgspec.json.Encoder(enc_hook=repr).encode
 
 
-def _render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
-    ordered = {"ts": event.pop("ts"), "level": event.pop("level"), **event}
+def _render_json(_logger: Any, method: str, event: EventDict) -> bytes:
+    level = "error" if method == "exception" else method
+    ordered = {"ts": _utc(time.time_ns()), "level": level, **event}
     try:
         line = _encode_json(ordered)
     except UnicodeEncodeError:  # the path of a file may be no text
@@ -232,6 +241,17 @@ def _render_json(_logger: Any, _method: str, event: EventDict) -> bytes:
     if line.isascii() and b"\x7f" not in line:
         return line
     return _OBEYED.sub(_escape, line.decode()).encode()
+
+
+def _utc(now: int) -> str:
+    """A moment in nanoseconds since the epoch, in the form of ISO 8601."""
+    seconds, rest = divmod(now, 1_000_000_000)
+    return f"{_utc_second(seconds)}.{rest // 1000:06d}Z"
+
+
+@lru_cache(maxsize=2)
+def _utc_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _escape(character: re.Match[str]) -> str:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import select
 import socket
-from contextlib import suppress
 from typing import Self
 
 import trio
@@ -69,11 +68,9 @@ class Readiness:
                     receiver.wake(events)
 
     def forget(self, descriptor: int, receiver: Receiver) -> None:
-        """Watch a socket no more."""
+        """Watch a socket no more: it is closed now, and so leaves the epoll by itself."""
         if self._receivers.get(descriptor) is receiver:
             del self._receivers[descriptor]
-            with suppress(OSError):  # a socket that was closed has left the epoll by itself
-                self._epoll.unregister(descriptor)
 
 
 class Receiver:
