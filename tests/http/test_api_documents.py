@@ -809,7 +809,7 @@ def test_close_codes_are_the_same_everywhere() -> None:
             else (arguments[1],)
         )
     }
-    # What a dialect refuses a user for closes the socket with it; the door's has a status before it.
+    # A refusal of a user closes the socket with its text; one of the door has a status before it.
     written |= {
         (1008, literal(arguments[0]))
         for arguments in calls_of("Refused")
