@@ -433,6 +433,25 @@ async def test_what_waits_too_long_is_told(
     assert house.peer.stored == house.succeeded() == ["later"]
 
 
+async def test_an_outage_that_is_over_counts_for_no_later_one(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The time begins anew with the next, for what was under way when it came."""
+    house = await attached(nursery, hold_seconds=10)
+    house.appender.detach()
+    await house.attach()
+    await house.append("a")
+    house.peer.is_silent = True
+    await house.append("b")
+    await trio.sleep(8)
+    house.peer.lose_replies(applied=False)
+    house.appender.detach()
+    await trio.sleep(6)
+    assert house.succeeded() == list(house.outcomes) == ["a"]
+    await trio.sleep(6)
+    assert isinstance(house.outcomes["b"], StoreUnavailable)
+
+
 async def test_connections_that_come_to_nothing_do_not_begin_the_time_anew(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
