@@ -505,6 +505,20 @@ async def test_who_sends_faster_than_redis_takes_waits(nursery: trio.Nursery) ->
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
 
 
+async def test_there_is_room_until_more_waits_than_may_be_held(nursery: trio.Nursery) -> None:
+    """While nothing goes out there is always room to ask, and the answer is a refusal."""
+    house = await attached(nursery, hold_bytes=100)
+    house.peer.is_silent = True
+    await house.append("a", size=100)
+    assert house.appender.has_room
+    await house.append("b", size=1)
+    assert not house.appender.has_room
+    house.appender.detach()
+    assert house.appender.has_room
+    await house.append("c", size=1)
+    assert list(house.outcomes) == ["c"]
+
+
 async def test_who_waits_for_the_fate_of_all_is_let_go_with_the_last(nursery: trio.Nursery) -> None:
     """At once when nothing has been sent."""
     house = await attached(nursery)
