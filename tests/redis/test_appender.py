@@ -433,6 +433,25 @@ async def test_what_waits_too_long_is_told(
     assert house.peer.stored == house.succeeded() == ["later"]
 
 
+async def test_an_outage_that_is_over_counts_for_no_later_one(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The time begins anew with the next, for what was under way when it came."""
+    house = await attached(nursery, hold_seconds=10)
+    house.appender.detach()
+    await house.attach()
+    await house.append("a")
+    house.peer.is_silent = True
+    await house.append("b")
+    await trio.sleep(8)
+    house.peer.lose_replies(applied=False)
+    house.appender.detach()
+    await trio.sleep(6)
+    assert house.succeeded() == list(house.outcomes) == ["a"]
+    await trio.sleep(6)
+    assert isinstance(house.outcomes["b"], StoreUnavailable)
+
+
 async def test_connections_that_come_to_nothing_do_not_begin_the_time_anew(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
@@ -484,6 +503,20 @@ async def test_who_sends_faster_than_redis_takes_waits(nursery: trio.Nursery) ->
     house.peer.answer()
     await wait_all_tasks_blocked()
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
+
+
+async def test_there_is_room_until_more_waits_than_may_be_held(nursery: trio.Nursery) -> None:
+    """While nothing goes out there is always room to ask, and the answer is a refusal."""
+    house = await attached(nursery, hold_bytes=100)
+    house.peer.is_silent = True
+    await house.append("a", size=100)
+    assert house.appender.has_room
+    await house.append("b", size=1)
+    assert not house.appender.has_room
+    house.appender.detach()
+    assert house.appender.has_room
+    await house.append("c", size=1)
+    assert list(house.outcomes) == ["c"]
 
 
 async def test_who_waits_for_the_fate_of_all_is_let_go_with_the_last(nursery: trio.Nursery) -> None:
