@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable
-from functools import partial
 
 import structlog
 import trio
@@ -55,10 +54,10 @@ class ClassicSockets:
         await self._around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
             session = Session(connection, scope, self._nursery, self._around, answer)
-            serve = partial(self._serve_route, route, first)
-            await run_session(session, self._around, serve, route.kind, route.user, route.group)
+            serving = self._serve_route(session, route, first)
+            await run_session(session, self._around, serving, route.kind, route.user, route.group)
 
-    async def _serve_route(self, route: Route, first: bytes, session: Session) -> None:
+    async def _serve_route(self, session: Session, route: Route, first: bytes) -> None:
         try:
             if route.group is None:
                 await serve_group_list(session, self._domain, route, first)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -336,16 +336,18 @@ class Session:
             self._scope.cancel()
 
 
-Serve = Callable[[Session], Awaitable[None]]
-
-
 async def run_session(
-    session: Session, around: Surroundings, serve: Serve, kind: str, user: str, group: str | None
+    session: Session,
+    around: Surroundings,
+    serving: Awaitable[None],
+    kind: str,
+    user: str,
+    group: str | None,
 ) -> None:
     """Run a socket and keep what is promised of all: the log lines, the counts and the end.
 
     Args:
-        serve: says what the socket does, until it closes.
+        serving: what the socket does, until it closes.
         kind: of socket, as the log and the metrics name it.
         group: the one that it is in from the beginning, or None.
     """
@@ -359,7 +361,7 @@ async def run_session(
     try:
         around.keepalive.watch(session)
         try:
-            await serve(session)
+            await serving
         except Exception:
             session.close(1011, "internal error")
             raise  # the door logs it
