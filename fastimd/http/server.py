@@ -69,12 +69,6 @@ class HttpServer:
         self._state: dict[str, Any] = {}
         self._asking: set[_GuardedStream] = set()
         self._all_answered = trio.Event()
-        self._open = 0
-
-    @property
-    def is_serving(self) -> bool:
-        """A connection is open."""
-        return self._open > 0
 
     async def wait_answered(self) -> None:
         """Wait until every request that came has its answer."""
@@ -118,11 +112,9 @@ class HttpServer:
                 self._stop_asking(guarded)
 
         state = ConnectionState(self._state.copy())
-        self._open += 1
         try:
             await _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
         finally:
-            self._open -= 1
             self._stop_asking(guarded)
         return guarded.handshake
 
