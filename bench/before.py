@@ -18,7 +18,7 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from io import BytesIO
-from math import sqrt
+from math import comb
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -32,6 +32,8 @@ from fastimd.bench.spec import Spec
 
 ROOT = Path(__file__).parent.parent
 SETTLE = 0.5
+FEWEST = 6
+"""Rounds whose lowest and highest ratio enclose the true median with 95 % confidence."""
 
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "burst 100": ("burst", {"members": 100}, "cpu_us_per_delivery"),
@@ -81,6 +83,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     arguments = parser.parse_args()
+    if arguments.rounds < FEWEST:
+        parser.error(f"--rounds: at least {FEWEST}, or nothing is known with 95 % confidence")
     with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
         folder = Path(name)
         Before.tree = _check_out(arguments.commit, folder / "before")
@@ -107,7 +111,7 @@ def _check_out(commit: str, folder: Path) -> Path:
 def _measure_in_turn(
     case: str, folder: Path, redis: BenchRedis, arguments: argparse.Namespace
 ) -> list[tuple[float, float]]:
-    """What the two used, of each round."""
+    """The CPU that each of the two used, round by round."""
     used: list[tuple[float, float]] = []
     try:
         with ExitStack() as servers:
@@ -146,10 +150,15 @@ def _measure(server: Tree, case: str, arguments: argparse.Namespace) -> float:
 
 
 def _median(values: Iterable[float]) -> tuple[float, float, float]:
-    """The median between the two values that hold it with 95 % confidence, by their ranks."""
+    """The median, between the two values that enclose it with at least 95 % confidence.
+
+    Of ``count`` values, ``k`` or fewer lie below the true median as often as a coin falls.
+    """
     ordered = sorted(values)
-    count = len(ordered)
-    below = max(0, int((count - 1.96 * sqrt(count)) / 2))
+    count, below, outside = len(ordered), 0, 1
+    while 2 * (outside + comb(count, below + 1)) <= 0.05 * 2**count:
+        below += 1
+        outside += comb(count, below)
     return ordered[below], median(ordered), ordered[count - 1 - below]
 
 

@@ -7,11 +7,13 @@ asked first, as it costs less than a logger that drops what it is given.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from functools import lru_cache
@@ -125,16 +127,20 @@ def tell_left_out(before: float = float("inf")) -> None:
 
 
 class _Lines:
-    """Writes lines whole; one that cannot be written is lost, and nothing else goes wrong."""
+    """Writes lines whole, whichever thread they come from.
+
+    A line that cannot be written is lost, and nothing else goes wrong.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
 
     def msg(self, line: bytes) -> None:
         line += b"\n"
-        try:
+        with self._lock, contextlib.suppress(OSError):
             written = os.write(_STDERR, line)
             while written < len(line):
                 written += os.write(_STDERR, line[written:])
-        except OSError:
-            pass
 
     debug = info = warning = error = exception = critical = msg
 

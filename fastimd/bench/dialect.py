@@ -66,7 +66,7 @@ class Dialect:
             yield text.replace(GROUP, group.encode())
 
     def before_in(self, group: str) -> bytes:
-        """What stands before a text that is said in a group."""
+        """The bytes before a text that is sent to a group."""
         return self.before.replace(GROUP, group.encode())
 
     def greetings_in(self, payload: bytes) -> int:

@@ -179,7 +179,7 @@ class Door:
             places: gets the name of a client behind a proxy, when its connection is counted.
 
         Returns:
-            What serves the socket; None at the end of the connection.
+            The coroutine that serves the socket; None when the connection has ended.
 
         Raises:
             Refused: a request cannot be served.

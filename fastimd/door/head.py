@@ -186,7 +186,7 @@ class HeadReader:
         Raises:
             as ``read_first_head``; ``HEAD_SECONDS`` begin with the first byte.
         """
-        _name_request(new_request_id())
+        structlog.contextvars.bind_contextvars(request_id=new_request_id())
         data = b""
         with trio.move_on_after(IDLE_SECONDS):
             data = await self.receive()
@@ -215,9 +215,5 @@ class HeadReader:
         self.buffer = data[end:] + self.buffer
         head = parse_head(data[:end])
         if self._peer_names_requests and head.given_id:
-            _name_request(head.given_id)
+            structlog.contextvars.bind_contextvars(request_id=head.given_id)
         return head
-
-
-def _name_request(request_id: str) -> None:
-    structlog.contextvars.bind_contextvars(request_id=request_id)

@@ -158,11 +158,7 @@ class Client:
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> ScriptCall:
         """Send a script now, if there is a connection; its reply is waited for later."""
-        return ScriptCall(self, self._connection, script, keys, arguments)
-
-    async def finish(self, call: ScriptCall, connection: Connection | None) -> Reply:
-        """Wait for the reply to a script; errors as with ``call``."""
-        return await self._attempt(call.finish_on, connection)
+        return ScriptCall(self._attempt, self._connection, script, keys, arguments)
 
     async def run(self) -> None:
         """Keep the connection up until cancelled.
@@ -241,17 +237,17 @@ class ScriptCall:
     ``keys`` are those that it touches.
     """
 
-    __slots__ = ("_arguments", "_call", "_client", "_connection", "_script", "keys")
+    __slots__ = ("_arguments", "_attempt", "_call", "_connection", "_script", "keys")
 
     def __init__(
         self,
-        client: Client,
+        attempt: Callable[..., Awaitable[Reply]],
         connection: Connection | None,
         script: Script,
         keys: tuple[Argument, ...],
         arguments: tuple[Argument, ...],
     ) -> None:
-        self._client = client
+        self._attempt = attempt
         self._connection = connection
         self._script = script
         self.keys = keys
@@ -262,10 +258,9 @@ class ScriptCall:
 
     async def reply(self) -> Reply:
         """Wait for the reply, once; errors as with ``Client.call``."""
-        return await self._client.finish(self, self._connection)
+        return await self._attempt(self._finish, self._connection)
 
-    async def finish_on(self, connection: Connection) -> Reply:
-        """Wait for the reply on the connection there is: send the script if it was not sent."""
+    async def _finish(self, connection: Connection) -> Reply:
         if self._call is None:
             return await connection.run_script(self._script, self.keys, *self._arguments)
         try:

@@ -196,7 +196,10 @@ def seconds_of(time: list[bytes]) -> float:
 
 
 class Call:
-    """A command that was sent. What it is called with is its reply; only the first counts."""
+    """A command that was sent. Calling it delivers the reply; only the first counts.
+
+    The reply is kept only until somebody takes it.
+    """
 
     __slots__ = ("_reply", "_task", "since")
 
@@ -211,11 +214,11 @@ class Call:
         return self._reply is not None
 
     def __call__(self, reply: Reply) -> None:
-        if self._reply is None:
-            is_error = isinstance(reply, Exception)
-            self._reply = outcome.Error(reply) if is_error else outcome.Value(reply)
-            if self._task is not None:
-                trio.lowlevel.reschedule(self._task, self._reply)
+        if self._reply is not None:
+            return
+        self._reply = outcome.Error(reply) if isinstance(reply, Exception) else outcome.Value(reply)
+        if self._task is not None:
+            trio.lowlevel.reschedule(self._task, self._take())
 
     async def reply(self) -> Reply:
         """Wait for the reply, once.
@@ -226,9 +229,10 @@ class Call:
             redis.exceptions.RedisError: Redis refused the command.
         """
         if self._reply is not None:
-            if isinstance(self._reply, outcome.Error):
-                await trio.lowlevel.checkpoint()  # whoever tries again lets others run
-            return self._reply.unwrap()
+            reply = self._take()
+            if isinstance(reply, outcome.Error):
+                await trio.lowlevel.checkpoint()  # a caller that tries again lets others run
+            return reply.unwrap()
         self._task = trio.lowlevel.current_task()
         return await trio.lowlevel.wait_task_rescheduled(self._abort)
 
@@ -236,9 +240,14 @@ class Call:
         """Wait no longer."""
         self(TimeoutError(f"no answer within {seconds:g} s"))
 
+    def _take(self) -> outcome.Outcome[Reply]:
+        reply, self._reply, self._task = self._reply, _TAKEN, None
+        assert reply is not None
+        return reply
+
     def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
-        self._reply = _NOBODY_WAITS
+        self._reply, self._task = _TAKEN, None
         return trio.lowlevel.Abort.SUCCEEDED
 
 
-_NOBODY_WAITS: outcome.Outcome[Reply] = outcome.Value(None)
+_TAKEN: outcome.Outcome[Reply] = outcome.Value(None)

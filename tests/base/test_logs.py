@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -367,6 +368,35 @@ def test_a_path_that_is_no_text_can_be_logged(capfd: pytest.CaptureFixture[str])
     configure("json", "info")
     structlog.get_logger("test").info("it.is", path=os.fsdecode(b"/a/\xff"))
     assert os.fsencode(json.loads(capfd.readouterr().err)["path"]) == b"/a/\xff"
+
+
+def test_lines_of_many_threads_stay_whole() -> None:
+    """An application's hooks run in threads, and a long line does not go out at one stroke."""
+    program = """
+        import threading
+        import structlog
+        from fastimd.base.log import configure
+
+        configure("json", "info")
+        log = structlog.get_logger()
+
+        def write(letter):
+            for number in range(20):
+                log.info("line", number=number, text=letter * 200_000)
+
+        threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcd"]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(program)], check=True, stderr=subprocess.PIPE, timeout=30
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert sorted((line["text"][0], line["number"]) for line in lines) == [
+        (letter, number) for letter in "abcd" for number in range(20)
+    ]
 
 
 def test_libraries_log_alike(capfd: pytest.CaptureFixture[str]) -> None:

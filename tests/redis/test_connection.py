@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import trio
 from redis import exceptions
@@ -69,3 +71,26 @@ async def test_who_gave_up_waiting_is_not_woken() -> None:
     assert call.is_done
     call(b"late")
     await wait_all_tasks_blocked()
+
+
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_a_reply_is_not_kept_after_it_was_taken(is_early: bool) -> None:
+    """The connection looks after its calls for a while; their replies may be long."""
+
+    class Page(list[bytes]):
+        """A reply that can be watched."""
+
+    call = Call()
+    pages = [Page([b"a message"])]
+    there = weakref.ref(pages[0])
+
+    def deliver() -> None:
+        call(pages.pop())
+
+    if is_early:
+        deliver()
+    else:
+        trio.lowlevel.current_trio_token().run_sync_soon(deliver)
+    assert await call.reply() == [b"a message"]
+    await wait_all_tasks_blocked()
+    assert there() is None

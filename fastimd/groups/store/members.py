@@ -46,7 +46,7 @@ class Members:
         )
 
     async def joined(self, call: ScriptCall) -> Joined:
-        """What has come of ``send_join``."""
+        """Wait for the outcome of ``send_join``."""
         joined: int = await self._keys.reply(call)
         return "full" if joined < 0 else "joined" if joined else "member"
 
