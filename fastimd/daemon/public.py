@@ -21,6 +21,8 @@ from ..door.listeners import address_of, connection_limit, listen
 from ..groups.domain import Domain
 from ..http.server import HttpServer, serve_http
 from ..websocket.session import Sessions, Surroundings
+from ..live.sockets import PATH as LIVE_PATH
+from ..live.sockets import LiveSockets
 from .drain import drain
 from .reload import reload
 from .stop import Stop
@@ -46,7 +48,8 @@ async def serve_public(
     listeners = inherited or [listen(config.server.bind, "server.bind")]
     limit = connection_limit(config.server.max_connections)
     async with trio.open_nursery() as connections:
-        handle = _public_handler(ClassicSockets(around, domain, connections), http)
+        classic, live = ClassicSockets(around, domain, connections), LiveSockets(around, domain, connections)
+        handle = _public_handler(classic, live, http)
         door = Door(
             listeners,
             handle,
@@ -75,11 +78,13 @@ async def serve_public(
         connections.cancel_scope.cancel()
 
 
-def _public_handler(sockets: ClassicSockets, http: HttpServer) -> Handle:
+def _public_handler(classic: ClassicSockets, live: LiveSockets, http: HttpServer) -> Handle:
     """Sockets to those that serve them, anything else to the HTTP app."""
 
     def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[Head | None]:
         if head.wants_websocket:
+            path = head.target.partition(b"?")[0]
+            sockets = live if path == LIVE_PATH else classic
             return sockets.serve(connection, head, reader.buffer)
         return serve_http(http, connection, reader, head)
 

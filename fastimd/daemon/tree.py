@@ -27,6 +27,7 @@ from ..base.metrics import Metrics
 from ..base.settings import Config, default_data_dir, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
+from ..live.sockets import KINDS as LIVE_KINDS
 from ..groups.access import Access
 from ..groups.domain import Domain
 from ..groups.events import Events
@@ -118,7 +119,7 @@ async def _serve_on_redis(
 async def _serve_groups(ground: _Ground) -> None:
     config, metrics, client, store = ground.config, ground.metrics, ground.client, ground.store
     async with open_floor() as floor:
-        sessions = Sessions(KINDS)
+        sessions = Sessions((*KINDS, *LIVE_KINDS))
         kicks = Kicks(store.kicks, store.history, sessions.kick)
         relay, hub, poller = _build_hub(ground, kicks, sessions)
         floor.start_soon(supervise, "relay", relay.run)

@@ -19,7 +19,7 @@ from ..base.settings import Config
 from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting
 from .relay import Relay
-from .store.history import History
+from .store.history import History, Position
 from .subscription import OnLost, OnMessage, Subscription
 
 MEMBERS_A_TURN = 256
@@ -198,6 +198,12 @@ class Membership:
             KeyUnusable: Redis refuses what concerns the group.
         """
         self._greeting = await self._hub.read_greeting(self._group, self._audience)
+
+    @property
+    def position(self) -> Position:
+        """Where the greeting that was read ends."""
+        assert self._greeting is not None
+        return self._greeting.position
 
     def begin(self, before: bytes = b"") -> None:
         """Send the greeting, which was read, behind ``before``: the socket hears the group now."""
