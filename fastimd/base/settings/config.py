@@ -19,6 +19,7 @@ from .redis import Redis
 from .section import About, Section, about, accepted
 from .server import Server
 from .socket import Socket
+from .token import Token
 
 BUILT_IN = "built-in defaults"
 """``Config.source`` when no file was found."""
@@ -38,6 +39,7 @@ class Config(msgspec.Struct):
     group_list: GroupList = GroupList()
     socket: Socket = Socket()
     login: Login = Login()
+    token: Token = Token()
     hooks: Hooks = Hooks()
     admin: Admin = Admin()
     log: Log = Log()
