@@ -98,6 +98,16 @@ def floor_key(group: str) -> str:
     return f"fastimd:floor:{group}"
 
 
+def life_key(group: str) -> str:
+    """The life of a group's list, by which clients that come back know whether all is there."""
+    return f"fastimd:life:{group}"
+
+
+def removals_key(group: str) -> str:
+    """What was deleted from a group, for clients that are away."""
+    return f"fastimd:removals:{group}"
+
+
 @lru_cache(maxsize=16_384)
 def place(group: str) -> Place:
     """Where a group's appends go."""

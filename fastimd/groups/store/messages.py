@@ -12,7 +12,7 @@ from ...redis import scripts
 from ...redis.appender import OnAppended
 from ...redis.client import Client
 from ..events import EVENTS_CHANNEL, Event
-from .keyspace import Keyspace, list_keys, place
+from .keyspace import Keyspace, life_key, list_keys, place, removals_key
 from .seek import seek
 
 
@@ -63,7 +63,7 @@ class Messages:
     async def _recall(self, group: str, user: str, ts: int, entry: bytes) -> str:
         outcome: bytes = await self._keys.run(
             scripts.RECALL,
-            list_keys(group),
+            (*list_keys(group), life_key(group), removals_key(group)),
             user,
             ts,
             entry,
@@ -71,6 +71,7 @@ class Messages:
             self._config.group_message.recall_time_limit * 1000,
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user, ts)),
+            self._config.group_message.timeout,
         )
         return outcome.decode()
 
@@ -78,9 +79,10 @@ class Messages:
         """Delete all messages of a group; returns how many there were. What is no list stays."""
         deleted: int = await self._keys.run(
             scripts.PURGE,
-            list_keys(group),
+            (*list_keys(group), life_key(group), removals_key(group)),
             self._keys.believed(group),
             EVENTS_CHANNEL,
-            msgspec.json.encode(Event(group, "", 0)),
+            msgspec.json.encode(Event(group, "", 0))[:-1] + b',"until":',
+            self._config.group_message.timeout,
         )
         return deleted

@@ -17,6 +17,7 @@ class Script:
 
 
 _CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
+_LIFE, _REMOVAL = "life", "removal"
 _ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
 
 
@@ -35,17 +36,19 @@ PEEK = _read("peek", _CLOCK, _ENTRY, _FLOOR)
 RANGE = _read("range", _PAGE)
 NEXT = _read("next", *_ALL_OF_A_LIST)
 BEFORE = _read("before", *_ALL_OF_A_LIST, _PAGE)
-AFTER = _read("after", *_ALL_OF_A_LIST)
+AFTER = _read("after", *_ALL_OF_A_LIST, _REMOVAL)
+STAND = _read("stand", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
+HISTORY = _read("history", *_ALL_OF_A_LIST, _LIFE)
 SEEK = _read("seek", *_ALL_OF_A_LIST)
-RECALL = _read("recall", *_ALL_OF_A_LIST)
+RECALL = _read("recall", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 JOIN = _read("join")
 LEAVE = _read("leave")
-PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR)
+PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL)
 KICK = _read("kick", _CLOCK)
 
 ALL = (
     *(APPEND, SETTLE),
-    *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK),
+    *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, STAND, HISTORY),
     *(RECALL, PURGE),
     *(JOIN, LEAVE, KICK),
 )
