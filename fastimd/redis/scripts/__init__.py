@@ -29,7 +29,7 @@ def _read(name: str, *parts: str) -> Script:
     return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
-APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR)
+APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR, _LIFE)
 SETTLE = _read("settle", _CLOCK)
 TAIL = _read("tail", _CLOCK, _ENTRY, _FLOOR)
 PEEK = _read("peek", _CLOCK, _ENTRY, _FLOOR)

@@ -4,11 +4,23 @@
 -- was said in this life and not deleted by its group; 't': all but the oldest. A list that is gone
 -- while the letter is another than 'p' was lost.
 
--- Note that a list became empty because it was told to.
+-- Note that a list became empty because it was told to. MGET, for the key may be of any type.
 local function note_emptied(key)
-  local life = redis.call('GET', key)
+  local life = redis.call('MGET', key)[1]
   if life then
     redis.call('SET', key, 'p' .. string.sub(life, 2), 'KEEPTTL')
+  end
+end
+
+-- Note that an append has begun a list, with the ts `begun_with`, or trimmed it.
+local function note_change(key, life, begun_with, is_trimmed)
+  local state, id = string.sub(life, 1, 1), string.sub(life, 2)
+  if begun_with and state ~= 'p' then
+    id = string.format('%x', begun_with)  -- the list before was lost
+  end
+  local now_it_is = is_trimmed and 't' or begun_with and 'l' or state
+  if now_it_is .. id ~= life then
+    redis.pcall('SET', key, now_it_is .. id, 'KEEPTTL')
   end
 end
 

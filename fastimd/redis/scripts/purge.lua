@@ -11,6 +11,7 @@ end
 local clock = now()
 local limit = latest(clock, floor_of(KEYS[2]), ARGV[1])
 local newest = newest_ts(KEYS[1], tail, limit)
+redis.call('ZCARD', KEYS[4])  -- what can go wrong does so before the first write
 raise_floor(KEYS[2], newest, clock)
 local total = redis.call('LLEN', KEYS[1])
 redis.call('UNLINK', KEYS[1])

@@ -18,11 +18,12 @@ end
 if is_old then
   return 'old'
 end
+local newest = newest_ts(KEYS[1], redis.call('LINDEX', KEYS[1], -1), limit)
+redis.call('ZCARD', KEYS[4])  -- what can go wrong does so before the first write
 if ts <= limit and ts >= clock - STEP then
   -- The next message must not get this ts again, even if the list ran ahead of the clock.
   raise_floor(KEYS[2], ts, clock)
 end
-local newest = newest_ts(KEYS[1], redis.call('LINDEX', KEYS[1], -1), limit)
 redis.call('LREM', KEYS[1], -1, entry)
 if redis.call('EXISTS', KEYS[1]) == 0 then
   note_emptied(KEYS[3])
