@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 import trio
@@ -71,7 +72,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house")
     with run_redis(redis_servers()[0], folder) as url, Redis.from_url(url) as redis:
         daemons = [run_daemon(folder, url) for _ in range(2)]
-        yield House(*daemons, redis)
+        yield House(daemons[0], daemons[1], redis)
         for daemon in daemons:
             assert daemon.stop() == 0, daemon.log_path.read_text()[-4000:]
             assert not daemon.events("connection.crashed")
@@ -105,7 +106,7 @@ async def seed_member(
     daemon: Daemon, group: str = "1", user: str = "carl"
 ) -> AsyncIterator[WebSocketConnection]:
     """A client of the seed's wire that has been greeted."""
-    async with connect(daemon.chat_url(group, user)) as connection:
+    async with connect(daemon.chat_url(quote(group), user)) as connection:
         await receive(connection)
         yield connection
 
@@ -265,7 +266,7 @@ async def test_pings_keep_a_silent_client(
     driver: Driver, start_daemon: StartDaemon, group: str
 ) -> None:
     """The SDKs answer, so that neither side believes the other to be gone."""
-    daemon = start_daemon(socket__ping_interval=group, socket__ping_timeout="1.5")
+    daemon = start_daemon(socket__ping_interval="1", socket__ping_timeout="1.5")
     ann, ben = await enter(driver, daemon, group, "ann", "ben")
     await trio.sleep(3)
     await ann.publish(group, "still here")
