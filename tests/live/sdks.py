@@ -7,9 +7,9 @@ managers of their languages, by name and version, into ``build/sdks/``, and is b
 
 Commands (``do``):
 
-    connect      url, token, data
+    connect      url, token, refresh (the token that is given when another is asked for), data
     disconnect
-    subscribe    channel, recoverable, joinLeave
+    subscribe    channel, token, refresh, recoverable, joinLeave
     unsubscribe  channel
     publish      id, channel, data
     history      id, channel, limit, since {offset, epoch}, reverse
@@ -21,6 +21,7 @@ Events (``event``); what an SDK does not tell is null, 0 or empty:
     connecting, disconnected    code, reason
     connected    client, data
     error        code, message, temporary
+    renewal      channel (null: the connection); another token was asked for
     subscribing, unsubscribed   channel, code, reason
     subscribed   channel, recoverable, positioned, wasRecovering, recovered,
                  streamPosition {offset, epoch} or null
@@ -200,19 +201,26 @@ class Client:
         self._taken: set[int] = set()
 
     async def connect(
-        self, url: str, *, user: str | None = None, token: str = "", data: object = None
+        self,
+        url: str,
+        *,
+        user: str | None = None,
+        token: str = "",
+        refresh: str = "",
+        data: object = None,
     ) -> dict[str, Any]:
         """Connect, as a user or with a token; returns the event."""
         if user is not None:
             data = {"userId": user}
-        await self.do("connect", url=url, token=token, data=data)
+        await self.do("connect", url=url, token=token, refresh=refresh, data=data)
         return await self.next("connected")
 
     async def subscribe(
-        self, channel: str, *, recoverable: bool = True, join_leave: bool = False
+        self, channel: str, *, token: str = "", refresh: str = "", join_leave: bool = False
     ) -> dict[str, Any]:
-        """Subscribe; returns the event."""
-        await self.do("subscribe", channel=channel, recoverable=recoverable, joinLeave=join_leave)
+        """Subscribe, so that what is missed is recovered; returns the event."""
+        given = {"token": token, "refresh": refresh, "joinLeave": join_leave}
+        await self.do("subscribe", channel=channel, recoverable=True, **given)
         return await self.next("subscribed", channel=channel)
 
     async def do(self, command: str, **fields: object) -> None:

@@ -73,8 +73,9 @@ async def try_kind(kind: str, server: Centrifugo) -> None:
     async with running(kind) as driver:
         ann, ben = driver.client("ann"), driver.client("ben")
         for client in (ann, ben):
-            token = jwt.encode({"sub": client.name}, SECRET, "HS256")
-            connected = await client.connect(server.url, token=token)
+            token = jwt.encode({"sub": client.name, "exp": time.time() + 2}, SECRET, "HS256")
+            refresh = jwt.encode({"sub": client.name, "exp": time.time() + 60}, SECRET, "HS256")
+            connected = await client.connect(server.url, token=token, refresh=refresh)
             assert connected["client"]
             subscribed = await client.subscribe(channel, join_leave=True)
             assert subscribed["recoverable"], subscribed
@@ -86,6 +87,10 @@ async def try_kind(kind: str, server: Centrifugo) -> None:
         assert {each["user"] for each in heard} == {"ann"}
         assert [each["offset"] for each in heard] == [1, 2, 3, 4]
         await requests(ben, channel)
+        for client in (ann, ben):
+            await client.next("renewal", channel=None)
+        await trio.sleep(1)
+        assert len(ben.told("connecting")) == 1, ben.events
         server.kill()
         await ann.next("connecting")  # the first
         lost = await ann.next("connecting")

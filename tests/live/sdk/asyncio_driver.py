@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from centrifuge import (
@@ -133,6 +133,18 @@ class SubscriptionEvents(SubscriptionEventHandler):  # type: ignore[misc]  # as 
         self._tell("subscription_error", **failure(ctx.error))
 
 
+def renewal(name: str, refresh: str | None) -> Callable[..., Awaitable[str]] | None:
+    """What gives a new token when the library asks for one; without it the library gives up."""
+    if not refresh:
+        return None
+
+    async def renew(channel: str | None = None) -> str:
+        tell(**{"as": name, "event": "renewal", "channel": channel})
+        return refresh
+
+    return renew
+
+
 class Driver:
     """Carries out commands."""
 
@@ -165,6 +177,7 @@ class Driver:
             command["url"],
             events=ClientEvents(name, self._data),
             token=command.get("token") or "",
+            get_token=renewal(name, command.get("refresh")),
             data=None if data is None else self._data.encode(data),
             use_protobuf=self._data.is_binary,
             **RETRY_SECONDS,
@@ -178,6 +191,8 @@ class Driver:
         subscription: Subscription = client.get_subscription(channel) or client.new_subscription(
             channel,
             events=SubscriptionEvents(command["as"], channel, self._data),
+            token=command.get("token") or "",
+            get_token=renewal(command["as"], command.get("refresh")),
             recoverable=is_recoverable,
             positioned=is_recoverable,
             join_leave=bool(command.get("joinLeave")),

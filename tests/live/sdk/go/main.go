@@ -29,6 +29,7 @@ type command struct {
 	ID          int             `json:"id"`
 	URL         string          `json:"url"`
 	Token       string          `json:"token"`
+	Refresh     string          `json:"refresh"`
 	Data        json.RawMessage `json:"data"`
 	Channel     string          `json:"channel"`
 	Method      string          `json:"method"`
@@ -103,6 +104,12 @@ func connect(encoding string, c command) *speaker {
 		Token: c.Token, Data: c.Data,
 		MinReconnectDelay: soonest, MaxReconnectDelay: latest,
 	}
+	if c.Refresh != "" {
+		config.GetToken = func(centrifuge.ConnectionTokenEvent) (string, error) {
+			tell(c.As, "renewal", object{"channel": nil})
+			return c.Refresh, nil
+		}
+	}
 	open := centrifuge.NewJsonClient
 	if encoding == "protobuf" {
 		open = centrifuge.NewProtobufClient
@@ -134,10 +141,18 @@ func (s *speaker) subscribe(c command) error {
 	if subscription, known := s.client.GetSubscription(c.Channel); known {
 		return subscription.Subscribe()
 	}
-	subscription, err := s.client.NewSubscription(c.Channel, centrifuge.SubscriptionConfig{
+	config := centrifuge.SubscriptionConfig{
+		Token:       c.Token,
 		Recoverable: c.Recoverable, Positioned: c.Recoverable, JoinLeave: c.JoinLeave,
 		MinResubscribeDelay: soonest, MaxResubscribeDelay: latest,
-	})
+	}
+	if c.Refresh != "" {
+		config.GetToken = func(centrifuge.SubscriptionTokenEvent) (string, error) {
+			tell(c.As, "renewal", object{"channel": c.Channel})
+			return c.Refresh, nil
+		}
+	}
+	subscription, err := s.client.NewSubscription(c.Channel, config)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,15 @@ public final class Driver {
         String as = text(command, "as");
         Options options = new Options();
         options.setToken(text(command, "token"));
+        if (is(command, "refresh")) {
+            options.setTokenGetter(new ConnectionTokenGetter() {
+                @Override
+                public void getConnectionToken(ConnectionTokenEvent event, TokenCallback given) {
+                    tell(as, "renewal", "channel", null);
+                    given.Done(null, text(command, "refresh"));
+                }
+            });
+        }
         if (is(command, "data")) {
             options.setData(bytes(command.get("data")));
         }
@@ -102,6 +111,17 @@ public final class Driver {
         Subscription subscription = client.getSubscription(text(command, "channel"));
         if (subscription == null) {
             SubscriptionOptions options = new SubscriptionOptions();
+            options.setToken(text(command, "token"));
+            if (is(command, "refresh")) {
+                options.setTokenGetter(new SubscriptionTokenGetter() {
+                    @Override
+                    public void getSubscriptionToken(
+                            SubscriptionTokenEvent event, TokenCallback given) {
+                        tell(as, "renewal", "channel", event.getChannel());
+                        given.Done(null, text(command, "refresh"));
+                    }
+                });
+            }
             options.setRecoverable(is(command, "recoverable"));
             options.setPositioned(is(command, "recoverable"));
             options.setJoinLeave(is(command, "joinLeave"));
@@ -277,7 +297,7 @@ public final class Driver {
 
     private static boolean is(JsonObject command, String field) {
         JsonElement value = command.get(field);
-        return value != null && !value.isJsonNull() && !value.toString().equals("false");
+        return value != null && !List.of("null", "false", "\"\"").contains(value.toString());
     }
 
     private static JsonObject object(Object... fields) {

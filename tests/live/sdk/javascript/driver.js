@@ -23,10 +23,20 @@ function makeDriver(library, encoding, settings, tell) {
   });
   const member = (info) => ({ user: info.user, client: info.client });
 
-  function connect({ as, url, token, data }) {
+  // What gives a new token when the library asks for one; without it the library gives up.
+  const renewal = (as, channel, refresh) => {
+    if (!refresh) return null;
+    return async () => {
+      tell({ as, event: "renewal", channel });
+      return refresh;
+    };
+  };
+
+  function connect({ as, url, token, refresh, data }) {
     const client = new library.Centrifuge(url, {
       ...settings,
       token: token ?? "",
+      getToken: renewal(as, null, refresh),
       data: data == null ? null : encode(data),
       minReconnectDelay: 100,
       maxReconnectDelay: 500,
@@ -45,11 +55,13 @@ function makeDriver(library, encoding, settings, tell) {
   }
 
   function subscribe(command) {
-    const { as, channel, recoverable, joinLeave } = command;
+    const { as, channel, token, refresh, recoverable, joinLeave } = command;
     const client = clients.get(as);
     let subscription = client.getSubscription(channel);
     if (!subscription) {
       subscription = client.newSubscription(channel, {
+        token: token ?? "",
+        getToken: renewal(as, channel, refresh),
         recoverable: Boolean(recoverable),
         positioned: Boolean(recoverable),
         joinLeave: Boolean(joinLeave),
