@@ -9,19 +9,21 @@ from __future__ import annotations
 import itertools
 import json
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import jwt
 import pytest
 import trio
 from clients import kick, log_in_async, stored
 from conftest import Daemon, StartDaemon, connect, receive, redis_servers, run_daemon, run_redis
 from faults import MortalRedis, free_port
 from redis import Redis
-from sdks import BUILD_SECONDS, KINDS, Client, Driver, Refused, running
+from sdks import BUILD_SECONDS, KINDS, Client, Driver, Refused, command_of, running
 from trio_websocket import WebSocketConnection
 
 pytestmark = pytest.mark.timeout(60 + BUILD_SECONDS)
@@ -45,10 +47,10 @@ CONNECTION_CLOSED = 1
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """A page starts slowly, and has the code that Node has: it plays the scenes ``in_pages``."""
-    if "driver" in metafunc.fixturenames:
+    if "sdk" in metafunc.fixturenames:
         is_in_pages = any(mark.name == "in_pages" for mark in metafunc.definition.iter_markers())
         kinds = [kind for kind in KINDS if is_in_pages or not kind.startswith("chromium")]
-        metafunc.parametrize("driver", kinds, indirect=True)
+        metafunc.parametrize("sdk", kinds, indirect=True)
 
 
 class House(NamedTuple):
@@ -60,9 +62,15 @@ class House(NamedTuple):
 
 
 @pytest.fixture
-async def driver(request: pytest.FixtureRequest) -> AsyncIterator[Driver]:
-    """A running driver of one SDK and one encoding."""
-    async with running(request.param) as started:
+def sdk(request: pytest.FixtureRequest) -> list[str]:
+    """How the driver of one SDK and one encoding is started."""
+    return command_of(request.param)
+
+
+@pytest.fixture
+async def driver(sdk: list[str]) -> AsyncIterator[Driver]:
+    """A running driver."""
+    async with running(sdk) as started:
         yield started
 
 
@@ -248,6 +256,39 @@ async def test_a_login_is_asked_for(driver: Driver, start_daemon: StartDaemon, g
     assert (await ann.hears(group, ["hello"]))[0]["user"] == "ann"
     await ben.do("connect", url=url_of(daemon), token="wrong", data={"userId": "ben"})
     assert (await ben.next("disconnected"))["code"] == 3500
+
+
+SECRET = "a secret of at least thirty-two bytes"
+
+
+async def test_a_signed_token_is_renewed(
+    driver: Driver, start_daemon: StartDaemon, group: str
+) -> None:
+    """A JWT tells who one is; before it expires the SDK shows another, on the same connection."""
+    daemon = start_daemon(token__hmac_secret=SECRET)
+    ann = driver.client("ann")
+    token = {
+        name: jwt.encode({**claims, "exp": time.time() + seconds}, SECRET, "HS256")
+        for name, claims, seconds in (
+            ("soon", {"sub": "小明"}, 2),
+            ("late", {"sub": "小明"}, 60),
+            ("soon in the group", {"sub": "小明", "channel": group}, 2),
+            ("late in the group", {"sub": "小明", "channel": group}, 60),
+        )
+    }
+    await ann.connect(url_of(daemon), token=token["soon"], refresh=token["late"])
+    await ann.subscribe(group, token=token["soon in the group"], refresh=token["late in the group"])
+    for channel in (None, group):
+        await ann.next("renewal", channel=channel)
+    await ann.publish(group, "hello")
+    assert (await ann.hears(group, ["hello"]))[0]["user"] == "小明"
+    ben = driver.client("ben")
+    await ben.do("connect", url=url_of(daemon), token=token["late"][:-3] + "abc")
+    assert (await ben.next("disconnected"))["code"] == 3500
+    assert len(ann.told("renewal")) == 2
+    for event in ("error", "subscription_error", "unsubscribed", "disconnected"):
+        assert ann.told(event) == []
+    assert len(daemon.events("token.refused")) == 1
 
 
 async def test_a_kick_ends_the_connection_for_good(

@@ -21,7 +21,7 @@ import jwt  # noqa: E402 - as all below, from the folders of the tests
 import trio  # noqa: E402
 from conftest import redis_servers, run_redis  # noqa: E402
 from faults import free_port  # noqa: E402
-from sdks import KINDS, Client, Refused, running  # noqa: E402
+from sdks import KINDS, Client, Refused, command_of, running  # noqa: E402
 
 SECRET = "a secret of at least thirty-two bytes"
 SAID: list[Any] = ["plain", "你好 🙂", {"text": "a", "n": [1, 2]}, [1, "two", {}]]
@@ -70,7 +70,7 @@ class Centrifugo:
 async def try_kind(kind: str, server: Centrifugo) -> None:
     """All that a driver can do, once."""
     channel = f"try-{kind}"
-    async with running(kind) as driver:
+    async with running(command_of(kind)) as driver:
         ann, ben = driver.client("ann"), driver.client("ben")
         for client in (ann, ben):
             token = jwt.encode({"sub": client.name, "exp": time.time() + 2}, SECRET, "HS256")
