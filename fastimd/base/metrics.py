@@ -87,6 +87,8 @@ class Metrics(Collector):
         self.presence_dropped = 0
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
+        self.tokens_refused: dict[str, int] = {}
+        self.jwks_reads = {"ok": 0, "failed": 0}
         self.append_seconds = Histogram()
         self.relay_seconds = Histogram()
         self.delivery_seconds = Histogram()
@@ -120,6 +122,14 @@ class Metrics(Collector):
         self.hook_calls[hook, outcome] = self.hook_calls.get((hook, outcome), 0) + 1
         self.hook_seconds.setdefault(hook, Histogram()).observe(seconds)
 
+    def count_token_refused(self, cause: str) -> None:
+        """Count one JWT that was refused, by one of a few causes."""
+        self.tokens_refused[cause] = self.tokens_refused.get(cause, 0) + 1
+
+    def count_jwks_read(self, outcome: str) -> None:
+        """Count one reading of a key set: ``ok`` or ``failed``."""
+        self.jwks_reads[outcome] += 1
+
     async def watch_event_loop(self) -> None:
         """See how late the event loop wakes a task, until cancelled."""
         while True:
@@ -140,6 +150,7 @@ class Metrics(Collector):
             histogram: Histogram = getattr(self, name)
             yield histogram.family(f"fastimd_{name}", help_text)
         yield from self._labelled_counters()
+        yield from self._tokens()
         yield from self._hooks()
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
@@ -170,6 +181,20 @@ class Metrics(Collector):
         for purpose, count in self.redis_reconnects.items():
             reconnects.add_metric([purpose], count)
         yield reconnects
+
+    def _tokens(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "fastimd_tokens_refused", "JWTs refused, by cause.", labels=["cause"]
+        )
+        for cause, count in self.tokens_refused.items():
+            refused.add_metric([cause], count)
+        yield refused
+        reads = CounterMetricFamily(
+            "fastimd_jwks_reads", "Readings of the key set of tokens.", labels=["outcome"]
+        )
+        for outcome, count in self.jwks_reads.items():
+            reads.add_metric([outcome], count)
+        yield reads
 
     def _hooks(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(

@@ -12,6 +12,7 @@ from .group import Group
 from .group_list import GroupList
 from .group_message import GroupMessage
 from .hooks import SECRET_PREFIX, Hooks
+from .live import Live
 from .log import Log
 from .login import Login
 from .reading import load
@@ -19,10 +20,12 @@ from .redis import Redis, default_data_dir
 from .reload import FIXED, Changes, adopt
 from .server import Server
 from .socket import Socket
+from .token import PEM, Token
 
 __all__ = [
     "BUILT_IN",
     "FIXED",
+    "PEM",
     "SECRET_PREFIX",
     "SECTIONS",
     "Admin",
@@ -32,12 +35,14 @@ __all__ = [
     "GroupList",
     "GroupMessage",
     "Hooks",
+    "Live",
     "Log",
     "Login",
     "Redis",
     "Server",
     "Setting",
     "Socket",
+    "Token",
     "adopt",
     "default_data_dir",
     "load",

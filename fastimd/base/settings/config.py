@@ -13,12 +13,14 @@ from .group import Group
 from .group_list import GroupList
 from .group_message import GroupMessage
 from .hooks import Hooks
+from .live import Live
 from .log import Log
 from .login import Login
 from .redis import Redis
 from .section import About, Section, about, accepted
 from .server import Server
 from .socket import Socket
+from .token import Token
 
 BUILT_IN = "built-in defaults"
 """``Config.source`` when no file was found."""
@@ -37,7 +39,9 @@ class Config(msgspec.Struct):
     group_message: GroupMessage = GroupMessage()
     group_list: GroupList = GroupList()
     socket: Socket = Socket()
+    live: Live = Live()
     login: Login = Login()
+    token: Token = Token()
     hooks: Hooks = Hooks()
     admin: Admin = Admin()
     log: Log = Log()
