@@ -214,7 +214,7 @@ def _measure(
         )
         is_settled = True
     except Failed as exc:
-        if _LOGIN_REQUIRED not in str(exc):
+        if not any(reason in str(exc) for reason in _LOGIN_REQUIRED):
             raise
         why = f"the server does not log {spec.user(0)} in ({accounts.trouble})"
         raise Failed(f"{exc}: {why}; give --users and --password-file") from exc
@@ -260,8 +260,8 @@ def _password(path: Path | None) -> str:
 
 
 _FIELDS = {field for field in Spec.__dataclass_fields__ if field not in ("addresses", "dialect")}
-_LOGIN_REQUIRED = "login required"
-"""What a server closes a socket with whose token is not good."""
+_LOGIN_REQUIRED = ("login required", "3500 invalid token")
+"""What a server closes a socket with whose token is not good, on either wire."""
 
 
 def _add_number(parser: argparse.ArgumentParser, name: str, default: float) -> None:
