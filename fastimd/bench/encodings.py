@@ -118,6 +118,7 @@ class Json(Encoding):
     opcode = TEXT
     pong = b"{}"
     _ANSWER = b'\n{"id":'
+    _DONE = b'\n{"id":%d,"publish":{}}' % PUBLISH
     _PING = b"\n{}\n"
 
     def commands(self, commands: Iterable[bytes]) -> bytes:
@@ -147,9 +148,12 @@ class Json(Encoding):
 
     def sort(self, payloads: list[bytes]) -> Sorted:
         lines = b"\n".join([b"", *payloads, b""])
+        answers = lines.count(self._DONE)
+        if answers:
+            lines = lines.replace(self._DONE, b"")
         if self._ANSWER not in lines and self._PING not in lines:
-            return Sorted(lines[1:])
-        kept, answers, pings, refusal = [], 0, 0, b""
+            return Sorted(lines[1:], answers)
+        kept, pings, refusal = [], 0, b""
         for line in lines[1:-1].split(b"\n"):
             if line == b"{}":
                 pings += 1
@@ -175,7 +179,7 @@ class Json(Encoding):
 
 _ID, _ERROR, _PUSH = 1, 2, 4
 _CONNECT, _SUBSCRIBE_COMMAND, _PUBLISH_COMMAND = 4, 5, 7
-_SUBSCRIBED = 6
+_SUBSCRIBED, _PUBLISHED = 6, 8
 _PUB = 4
 
 
@@ -185,6 +189,7 @@ class Protobuf(Encoding):
     opcode = BINARY
     pong = b"\x00"
     _ANSWER = bytes((_ID << 3, PUBLISH))
+    _DONE = bytes((4, _ID << 3, PUBLISH, _PUBLISHED << 3 | 2, 0))
 
     def commands(self, commands: Iterable[bytes]) -> bytes:
         return b"".join(varint(len(command)) + command for command in commands)
@@ -219,10 +224,13 @@ class Protobuf(Encoding):
 
     def sort(self, payloads: list[bytes]) -> Sorted:
         data = b"".join(payloads)
-        # A ping is a zero byte, which no text, length or number of a push has.
+        # A ping is a zero byte, and such an answer has one: pushes have none.
+        answers = data.count(self._DONE)
+        if answers:
+            data = data.replace(self._DONE, b"")
         if self._ANSWER not in data and b"\x00" not in data:
-            return Sorted(data)
-        kept, answers, pings, refusal = [], 0, 0, b""
+            return Sorted(data, answers)
+        kept, pings, refusal = [], 0, b""
         for at, start, end in self._each(data):
             if start == end:
                 pings += 1
