@@ -4,6 +4,7 @@ FastimdError
 ├── StartupError          the daemon cannot start, and an operator must act (exit status 78)
 │   └── ConfigError       settings that are wrong, all of them at once
 ├── StoreUnavailable      Redis is away or does not answer; the same request may work later
+│   └── FateUnknown       what was to be stored may be, or not
 ├── KeyUnusable           Redis refuses what concerns one key: one group or one user, nobody else
 ├── BadParameter          a client's parameter is missing or malformed
 ├── NotLoggedIn           a client's token is missing, wrong or expired
@@ -43,6 +44,10 @@ class ConfigError(StartupError):
 
 class StoreUnavailable(FastimdError):
     """Redis cannot be reached or did not answer in time."""
+
+
+class FateUnknown(StoreUnavailable):
+    """Redis was sent something to be stored, and never told whether it is."""
 
 
 class KeyUnusable(FastimdError):

@@ -29,6 +29,9 @@ BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0
 LAG_INTERVAL = 0.1
 """Seconds from one look at the event loop to the next."""
 
+_LIVE_CODES = frozenset((3001, 3004, 3005, 3008, 3012, 3013, 3500, 3501, 3502, 3503, 3507, 3508))
+"""The close codes of the live wire. Clients may send any other, which no label is made of."""
+
 _LABELS = (*map(str, BOUNDS), "+Inf")
 
 
@@ -85,6 +88,7 @@ class Metrics(Collector):
         self.group_list_pushes = 0
         self.poller_batches = 0
         self.presence_dropped = 0
+        self.commands: dict[tuple[str, str, str], int] = {}
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
         self.tokens_refused: dict[str, int] = {}
@@ -108,9 +112,14 @@ class Metrics(Collector):
         """Offer a value for each of a few values of ``label``, all read at each scrape."""
         self._divided.append((name, help_text, label, read))
 
+    def count_command(self, wire: str, command: str, outcome: str) -> None:
+        """Count a command of the live wire: ``ok``, or the code of its error or of the close."""
+        key = wire, command, outcome
+        self.commands[key] = self.commands.get(key, 0) + 1
+
     def count_close(self, code: int) -> None:
-        """Count one closed socket; codes outside the registered ones share a label."""
-        known = code if 1000 <= code <= 1015 else 0
+        """Count one closed socket; codes that are none of fastimd's share a label."""
+        known = code if 1000 <= code <= 1015 or code in _LIVE_CODES else 0
         self.closes[known] = self.closes.get(known, 0) + 1
 
     def count_request(self, route: str, status: int) -> None:
@@ -167,6 +176,14 @@ class Metrics(Collector):
         for code, count in self.closes.items():
             closes.add_metric([str(code or "other")], count)
         yield closes
+        commands = CounterMetricFamily(
+            "fastimd_live_commands",
+            "Commands of the live wire, by how they ended: ok, or the code of the error or close.",
+            labels=["wire", "command", "outcome"],
+        )
+        for key, count in self.commands.items():
+            commands.add_metric(key, count)
+        yield commands
         requests = CounterMetricFamily(
             "fastimd_http_requests", "HTTP answers.", labels=["route", "status"]
         )

@@ -160,7 +160,9 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
             floor.start_soon(supervise, "presence", presence.run)
             floor.start_soon(supervise, "tokens", ground.tokens.run)
             await start(floor, "http", http.run_lifespan)
-            await serve_public(around, domain, http, ground.stop, admin, ground.inherited["http"])
+            await serve_public(
+                around, domain, ground.tokens, http, ground.stop, admin, ground.inherited["http"]
+            )
             appender = ground.client.appender
             with trio.move_on_after(LAST_SECONDS):
                 await appender.wait_all_answered()
