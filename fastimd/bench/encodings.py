@@ -218,7 +218,7 @@ class Protobuf(Encoding):
             yield Reply(
                 number_in(reply.get(_ID)),
                 f"{number_in(error.get(1))} {bytes_in(error.get(2)).decode()}" if error else "",
-                Position(bytes_in(place.get(4)).decode(), number_in(place.get(9))),
+                Position(bytes_in(place.get(6)).decode(), number_in(place.get(9))),
                 bool(place.get(8)),
             )
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -51,7 +52,7 @@ def answer(wire: Live, number: int, name: str, **fields: Any) -> bytes:
         return write_message({1: number, 2: body})
     field = {"connect": 5, "subscribe": 6, "publish": 8}[name]
     epoch, recovered = fields.get("epoch", "").encode(), int(fields.get("recovered", False))
-    result = write_message({4: epoch, 8: recovered, 9: fields.get("offset", 0)})
+    result = write_message({6: epoch, 8: recovered, 9: fields.get("offset", 0)})
     return write_message({1: number}) + varint(field << 3 | 2) + varint(len(result)) + result
 
 
@@ -267,24 +268,44 @@ def test_a_storm_recovers(wire: Live) -> None:
 # A real daemon
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "storm"])
-@pytest.mark.parametrize("login_auth", ["false", "true"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("wire", "login_auth"), [(LIVE, "false"), (LIVE_PROTOBUF, "true")])
 def test_a_run_leaves_nothing(
-    start_daemon: StartDaemon, redis: Redis, mode: str, login_auth: str
+    start_daemon: StartDaemon, redis: Redis, mode: str, wire: Live, login_auth: str
 ) -> None:
-    """All is heard and acknowledged, and what was made is taken away."""
+    """All is heard, acknowledged and recovered, and what was made is taken away."""
     daemon = start_daemon(group__login_auth=login_auth)
     redis.sadd("ugs:b0", "7")
     log_in(daemon, "b0")
     where = (f"ws://{daemon.address}", "--admin", daemon.admin.removeprefix("http://"))
-    done = bench(mode, *where, "--wire", "live", *MODES[mode], "--json")
+    done = bench(mode, *where, "--wire", wire.name, *MODES[mode], "--json")
     assert (done.returncode, done.stderr) == (0, "")
     result = json.loads(done.stdout)
     assert (result["lost"], result["unanswered"], result["refused"]) == (0, 0, 0)
+    assert result["parameters"]["wire"] == wire.name
     assert {key for key in redis.scan_iter() if not key.startswith(b"fastimd:")} == {
         b"ugs:b0",
         b"login:b0",
     }
+
+
+@both
+def test_a_login_is_needed(
+    start_daemon: StartDaemon,
+    redis: Redis,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wire: Live,
+) -> None:
+    """Of a daemon that lets nobody in, what it needs is told: status 3."""
+    (tmp_path / "nobody.py").write_text("def login(user_id, password):\n    return None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start_daemon(group__login_auth="true", login__hook="nobody:login")
+    done = bench("burst", f"ws://{daemon.address}", "--wire", wire.name, *MODES["burst"])
+    assert done.returncode == 3
+    assert "3500 invalid token" in done.stderr
+    assert "give --users and --password-file" in done.stderr
+    assert redis.keys("ugs:*") == []
 
 
 def test_a_socket_in_many_groups(daemon: Daemon, redis: Redis) -> None:
