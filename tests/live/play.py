@@ -1,0 +1,227 @@
+"""Plays scripts against a server, and tells what came so that two servers can be compared.
+
+What must differ is a symbol: offsets by their order (``OFFSET1``), clients, epochs, times. Of each
+step and client the replies and the pushes are told apart, for a reply may come before or behind
+the push of what it answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from contextlib import AsyncExitStack
+from typing import Any
+
+import jwt
+import trio
+from raw import Message, RawLive, Wire, connected, encode
+from scripts import END_ID, Script, Step
+
+SECRET = "a-secret-that-only-the-tests-know"
+AT_ONCE = 12
+QUIET_SECONDS = 0.3
+ANSWER_SECONDS = 5.0
+FRAME_SECONDS = 1.5
+"""How long something is awaited of a frame that may have no answer."""
+MANY = 20
+"""More replies, or publications, are counted instead of written out."""
+
+Transcript = list[dict[str, Any]]
+
+
+def token(kind: str, user: str) -> str:
+    """A JWT for a placeholder as ``TOKEN mara``."""
+    claims: dict[str, Any] = {"sub": user}
+    if kind == "EXPIRED":
+        claims["exp"] = int(time.time()) - 3600
+    elif kind == "EXPIRING":
+        claims["exp"] = int(time.time()) + 3600
+    secret = SECRET if kind != "FOREIGN" else SECRET[::-1]
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+class Player:
+    """Plays one script on one wire."""
+
+    def __init__(self, address: str, name: str, script: Script, wire: Wire) -> None:
+        self._address = address
+        self._script = script
+        self._wire = wire
+        # As long as CHANNEL, so that it can be put in its place in Protobuf, too.
+        self._channel = f"c{zlib.crc32(f'{name} {wire}'.encode()) % 1_000_000:06}"
+        self._clients: dict[str, RawLive] = {}
+        self._offsets: set[int] = set()
+        self._symbols: dict[str, str] = {}
+        self._told: list[dict[str, list[Message]]] = []
+        self._closes: list[dict[str, tuple[int, str | None]]] = []
+
+    async def play(self) -> Transcript:
+        """All steps, and what came of them."""
+        async with AsyncExitStack() as stack:
+            for step in self._script.steps:
+                if step.client not in self._clients:
+                    self._clients[step.client] = await stack.enter_async_context(
+                        connected(
+                            self._address, self._wire, answers_pings=self._script.answers_pings
+                        )
+                    )
+                await self._take(step)
+            pings = {name: client.pings for name, client in self._clients.items()}
+            offered = self._clients["a"].subprotocol
+        transcript = self._normalised()
+        if self._wire.endswith("by name"):
+            transcript.insert(0, {"subprotocol": offered})
+        if any(step.pause for step in self._script.steps):
+            transcript.append({"pings": pings})
+        return transcript
+
+    async def _take(self, step: Step) -> None:
+        client = self._clients[step.client]
+        was_closed = {name for name, one in self._clients.items() if one.close is not None}
+        told: dict[str, list[Message]] = {name: [] for name in self._clients}
+        commands = [self._filled(command) for command in step.commands]
+        if commands:
+            await client.send(encode(self._wire, commands))
+        elif step.frame is not None:
+            await client.send(self._filled_frame(step.frame))
+        awaited = {one["id"] for one in commands if one.get("id", 0) and "send" not in one}
+        seconds = ANSWER_SECONDS if awaited else step.pause or FRAME_SECONDS
+        deadline = trio.current_time() + seconds
+        while client.close is None and (left := deadline - trio.current_time()) > 0:
+            replies = await client.hear(left)
+            told[step.client] += replies or ()
+            awaited -= {reply.get("id") for reply in replies or ()}
+            if not awaited and told[step.client] and not step.pause:
+                break
+        for name, other in self._clients.items():
+            while (replies := await other.hear(QUIET_SECONDS)) is not None:
+                told[name] += replies
+        self._told.append(told)
+        self._closes.append(
+            {
+                name: one.close
+                for name, one in self._clients.items()
+                if one.close is not None and name not in was_closed
+            }
+        )
+        for reply in (reply for replies in told.values() for reply in replies):
+            self._learn(reply)
+
+    def _learn(self, value: Any, key: str = "") -> None:
+        """Note what has to become symbols."""
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                self._learn(inner, name)
+        elif isinstance(value, list):
+            for inner in value:
+                self._learn(inner)
+        elif key == "offset" and value:
+            self._offsets.add(value)
+        elif key in ("client", "epoch", "session", "node"):
+            numbers = sum(name.startswith(key.upper()) for name in self._symbols.values())
+            self._symbols.setdefault(value, f"{key.upper()}{numbers + 1}")
+
+    def _filled(self, value: Any) -> Any:
+        """A command with the values that its placeholders stand for."""
+        if isinstance(value, dict):
+            return {name: self._filled(inner) for name, inner in value.items()}
+        if not isinstance(value, str):
+            return value
+        if value == "CHANNEL":
+            return self._channel
+        kind, _, rest = value.partition(" ")
+        if kind in ("TOKEN", "FOREIGN", "EXPIRED", "EXPIRING"):
+            return token(kind, rest)
+        if value == "OFFSET_FUTURE":
+            return max(self._offsets) + 1_000_000_000
+        if found := re.fullmatch(r"OFFSET(\d+)", value):
+            return sorted(self._offsets)[int(found[1]) - 1]
+        if value.startswith("EPOCH"):
+            return next(one for one, symbol in self._symbols.items() if symbol == value)
+        return value
+
+    def _filled_frame(self, frame: str | bytes) -> str | bytes:
+        if isinstance(frame, str):
+            return frame.replace("CHANNEL", self._channel)
+        return frame.replace(b"CHANNEL", self._channel.encode())
+
+    def _normalised(self) -> Transcript:
+        ranks = {offset: f"OFFSET{n}" for n, offset in enumerate(sorted(self._offsets), 1)}
+        steps = []
+        for told, closes in zip(self._told, self._closes, strict=True):
+            if any(reply.get("id") == END_ID for reply in told.get("a", ())):
+                steps.append({"open": True})
+                continue
+            step: dict[str, Any] = {}
+            for name, replies in told.items():
+                plain = [self._symbolic(reply, ranks) for reply in replies]
+                heard: dict[str, Any] = {
+                    "replies": _folded([one for one in plain if "push" not in one]),
+                    "pushes": _folded([one["push"] for one in plain if "push" in one]),
+                    "close": list(closes.get(name, ())),
+                }
+                if heard := {key: value for key, value in heard.items() if value}:
+                    step[name] = heard
+            steps.append(step)
+        return steps
+
+    def _symbolic(self, value: Any, ranks: Mapping[int, str], key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {
+                self._symbols.get(name, name): self._symbolic(inner, ranks, name)
+                for name, inner in sorted(value.items())
+            }
+        if isinstance(value, list):
+            shown = [self._symbolic(inner, ranks) for inner in value]
+            return shown if key != "publications" else _folded(shown)
+        if key == "offset":
+            return ranks.get(value, value)
+        if key in ("time", "ttl", "version"):
+            return key.upper()
+        if key in ("client", "epoch", "session", "node"):
+            return self._symbols[value]
+        if key == "channel":
+            return "CHANNEL" if value == self._channel else value
+        if key == "user" and re.fullmatch(r"guest-[0-9a-f]{8}", value):
+            return "GUEST"
+        if isinstance(value, str) and len(value) > 1000:
+            return f"{value[:10]}… of {len(value)}"
+        return value
+
+
+def _folded(items: list[Any]) -> list[Any]:
+    """Many items as the different ones that they are, without ids and offsets, and how many."""
+    if len(items) <= MANY:
+        return items
+    counts: dict[str, int] = {}
+    for item in items:
+        plain = json.dumps({name: inner for name, inner in item.items() if name != "id"})
+        plain = re.sub(r'"OFFSET\d+"', '"OFFSET"', re.sub(r'"EPOCH\d+"', '"EPOCH"', plain))
+        counts[plain] = counts.get(plain, 0) + 1
+    return [{"times": number, "what": json.loads(plain)} for plain, number in counts.items()]
+
+
+async def play_all(
+    address: str,
+    scripts: Iterable[tuple[str, Script, Wire]],
+) -> dict[str, dict[str, Transcript]]:
+    """Play scripts, several at once; what came of them by name and wire."""
+    played: dict[str, dict[str, Transcript]] = {}
+    limit = trio.CapacityLimiter(AT_ONCE)
+
+    async def one(name: str, script: Script, wire: Wire) -> None:
+        async with limit:
+            try:
+                came = await Player(address, name, script, wire).play()
+            except BaseException as exc:
+                exc.add_note(f"in the script {name!r} ({wire})")
+                raise
+            played.setdefault(name, {})[wire] = came
+
+    async with trio.open_nursery() as nursery:
+        for name, script, wire in scripts:
+            nursery.start_soon(one, name, script, wire)
+    return played
