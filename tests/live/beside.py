@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from play import SECRET, Transcript, play_all
+from play import SECRET, Played, play_all
 from scripts import SCRIPTS
 
 HERE = Path(__file__).parent
@@ -28,6 +28,7 @@ RECORD = HERE / "centrifugo.json"
 VERSION = "6.9.1"
 BINARY = HERE.parent.parent / "bench" / "peers" / "bin" / VERSION / "centrifugo"
 START_SECONDS = 20.0
+PLAYS = [(name, wire) for name, script in SCRIPTS.items() for wire in script.wires]
 
 
 @contextmanager
@@ -68,37 +69,42 @@ def _await_listening(port: int, process: subprocess.Popen[bytes], log: str) -> N
             return
 
 
-def unfolded(record: dict[str, dict[str, Any]]) -> dict[str, dict[str, Transcript]]:
-    """The record, with what Protobuf has as JSON has."""
+def read_record() -> Played:
+    """What Centrifugo has answered."""
+    record: dict[str, dict[str, Any]] = json.loads(RECORD.read_text())
     return {
-        name: {wire: told["json"] if was == "as json" else was for wire, was in told.items()}
-        for name, told in record.items()
+        (name, wire): record[name]["json"]
+        if record[name][wire] == "as json"
+        else record[name][wire]
+        for name, wire in PLAYS
     }
 
 
-def folded(played: dict[str, dict[str, Transcript]]) -> dict[str, dict[str, Any]]:
-    """What is written down: that of Protobuf only where it differs."""
-    return {
-        name: {
-            wire: "as json" if wire == "protobuf" and was == told.get("json") else was
-            for wire, was in told.items()
+def _write_record(played: Played) -> None:
+    """A line for each script; what Protobuf has as JSON has is said once."""
+    lines = []
+    for name, script in SCRIPTS.items():
+        told = {
+            wire: "as json"
+            if wire != "json" and played[name, wire] == played.get((name, "json"))
+            else played[name, wire]
+            for wire in script.wires
         }
-        for name, told in played.items()
-    }
+        lines.append(f"{json.dumps(name)}: {json.dumps(told, sort_keys=True)}")
+    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def main() -> None:
     """Play all, and write the record."""
     binary = sys.argv[1] if len(sys.argv) > 1 else str(BINARY)
     with run_centrifugo(binary) as address:
-        played = trio.run(
-            play_all,
-            address,
-            [(name, script, wire) for name, script in SCRIPTS.items() for wire in script.wires],
-        )
-    inorder = {name: {wire: played[name][wire] for wire in SCRIPTS[name].wires} for name in SCRIPTS}
-    lines = [f"{json.dumps(name)}: {json.dumps(told)}" for name, told in folded(inorder).items()]
-    RECORD.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+        played = trio.run(play_all, address, PLAYS)
+    failed = [
+        f"{play}: {told[0]['failed']}" for play, told in played.items() if "failed" in told[0]
+    ]
+    if failed:
+        raise SystemExit("\n".join(failed))
+    _write_record(played)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Plays scripts against a server, and tells what came so that two servers can be compared.
 
-What must differ is a symbol: offsets by their order (``OFFSET1``), clients, epochs, times. Of each
-step and client the replies and the pushes are told apart, for a reply may come before or behind
-the push of what it answers.
+What must differ is a symbol: offsets by their order (``OFFSET1``), clients, epochs, times. A zero
+and an empty list are left out, for Protobuf has no others. Of each step and client the replies and
+the pushes are told apart, for a reply may come before or behind the push of what it answers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from typing import Any
 
 import jwt
 import trio
-from raw import Message, RawLive, Wire, connected, encode
-from scripts import END_ID, Script, Step
+from raw import HandshakeError, Message, RawLive, Wire, connected, encode
+from scripts import END_ID, SCRIPTS, Script, Step
 
 SECRET = "a-secret-that-only-the-tests-know"
 AT_ONCE = 12
 QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 5.0
-FRAME_SECONDS = 1.5
+FRAME_SECONDS = 4.0
 """How long something is awaited of a frame that may have no answer."""
+LONGEST = 65_536
+TOO_LONG = (1009, "or the end of the stream: the server has not read all that was sent")
 MANY = 20
 """More replies, or publications, are counted instead of written out."""
 
@@ -46,8 +48,11 @@ def token(kind: str, user: str) -> str:
 class Player:
     """Plays one script on one wire."""
 
-    def __init__(self, address: str, name: str, script: Script, wire: Wire) -> None:
+    def __init__(
+        self, address: str, name: str, script: Script, wire: Wire, quiet_seconds: float
+    ) -> None:
         self._address = address
+        self._quiet_seconds = quiet_seconds
         self._script = script
         self._wire = wire
         # As long as CHANNEL, so that it can be put in its place in Protobuf, too.
@@ -75,7 +80,7 @@ class Player:
         if self._wire.endswith("by name"):
             transcript.insert(0, {"subprotocol": offered})
         if any(step.pause for step in self._script.steps):
-            transcript.append({"pings": pings})
+            transcript.append({"pinged": {name: bool(number) for name, number in pings.items()}})
         return transcript
 
     async def _take(self, step: Step) -> None:
@@ -83,10 +88,10 @@ class Player:
         was_closed = {name for name, one in self._clients.items() if one.close is not None}
         told: dict[str, list[Message]] = {name: [] for name in self._clients}
         commands = [self._filled(command) for command in step.commands]
-        if commands:
-            await client.send(encode(self._wire, commands))
-        elif step.frame is not None:
-            await client.send(self._filled_frame(step.frame))
+        frame = encode(self._wire, commands) if commands else self._filled_frame(step.frame)
+        if frame is not None:
+            await client.send(frame)
+        is_too_long = frame is not None and len(frame) > LONGEST
         awaited = {one["id"] for one in commands if one.get("id", 0) and "send" not in one}
         seconds = ANSWER_SECONDS if awaited else step.pause or FRAME_SECONDS
         deadline = trio.current_time() + seconds
@@ -97,12 +102,12 @@ class Player:
             if not awaited and told[step.client] and not step.pause:
                 break
         for name, other in self._clients.items():
-            while (replies := await other.hear(QUIET_SECONDS)) is not None:
+            while (replies := await other.hear(self._quiet_seconds)) is not None:
                 told[name] += replies
         self._told.append(told)
         self._closes.append(
             {
-                name: one.close
+                name: TOO_LONG if is_too_long and one.close[0] in (1006, 1009) else one.close
                 for name, one in self._clients.items()
                 if one.close is not None and name not in was_closed
             }
@@ -140,10 +145,12 @@ class Player:
         if found := re.fullmatch(r"OFFSET(\d+)", value):
             return sorted(self._offsets)[int(found[1]) - 1]
         if value.startswith("EPOCH"):
-            return next(one for one, symbol in self._symbols.items() if symbol == value)
+            return {symbol: one for one, symbol in self._symbols.items()}.get(value, value)
         return value
 
-    def _filled_frame(self, frame: str | bytes) -> str | bytes:
+    def _filled_frame(self, frame: str | bytes | None) -> str | bytes | None:
+        if frame is None:
+            return None
         if isinstance(frame, str):
             return frame.replace("CHANNEL", self._channel)
         return frame.replace(b"CHANNEL", self._channel.encode())
@@ -173,6 +180,7 @@ class Player:
             return {
                 self._symbols.get(name, name): self._symbolic(inner, ranks, name)
                 for name, inner in sorted(value.items())
+                if (name, inner) not in (("offset", 0), ("publications", []))
             }
         if isinstance(value, list):
             shown = [self._symbolic(inner, ranks) for inner in value]
@@ -204,24 +212,27 @@ def _folded(items: list[Any]) -> list[Any]:
     return [{"times": number, "what": json.loads(plain)} for plain, number in counts.items()]
 
 
-async def play_all(
-    address: str,
-    scripts: Iterable[tuple[str, Script, Wire]],
-) -> dict[str, dict[str, Transcript]]:
-    """Play scripts, several at once; what came of them by name and wire."""
-    played: dict[str, dict[str, Transcript]] = {}
-    limit = trio.CapacityLimiter(AT_ONCE)
+Plays = Iterable[tuple[str, Wire]]
+Played = dict[tuple[str, Wire], Transcript]
 
-    async def one(name: str, script: Script, wire: Wire) -> None:
+
+async def play_all(
+    address: str, plays: Plays, *, at_once: int = AT_ONCE, quiet_seconds: float = QUIET_SECONDS
+) -> Played:
+    """Play scripts, several at once; what came of them by name and wire."""
+    played: Played = {}
+    limit = trio.CapacityLimiter(at_once)
+
+    async def one(name: str, wire: Wire) -> None:
+        player = Player(address, name, SCRIPTS[name], wire, quiet_seconds)
         async with limit:
             try:
-                came = await Player(address, name, script, wire).play()
-            except BaseException as exc:
-                exc.add_note(f"in the script {name!r} ({wire})")
-                raise
-            played.setdefault(name, {})[wire] = came
+                played[name, wire] = await player.play()
+            except (HandshakeError, AssertionError, ValueError, LookupError) as exc:
+                # The others are wanted all the same.
+                played[name, wire] = [{"failed": f"{type(exc).__name__}: {exc}"}]
 
     async with trio.open_nursery() as nursery:
-        for name, script, wire in scripts:
-            nursery.start_soon(one, name, script, wire)
+        for name, wire in plays:
+            nursery.start_soon(one, name, wire)
     return played

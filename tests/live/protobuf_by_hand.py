@@ -1,7 +1,7 @@
 """The live wire's Protobuf as the tests write and read it, by hand.
 
 It shares nothing with the daemon's: what proves it right is Centrifugo, which is asked with it
-for the record (``beside.py``). Messages are dicts as they are in JSON; ``data`` is JSON inside bytes.
+for the record (``beside.py``). Messages are dicts as in JSON, and ``data`` is JSON in bytes.
 """
 
 from __future__ import annotations
