@@ -2,7 +2,8 @@
 
 A message is compact JSON with its keys in the order of the wire. ``ts`` (milliseconds since the
 epoch) stands last, because the append script in Redis completes the JSON with it. That also lets
-the hot path read ``ts`` off the end of an entry without parsing the rest.
+the hot path read ``ts`` off the end of an entry without parsing the rest. Before it stand the
+message's tags, if it has any.
 
 The Java server wraps what it stores once more as a JSON string; both forms are read everywhere,
 the plain one is written.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -30,11 +31,12 @@ MAX_TS = 2**53 - 1
 
 _PLAIN_START = b'{"groupId":"'
 _TS_KEY = b'"ts":'
+_NO_TAGS = msgspec.Raw(b"{}")
 _TS_DIGITS = len(str(MAX_TS))
 
 
 class Message(msgspec.Struct, frozen=True):
-    """One message of a group, its fields in the order of the wire.
+    """One message of a group.
 
     ``ts`` is milliseconds since the epoch, by the clock of Redis; unique and increasing within
     the group, and so the message's id.
@@ -44,19 +46,25 @@ class Message(msgspec.Struct, frozen=True):
     userId: str
     info: str
     ts: int
+    tags: Mapping[str, str] = {}
 
 
 class _StoredMessage(msgspec.Struct):
-    """A message as any Fast-IM writer may have stored it: its ids may be numbers."""
+    """A message as any Fast-IM writer may have stored it: its ids may be numbers.
+
+    What others call its tags may be anything, and is then none of ours.
+    """
 
     groupId: str | int
     userId: str | int
     info: str
     ts: Annotated[int, msgspec.Meta(ge=0, le=MAX_TS)]
+    tags: msgspec.Raw = _NO_TAGS
 
 
 _encode = msgspec.json.Encoder().encode
 _decode_stored = msgspec.json.Decoder(_StoredMessage).decode
+_decode_tags = msgspec.json.Decoder(dict[str, str]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
 
@@ -74,9 +82,14 @@ class CorruptEntry(ValueError):
     """What stands in Redis is not a message in either form."""
 
 
-def message_prefix(group: str, user: str, info: str) -> bytes:
+def message_prefix(
+    group: str, user: str, info: str, tags: Mapping[str, str] | None = None
+) -> bytes:
     """The message's JSON up to and including ``"ts":``; Redis appends the number and ``}``."""
-    return _encode({"groupId": group, "userId": user, "info": info})[:-1] + b"," + _TS_KEY
+    fields: dict[str, object] = {"groupId": group, "userId": user, "info": info}
+    if tags:
+        fields["tags"] = tags
+    return _encode(fields)[:-1] + b"," + _TS_KEY
 
 
 def read_entry(stored: bytes) -> tuple[int, bytes]:
@@ -96,8 +109,9 @@ def read_entry(stored: bytes) -> tuple[int, bytes]:
             ts = int(digits)
             if ts <= MAX_TS:
                 return ts, stored
-    message = decode_message(stored)
-    return message.ts, _encode(message)
+    read = decode_message(stored)
+    prefix = message_prefix(read.groupId, read.userId, read.info, read.tags)
+    return read.ts, prefix + b"%d}" % read.ts
 
 
 def decode_message(stored: bytes) -> Message:
@@ -109,9 +123,17 @@ def decode_message(stored: bytes) -> Message:
     try:
         text = unwrap(stored)
         read = _decode_stored(text)
-        return Message(str(read.groupId), str(read.userId), read.info, read.ts)
+        tags = {} if read.tags == _NO_TAGS else _read_tags(read.tags)
+        return Message(str(read.groupId), str(read.userId), read.info, read.ts, tags)
     except (ValueError, RecursionError) as exc:  # numbers may be too long, arrays too deep
         raise CorruptEntry(f"not a message ({exc})") from exc
+
+
+def _read_tags(tags: msgspec.Raw) -> dict[str, str]:
+    try:
+        return _decode_tags(tags)
+    except msgspec.MsgspecError:
+        return {}
 
 
 def unwrap(stored: bytes) -> str:

@@ -176,7 +176,11 @@ class _Speaker:
         self._in_flight += 1
         route = self._route
         assert route.group is not None
-        self._domain.store.messages.append(route.group, route.user, info, self._on_appended)
+        messages = self._domain.store.messages
+        if logs.is_debug:
+            messages.append_told(route.group, route.user, info, self._on_told)
+        else:
+            messages.append(route.group, route.user, info, self._on_appended)
 
     async def _check_token(self) -> None:
         """Check it as soon as Redis can tell, in the time that a message may be held."""
@@ -198,15 +202,18 @@ class _Speaker:
             self._context.run(self._tell_failed, failure)
             away = isinstance(failure, StoreUnavailable)
             self._session.close(1013, "message not stored" if away else "message refused")
-        elif logs.is_debug:
-            self._context.run(self._tell_appended)
         if self._answered is not None:
             self._answered.set()
             self._answered = None
 
+    def _on_told(self, failure: Exception | None, ts: int | None) -> None:
+        if failure is None:
+            self._context.run(self._tell_appended, ts)
+        self._on_appended(failure)
+
     def _tell_failed(self, failure: Exception) -> None:
         log.warning("socket.append_failed", group=self._route.group, error=str(failure))
 
-    def _tell_appended(self) -> None:
-        route, ts = self._route, self._domain.store.messages.last_ts
+    def _tell_appended(self, ts: int | None) -> None:
+        route = self._route
         log.debug("message.appended", group=route.group, user=route.user, message_ts=ts)

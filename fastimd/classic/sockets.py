@@ -13,11 +13,13 @@ from ..door.head import Head, request_id_field
 from ..groups.domain import Domain
 from ..websocket.frames import cut_reason
 from ..websocket.handshake import accept
-from ..websocket.session import Session, Surroundings, run_session
+from ..websocket.life import run_session
+from ..websocket.session import Session, Surroundings
 from .chat import serve_chat
 from .dialect import Classic
 from .grouplist import serve_group_list
 from .routes import Route, find_route
+from .subprotocol import FAST_IM
 
 KINDS = ("chat", "list")
 """Of sockets."""
@@ -53,9 +55,10 @@ class ClassicSockets:
     ) -> None:
         await self._around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
-            session = Session(connection, scope, self._nursery, self._around, answer)
-            serving = self._serve_route(session, route, first)
-            await run_session(session, self._around, serving, route.kind, route.user, route.group)
+            session = Session(connection, scope, self._nursery, self._around, answer, FAST_IM)
+            session.kind, session.user = route.kind, route.user
+            session.groups = () if route.group is None else (route.group,)
+            await run_session(session, self._around, self._serve_route(session, route, first))
 
     async def _serve_route(self, session: Session, route: Route, first: bytes) -> None:
         try:

@@ -53,7 +53,7 @@ async def _end_sockets(around: Surroundings, pace: float, *, at_once: bool) -> N
             if session.is_open:  # who went by themselves is not waited for
                 # By the clock, not by sleeps: late sleeps would add up to more than there is.
                 await trio.sleep_until(began + number * pace)
-                session.close(1001, "going away" if at_once else _restart_hint(sockets))
+                session.dismiss("going away" if at_once else _restart_hint(sockets))
         pace = 0
         with trio.move_on_after(DRAIN_LOOK_SECONDS):
             await around.sessions.wait_empty()

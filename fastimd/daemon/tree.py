@@ -222,7 +222,12 @@ def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Relay
         poller.sweep()
         kicks.look()
 
-    events = Events(on_change=poller.note_event, on_leave=sessions.leave, on_kick=kicks.receive)
+    events = Events(
+        on_change=poller.note_event,
+        on_removal=hub.notice,
+        on_leave=sessions.leave,
+        on_kick=kicks.receive,
+    )
     relay.hand_to(on_batch=hub.flush, on_event=events.receive, on_gap=on_gap)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)

@@ -16,28 +16,40 @@ import trio
 from ..base.errors import KeyUnusable, StoreUnavailable
 from ..websocket.outbox import Outbox
 from .store.history import Position
+from .store.stand import Stand
+from .subscription import NOTICE
 
 Batch: TypeAlias = list[tuple[int, bytes]]
-"""Messages as plain JSON, each with its ``ts``, which is 0 for a foreign one."""
+"""Messages as plain JSON, each with its ``ts``, which is 0 for a foreign one; and notices, each an
+``Event`` as JSON."""
+
+
+class Since(NamedTuple):
+    """Up to where an arriving member knows a group already, by its own word."""
+
+    epoch: str
+    offset: int
 
 
 class Greeting(NamedTuple):
     """What a member gets first.
 
     ``data`` are the bytes that are pushed, ``position`` says where it ends, ``foreign`` are the
-    foreign messages in it.
+    foreign messages in it; ``stand`` is what it was made of, for a dialect that answers each member
+    in words of its own.
     """
 
     data: bytes
     position: Position
     foreign: frozenset[bytes]
+    stand: Stand | None = None
 
 
 class Dialect(Protocol):
     """How members are spoken to. Nothing is encoded for one member that is the same for all."""
 
-    async def greet(self, group: str) -> Greeting:
-        """Read what an arriving member gets; those that arrive meanwhile share it.
+    async def greet(self, group: str, since: Since | None) -> Greeting:
+        """Read what an arriving member gets; those that arrive meanwhile and know as much share it.
 
         Raises:
             StoreUnavailable, KeyUnusable: it cannot be read.
@@ -45,7 +57,7 @@ class Dialect(Protocol):
         ...
 
     def encode(self, group: str, batch: Batch) -> list[bytes]:
-        """A batch as whole frames, in order."""
+        """A batch as whole frames, in order; without what it has no words for."""
         ...
 
 
@@ -69,7 +81,9 @@ class Arrival:
 
     def lacks(self, ts: int, message: bytes) -> bool:
         """A message is not in the greeting; a ``ts`` of 0 is a foreign one's."""
-        return ts > self.known if ts else message not in self.foreign
+        if ts > 0:
+            return ts > self.known
+        return ts == NOTICE or message not in self.foreign
 
     def choose(self, batch: Batch, first: int) -> tuple[Batch, bool]:
         """Which messages it lacks of a batch whose first one has the number ``first``.
@@ -104,7 +118,7 @@ class Reading:
 class Audience:
     """The members and arrivals of one group that speak one dialect."""
 
-    __slots__ = ("arrivals", "dialect", "members", "reading")
+    __slots__ = ("arrivals", "dialect", "members", "readings")
 
     def __init__(self, dialect: Dialect) -> None:
         self.dialect = dialect
@@ -112,28 +126,29 @@ class Audience:
         self.members: dict[Outbox, int] = {}
         # Nothing before an arrival's greeting is read.
         self.arrivals: dict[Outbox, Arrival | None] = {}
-        self.reading: Reading | None = None
+        # What is being read, by what those it is for know already.
+        self.readings: dict[Since | None, Reading] = {}
 
-    async def greeting(self, group: str) -> Greeting:
-        """A greeting; those that come while one is read share it.
+    async def greeting(self, group: str, since: Since | None) -> Greeting:
+        """A greeting; those that come while one is read, and know as much, share it.
 
         What was said since it was read has come, or will, by the relay, and is kept for them.
         """
-        while (reading := self.reading) is not None:
+        while (reading := self.readings.get(since)) is not None:
             await reading.ended.wait()
             if isinstance(reading.result, Exception):
                 raise reading.result
             if reading.result is not None:
                 return reading.result
-        self.reading = reading = Reading()
+        self.readings[since] = reading = Reading()
         try:
-            reading.result = greeting = await self.dialect.greet(group)
+            reading.result = greeting = await self.dialect.greet(group, since)
             return greeting
         except (StoreUnavailable, KeyUnusable) as exc:
             reading.result = exc
             raise
         finally:
-            self.reading = None
+            del self.readings[since]
             reading.ended.set()
 
     def promote(self, outbox: Outbox, delivered: int) -> None:

@@ -17,10 +17,10 @@ from ..base import log as logs
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..websocket.outbox import Outbox
-from .audience import Arrival, Audience, Batch, Dialect, Greeting
+from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since
 from .relay import Relay
-from .store.history import History, Position
-from .subscription import OnLost, OnMessage, Subscription
+from .store.history import History
+from .subscription import NOTICE, OnLost, OnMessage, Subscription
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -91,7 +91,7 @@ class _Group:
         frames = audience.dialect.encode(self.name, missed) if missed else []
         first = b"".join([opening, greeting.data, *frames])
         outbox.push(first)
-        outbox.messages += 1 + len(missed)
+        outbox.messages += bool(greeting.data) + _messages_of(missed)
         audience.arrivals[outbox] = arrival
         self._forget_recent()
         return len(first)
@@ -144,8 +144,8 @@ class _Group:
                 for piece in _pieces(audience.dialect.encode(self.name, chosen), piece_bytes):
                     outbox.push(piece)
                     size += len(piece)
-                outbox.messages += len(chosen)
-                given += len(chosen)
+                outbox.messages += _messages_of(chosen)
+                given += _messages_of(chosen)
             if is_settled:
                 audience.promote(outbox, self.delivered)
         return given, size
@@ -190,20 +190,18 @@ class Membership:
         self._outbox = outbox
         self._greeting: Greeting | None = None
 
-    async def read_greeting(self) -> None:
+    async def read_greeting(self, since: Since | None = None) -> Greeting:
         """Read what the socket gets first; what is said from here on is kept for it.
+
+        Args:
+            since: up to where the client knows the group, if it is to go on from there.
 
         Raises:
             StoreUnavailable: the group's messages cannot be read now.
             KeyUnusable: Redis refuses what concerns the group.
         """
-        self._greeting = await self._hub.read_greeting(self._group, self._audience)
-
-    @property
-    def position(self) -> Position:
-        """Where the greeting that was read ends."""
-        assert self._greeting is not None
-        return self._greeting.position
+        self._greeting = await self._hub.read_greeting(self._group, self._audience, since)
+        return self._greeting
 
     def begin(self, before: bytes = b"") -> None:
         """Send the greeting, which was read, behind ``before``: the socket hears the group now."""
@@ -255,10 +253,12 @@ class Hub:
         group.on_lost[outbox] = on_lost
         return Membership(self, group, audience, outbox)
 
-    async def read_greeting(self, group: _Group, audience: Audience) -> Greeting:
+    async def read_greeting(
+        self, group: _Group, audience: Audience, since: Since | None
+    ) -> Greeting:
         """Wait until a group is heard, and read what somebody who has come gets first."""
         await self._relay.wait_heard(group.subscription)
-        return await audience.greeting(group.name)
+        return await audience.greeting(group.name, since)
 
     def admit(
         self, group: _Group, audience: Audience, outbox: Outbox, before: bytes, greeting: Greeting
@@ -275,6 +275,17 @@ class Hub:
             del group.receive, group.lose  # they lead back to the group: no garbage is left
             if self._groups.get(group.name) is group:
                 del self._groups[group.name]
+
+    def notice(self, name: str, event: bytes) -> bool:
+        """Tell the members of a group what became of messages, behind those that have come.
+
+        Returns:
+            Whether there are any.
+        """
+        group = self._groups.get(name)
+        if group is not None:
+            group.subscription.notice(event)
+        return group is not None
 
     async def flush(self) -> None:
         """Push what has come since the last flush to the members."""
@@ -329,7 +340,8 @@ class Hub:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         hearers = group.count_hearers(batch) if logs.is_debug else []
-        group.delivered += len(batch)
+        messages = _messages_of(batch)
+        group.delivered += messages
         deliveries = size = 0
         # Who is a member now gets the batch whole, whatever becomes of the arrivals meanwhile.
         members = [(audience, tuple(audience.members)) for audience in group.audiences]
@@ -342,15 +354,17 @@ class Hub:
             if outboxes:
                 pieces = _pieces(audience.dialect.encode(group.name, batch), piece_bytes)
                 await self._push(outboxes, pieces)
-                deliveries += len(outboxes) * len(batch)
+                deliveries += len(outboxes) * messages
                 size += len(outboxes) * sum(map(len, pieces))
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size
         if deliveries:
             oldest = batch[0][0]
-            if oldest:  # else it is foreign
+            if oldest > 0:  # else it is foreign, or a notice
                 self._metrics.delivery_seconds.observe(self._history.age(oldest), deliveries)
         for (ts, _), count in zip(batch, hearers, strict=False):
+            if ts == NOTICE:
+                continue
             log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 
     async def _push(self, outboxes: tuple[Outbox, ...], pieces: list[bytes]) -> None:
@@ -366,11 +380,16 @@ class Hub:
         await trio.lowlevel.checkpoint()
 
 
+def _messages_of(batch: Batch) -> int:
+    """How many messages a batch has."""
+    return sum([ts != NOTICE for ts, _ in batch])
+
+
 def _pieces(frames: list[bytes], most: int) -> list[bytes]:
     """Frames joined, and parted again where they become longer than ``most`` bytes."""
     joined = b"".join(frames)
     if len(joined) <= most:
-        return [joined]
+        return [joined] if joined else []
     pieces: list[list[bytes]] = []
     room = 0
     for frame in frames:

@@ -58,7 +58,7 @@ class Relay:
         self._history = history
         self._metrics = metrics
         self._on_batch: Callable[[], Awaitable[None]]
-        self._on_event: Callable[[bytes], None]
+        self._on_event: Callable[[bytes], bool]
         self._on_gap: Callable[[], None]
         self._by_channel: dict[bytes, Subscription] = {}
         self._idle: dict[bytes, Subscription] = {}
@@ -86,7 +86,7 @@ class Relay:
         self,
         *,
         on_batch: Callable[[], Awaitable[None]],
-        on_event: Callable[[bytes], None],
+        on_event: Callable[[bytes], bool],
         on_gap: Callable[[], None],
     ) -> None:
         """Say who is told, before the relay runs.
@@ -94,7 +94,8 @@ class Relay:
         Args:
             on_batch: awaited after each batch of messages was handed on; while it runs no more
                 are read, so that a busy daemon leaves the rest with Redis.
-            on_event: gets the payload of our own channel of rare events.
+            on_event: gets the payload of our own channel of rare events; returns whether there is
+                now something to be handed on.
             on_gap: called after each reconnection, when rare events may have been missed.
         """
         self._on_batch = on_batch
@@ -316,7 +317,7 @@ class Relay:
         subscription = self._by_channel.get(channel)
         if subscription is None:
             if channel == EVENTS_CHANNEL.encode():
-                self._on_event(payload)
+                self._has_messages |= self._on_event(payload)
             return
         self._has_messages = True
         try:

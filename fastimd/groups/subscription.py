@@ -24,8 +24,12 @@ from .store.keyspace import channel_of
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
 
+NOTICE = -1
+"""Stands for the ``ts`` of a notice: of what became of messages, between them in their order."""
+
 OnMessage: TypeAlias = Callable[[int, bytes], None]
-"""Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON; must not wait."""
+"""Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON, or ``NOTICE`` and
+the notice; must not wait."""
 OnLost: TypeAlias = Callable[[], None]
 """Told that nothing more will come: Redis refuses what concerns the group. Must not wait."""
 
@@ -43,7 +47,8 @@ class Subscription:
     ``held`` is a list the gap after the last message is being repaired, and live messages wait
     there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
     them.
-    ``refusal`` says why Redis does not let the channel be heard.
+    ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
+    while messages were held.
     """
 
     __slots__ = (
@@ -57,6 +62,7 @@ class Subscription:
         "last_ts",
         "listeners",
         "newest_ts",
+        "notices",
         "overheld",
         "refusal",
     )
@@ -72,6 +78,7 @@ class Subscription:
         self.newest_ts = 0
         self.held: list[Live] | None = None
         self.overheld = False
+        self.notices: list[bytes] = []
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
 
@@ -110,6 +117,17 @@ class Subscription:
         for listener in self.listeners:
             listener(ts, message)
 
+    def notice(self, event: bytes) -> None:
+        """Take a notice of what became of messages: it follows those that came before."""
+        if self.held is None:
+            self._hand_on_notice(event)
+        else:
+            self.notices.append(event)
+
+    def _hand_on_notice(self, event: bytes) -> None:
+        for listener in self.listeners:
+            listener(NOTICE, event)
+
     def fill(self, messages: list[Live], end: bytes, *, more: bool) -> None:
         """Hand on a page of the gap, and of what is held what came before its end.
 
@@ -140,6 +158,9 @@ class Subscription:
             self.held = None
             for live in held:
                 self.hand_on(*live)
+            notices, self.notices = self.notices, []
+            for event in notices:
+                self._hand_on_notice(event)
 
 
 def _user_of(message: bytes) -> str | None:

@@ -1,153 +1,184 @@
-"""One connection of the live wire: reads commands, answers them, and is in many groups."""
+"""One connection of the live wire: who it is, in which groups it is, what it is told."""
 
 from __future__ import annotations
 
 import secrets
+import socket
+from functools import partial
 
-import msgspec
-import structlog
+import trio
 
-from .. import __version__
-from ..base import codec
-from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
-from ..groups.domain import Domain
 from ..groups.hub import Membership
+from ..hooks.presence import Presence, Visit
+from ..websocket.outbox import Outbox
+from ..websocket.replies import ReplyOutbox
 from ..websocket.session import Session
-from . import protocol
-from .dialect import EPOCH, Live, info_of
-from .json_wire import frame, read_commands
-from .protocol import Command, Error, Reply
+from ..websocket.subprotocol import Reason
+from ..websocket.timers import Timer
+from .codes import INSUFFICIENT_STATE, UNSUBSCRIBED
+from .protocol import Push, Reply, Unsubscribed
+from .service import Service
 
-MAX_SUBSCRIPTIONS = 128
-
-INTERNAL = Error(100, "internal server error", temporary=True)
-PERMISSION_DENIED = Error(103, "permission denied")
-ALREADY_SUBSCRIBED = Error(105, "already subscribed")
-LIMIT_EXCEEDED = Error(106, "limit exceeded")
-BAD_REQUEST = Error(107, "bad request")
-
-log = structlog.get_logger("fastimd.socket")
+FRAME_ROOM = 65_536
+"""How much longer than a message a frame may be, for what stands around it and more commands."""
 
 
-class Refusal(Exception):
-    """A command gets an error for its answer."""
+class Subscription:
+    """A connection's place in a group.
 
-    def __init__(self, error: Error) -> None:
-        super().__init__(error.message)
-        self.error = error
+    ``expiry`` ends it when its token has expired, ``since`` is when it began, by the clock of Trio.
+    """
+
+    __slots__ = ("expiry", "membership", "since", "visit", "wants_joins")
+
+    def __init__(self, membership: Membership, visit: Visit | None) -> None:
+        self.membership = membership
+        self.visit = visit
+        self.expiry: Timer | None = None
+        self.since = trio.current_time()
+        self.wants_joins = False
+
+    def end(self, presence: Presence) -> None:
+        """Hear nothing more."""
+        if self.expiry is not None:
+            self.expiry.cancel()
+        self.membership.leave()
+        presence.leave(self.visit)
 
 
-class LiveConnection:
-    """Serves one connection."""
+class Connection(Session):
+    """A socket that speaks the live wire.
 
-    def __init__(self, session: Session, domain: Domain, dialect: Live) -> None:
-        self._session = session
-        self._domain = domain
-        self._dialect = dialect
-        self._memberships: dict[str, Membership] = {}
-        self.client = secrets.token_hex(16)
+    ``token`` is what the client has shown, for hooks and for logins of Fast-IM; it
+    ``is_login`` when it has to be checked with every message. ``sdk`` is the client's name and
+    version of its library, as it says. ``in_flight`` counts messages on their way to Redis.
+    """
 
-    async def serve(self, first: bytes) -> None:
-        """Serve it until it closes."""
-        session = self._session
-        session.open()
-        try:
-            while texts := await session.receive(first):
-                first = b""
-                for text in texts:
-                    try:
-                        commands = read_commands(text)
-                    except (ValueError, RecursionError):
-                        session.close(3501, "bad request")
-                        return
-                    for command in commands:
-                        await self._take(command)
-        finally:
-            for membership in self._memberships.values():
-                membership.leave()
+    __slots__ = (
+        "_answered",
+        "client",
+        "conn_info",
+        "deadline",
+        "in_flight",
+        "is_login",
+        "outbox",
+        "sdk",
+        "service",
+        "subscriptions",
+        "token",
+    )
 
-    async def _take(self, command: Command) -> None:
-        if command.is_pong:
-            return
-        if command.connect is None and not self._session.user:
-            self._session.close(3501, "bad request")
-            return
-        try:
-            reply = await self._answer(command)
-        except Refusal as refusal:
-            reply = Reply(error=refusal.error)
-        except (StoreUnavailable, KeyUnusable):
-            reply = Reply(error=INTERNAL)
-        if reply is not None:
-            self._reply(command.id, reply)
+    outbox: ReplyOutbox
 
-    async def _answer(self, command: Command) -> Reply | None:
-        if command.connect is not None:
-            return self._connect(command.connect)
-        if command.subscribe is not None:
-            await self._subscribe(command.id, command.subscribe)
-            return None
-        if command.unsubscribe is not None:
-            membership = self._memberships.pop(command.unsubscribe.channel, None)
-            if membership is not None:
-                membership.leave()
-            return Reply(unsubscribe=protocol.Nothing())
-        if command.publish is not None:
-            self._publish(command.id, command.publish)
-            return None
-        raise Refusal(Error(104, "method not found"))
-
-    def _connect(self, connect: protocol.Connect) -> Reply:
-        try:
-            data = msgspec.json.decode(connect.data)
-        except ValueError:
-            data = None
-        user = data.get("userId") if isinstance(data, dict) else None
-        self._session.user = str(user) if user else f"guest-{secrets.token_hex(4)}"
-        return Reply(connect=protocol.Connected(self.client, f"fastimd {__version__}"))
-
-    async def _subscribe(self, number: int, wanted: protocol.Subscribe) -> None:
-        try:
-            group = codec.check_id("channel", wanted.channel)
-        except BadParameter as exc:
-            raise Refusal(BAD_REQUEST) from exc
-        if group in self._memberships:
-            raise Refusal(ALREADY_SUBSCRIBED)
-        if len(self._memberships) >= MAX_SUBSCRIPTIONS:
-            raise Refusal(LIMIT_EXCEEDED)
-        members, session = self._domain.store.members, self._session
-        join = members.send_join(group, session.user)
-        membership = self._domain.hub.enter(
-            group, session.outbox, self._dialect, session.give_up
+    def __init__(
+        self,
+        connection: socket.socket,
+        scope: trio.CancelScope,
+        nursery: trio.Nursery,
+        service: Service,
+        opening: bytes,
+    ) -> None:
+        self.service = service
+        super().__init__(
+            connection, scope, nursery, service.around, opening, service.subprotocol
         )
-        try:
-            await membership.read_greeting()
-            if await members.joined(join) == "full":
-                raise Refusal(LIMIT_EXCEEDED)
-            result = protocol.Subscribed(
-                recoverable=True, positioned=True, epoch=EPOCH, offset=membership.position.ts
-            )
-            membership.begin(frame([Reply(id=number, subscribe=result)]))
-            self._memberships[group] = membership
-        finally:
-            if group not in self._memberships:
-                membership.leave()
+        self.subscriptions: dict[str, Subscription] = {}
+        self.kind, self.user, self.groups = "live", "", self.subscriptions
+        self.client = secrets.token_hex(16)
+        self.conn_info = b""
+        self.token = ""
+        self.is_login = False
+        self.sdk = ""
+        self.in_flight = 0
+        self._answered: trio.Event | None = None
+        # Ends the connection: as no connect command comes, later as its token has expired.
+        self.deadline: Timer | None = None
 
-    def _publish(self, number: int, said: protocol.Publish) -> None:
-        if said.channel not in self._memberships:
-            raise Refusal(PERMISSION_DENIED)
-        try:
-            info = info_of(said.data)
-        except ValueError as exc:
-            raise Refusal(BAD_REQUEST) from exc
+    @property
+    def max_bytes(self) -> int:
+        """The longest frame that the client may send."""
+        return super().max_bytes + FRAME_ROOM
 
-        def on_appended(failure: Exception | None) -> None:
-            done = Reply(publish=protocol.Nothing()) if failure is None else Reply(error=INTERNAL)
-            self._reply(number, done)
+    def description(self) -> dict[str, object]:
+        """What it is, as the log tells it."""
+        return {
+            "wire": self.subprotocol.name,
+            "kind": self.kind,
+            "user": self.user or None,
+            "sdk": self.sdk or None,
+        }
 
-        self._domain.store.messages.append(said.channel, self._session.user, info, on_appended)
-
-    def _reply(self, number: int, reply: Reply) -> None:
+    def reply(self, number: int, reply: Reply) -> None:
+        """Answer a command, in a moment."""
         reply.id = number
-        if self._session.is_open:
-            self._session.outbox.push(frame([reply]))
+        if self.is_open:
+            self.outbox.reply(self.service.wire.encode(reply))
+
+    def push(self, push: Push) -> None:
+        """Tell something unasked, behind the answers so far."""
+        if self.is_open:
+            self.outbox.reply(self.service.wire.encode(Reply(push=push)))
+
+    def unsubscribe(self, group: str) -> None:
+        """Leave a group; nothing happens when the connection is not in it."""
+        subscription = self.subscriptions.pop(group, None)
+        if subscription is not None:
+            subscription.end(self.service.domain.presence)
+
+    def put_out(self, group: str, why: Unsubscribed) -> None:
+        """Leave a group, and tell the client."""
+        if group in self.subscriptions:
+            self.unsubscribe(group)
+            self.push(Push(group, unsubscribe=why))
+
+    def lose(self, group: str) -> None:
+        """A group can no longer be heard: the client comes again, and is told why."""
+        self.put_out(group, INSUFFICIENT_STATE)
+
+    def kick(self, group: str, given_at: float) -> None:
+        """Leave a group, or go altogether: the user was kicked."""
+        if not group:
+            super().kick(group, given_at)
+        elif self.subscriptions[group].since <= given_at:
+            self.put_out(group, UNSUBSCRIBED)
+
+    def drop(self, group: str, _reason: str) -> None:
+        """Leave a group: the user may not be in it any more."""
+        self.put_out(group, UNSUBSCRIBED)
+
+    def end_at(self, seconds: float | None, why: Reason) -> None:
+        """Close the connection in so many seconds, or, with None, not any more."""
+        if self.deadline is not None:
+            self.deadline.cancel()
+            self.deadline = None
+        if seconds is not None:
+            self.deadline = self.service.timers.call_after(seconds, partial(self.close, *why))
+
+    def leave_all(self) -> None:
+        """Nothing more concerns this connection."""
+        self.end_at(None, (0, ""))
+        for group in list(self.subscriptions):
+            self.unsubscribe(group)
+
+    async def wait_in_flight(self, most: int) -> None:
+        """Wait while as many messages are on their way to Redis."""
+        while self.in_flight >= most:
+            self._answered = trio.Event()
+            await self._answered.wait()
+
+    def note_answered(self) -> None:
+        """One fewer is."""
+        self.in_flight -= 1
+        if self._answered is not None:
+            self._answered.set()
+            self._answered = None
+
+    def _take_note(self, payloads: int) -> None:
+        """A frame is no message; those are counted as they are said."""
+
+    def _make_outbox(self, connection: socket.socket, nursery: trio.Nursery) -> Outbox:
+        service = self.service
+        limit = service.around.config.socket.outbox_bytes
+        return ReplyOutbox(
+            connection, nursery, limit, self._end_slow, service.wire.frame, service.replies
+        )

@@ -2,61 +2,51 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Iterable
 
-from ..base import codec
-from ..groups.audience import Batch, Greeting
-from ..groups.store.history import History
-from .json_wire import frame
-from .protocol import ClientInfo, Publication, Push, Reply
+from ..groups.audience import Batch, Greeting, Since
+from ..groups.store.stand import Stands
+from ..groups.subscription import NOTICE
+from .protocol import Publication, Push, Reply
+from .publications import notice, publication
+from .wire import Wire
 
-EPOCH = "0"
+FRAME_BYTES = 32_768
+"""Pushes are joined in frames up to about this length."""
 
 
 class Live:
-    """The ``Dialect`` of all connections that speak JSON."""
+    """The ``Dialect`` of all connections of one encoding."""
 
-    def __init__(self, history: History) -> None:
-        self._history = history
+    def __init__(self, stands: Stands, wire: Wire) -> None:
+        self._stands = stands
+        self._wire = wire
 
-    async def greet(self, group: str) -> Greeting:
-        """Where the group stands: nobody is told what he did not ask for."""
-        tail = await self._history.tail(group)
-        return Greeting(b"", tail.position, tail.foreign)
+    async def greet(self, group: str, since: Since | None) -> Greeting:
+        """Where the group stands, and what is gone of what the client knows."""
+        stand = await self._stands.read(group, *(since or ()))
+        frames = self._frames(group, map(notice, stand.removals))
+        return Greeting(b"".join(frames), stand.position, stand.foreign, stand)
 
     def encode(self, group: str, batch: Batch) -> list[bytes]:
-        """All pushes of a batch in one frame."""
-        return [
-            frame(Reply(push=Push(group, publication(ts, message))) for ts, message in batch)
-        ]
+        """All pushes of a batch, many in a frame."""
+        return self._frames(
+            group,
+            [
+                notice(message) if ts == NOTICE else publication(ts, message)
+                for ts, message in batch
+            ],
+        )
 
-
-def publication(ts: int, message: bytes) -> Publication:
-    """A message as it is told; one with a foreign ``ts`` has no offset."""
-    read = codec.decode_message(message)
-    return Publication(data_of(read.info), ClientInfo(read.userId), ts, ts)
-
-
-def data_of(info: str) -> msgspec.Raw:
-    """The text of a message as JSON: itself if it is the JSON of an object or an array."""
-    if info[:1] in "{[" and info:
-        try:
-            msgspec.json.decode(info, type=msgspec.Raw)
-            return msgspec.Raw(info.encode())
-        except (ValueError, RecursionError):
-            pass
-    return msgspec.Raw(msgspec.json.encode(info))
-
-
-def info_of(data: msgspec.Raw) -> str:
-    """The text that is stored of what was published.
-
-    Raises:
-        ValueError: it is neither a string nor an object nor an array.
-    """
-    value = bytes(data)
-    if value[:1] == b'"':
-        return msgspec.json.decode(value, type=str)
-    if value[:1] in (b"{", b"["):
-        return msgspec.json.format(value, indent=-1).decode()
-    raise ValueError("data must be a string, an object or an array")
+    def _frames(self, group: str, publications: Iterable[Publication]) -> list[bytes]:
+        frames, pushes, size = [], [], 0
+        for each in publications:
+            push = self._wire.encode(Reply(push=Push(group, each)))
+            if size and size + len(push) > FRAME_BYTES:
+                frames.append(self._wire.frame(pushes))
+                pushes, size = [], 0
+            pushes.append(push)
+            size += len(push)
+        if pushes:
+            frames.append(self._wire.frame(pushes))
+        return frames

@@ -2,28 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from ..websocket.frames import text_frame
-from .protocol import Command, Reply
+from ..websocket.frames import TEXT, text_frame
+from .protocol import Command
+from .wire import BadFrame
 
-PING = text_frame(b"{}")
+NAME = "live-json"
+OPCODE = TEXT
 
 _decode = msgspec.json.Decoder(Command).decode
-_encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder().encode
 
 
-def read_commands(text: str) -> list[Command]:
-    """The commands of a frame.
+def read_commands(payload: str) -> Iterator[Command]:
+    """The commands of a frame, one after the other.
 
     Raises:
-        ValueError: one is not a command; RecursionError: it is nested too deep.
+        BadFrame: what comes next is no command.
     """
-    return [_decode(line) for line in text.split("\n") if line]
+    for line in payload.removesuffix("\n").split("\n"):
+        try:
+            command = _decode(line)
+        except (ValueError, RecursionError):  # not UTF-8, not JSON, another type, too deep
+            raise BadFrame from None
+        yield command
 
 
-def frame(replies: Iterable[Reply]) -> bytes:
-    """Replies in one frame."""
-    return text_frame(b"\n".join([_encode(reply) for reply in replies]))
+def frame(replies: Iterable[bytes]) -> bytes:
+    """Encoded replies in one frame."""
+    return text_frame(b"\n".join(replies))
+
+
+PING = frame([b"{}"])

@@ -13,6 +13,10 @@ deliver is refused, and returns the mark. Appends up to it were applied, and onl
 lost; the others were not, and are sent again. Until that has worked, new appends wait in the same
 queue, bounded by bytes and by age.
 
+An append may have a nonce, by which Redis remembers its ``ts`` for a while. What comes with the
+same one meanwhile is not stored again, and has that ``ts``. It also tells the ``ts`` of an append
+whose reply was lost.
+
 A refusal that concerns one append alone (its list is no list) refuses its whole batch. Then those
 of the batch are sent one by one, so that it meets the right one.
 
@@ -29,17 +33,16 @@ import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple, TypeAlias
 
 import structlog
 import trio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
-from ..base import log as logs
 from ..base.errors import StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
+from .batch import BATCH_MESSAGES, Append, Batch, OnAppended, Place, Told
 from .clock import RedisClock
 from .connection import Connection
 from .refusal import key_unusable
@@ -49,53 +52,15 @@ from .wire import USELESS_CONNECTION, Argument, NotNow, Reply
 MARK_SECONDS = 3600
 """How long an applied mark outlives the last append of its daemon."""
 
-BATCH_MESSAGES = 128
-BATCH_BYTES = 256 * 1024
-"""What one batch may hold: Redis does nothing else meanwhile."""
+LOOKED_UP_AT_ONCE = 1000
+"""How many nonces Redis is asked for at once: others have their turn in between."""
 
 _LOOK_SECONDS = 0.25
 
-OnAppended: TypeAlias = Callable[[Exception | None], None]
+_NO_ANSWER = (exceptions.ConnectionError, NotNow, *USELESS_CONNECTION)
+"""What says nothing of a key: another time, or another server, may tell."""
 
 log = structlog.get_logger("fastimd.redis")
-
-
-class Place(NamedTuple):
-    """Where a group's messages go: the keys of its list and its ts floor, and its channel."""
-
-    list_key: str
-    floor_key: str
-    channel: bytes
-
-
-class _Append:
-    __slots__ = ("on_appended", "place", "prefix", "sequence", "since")
-
-    def __init__(self, sequence: int, place: Place, prefix: bytes, on_appended: OnAppended) -> None:
-        self.sequence = sequence
-        self.place = place
-        self.prefix = prefix
-        self.since = trio.current_time()
-        self.on_appended = on_appended
-
-    @property
-    def size(self) -> int:
-        return len(self.prefix)
-
-
-class _Batch:
-    """Appends that leave together; it takes more until it is sent or full.
-
-    Debug lines tell the ``ts`` of each message, and Redis answers with that of a batch's last one.
-    """
-
-    __slots__ = ("appends", "bytes_left", "connection", "most")
-
-    def __init__(self, connection: Connection) -> None:
-        self.connection = connection
-        self.appends: list[_Append] = []
-        self.most = 1 if logs.is_debug else BATCH_MESSAGES
-        self.bytes_left = BATCH_BYTES
 
 
 class Appender:
@@ -108,8 +73,7 @@ class Appender:
     ``heard`` tells the newest ``ts`` that is known of the group with a channel, or 0. ``hear_out``
     waits until what was published before was heard, or never will be.
 
-    ``refusal`` is what Redis refused the last append with, while it does; else None. ``last_ts`` is
-    the ``ts`` of the message that is told to be in Redis now, if that is known; else None.
+    ``refusal`` is what Redis refused the last append with, while it does; else None.
     """
 
     def __init__(self, config: Config, metrics: Metrics, clock: RedisClock) -> None:
@@ -121,11 +85,11 @@ class Appender:
         self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
-        self._unanswered: deque[_Append] = deque()
+        self._unanswered: deque[Append] = deque()
         self._unanswered_bytes = 0
         # The connection that there is, and whether appends go out over it or are held.
         self._connection: Connection | None = None
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
         self._singly_to = 0
         self._is_held = True
         self._held_since = -math.inf
@@ -133,7 +97,6 @@ class Appender:
         self._settling = trio.Lock()
         self._answered: trio.Event | None = None
         self.refusal: str | None = None
-        self.last_ts: int | None = None
 
     @property
     def unanswered(self) -> int:
@@ -155,13 +118,14 @@ class Appender:
         while not self.has_room:
             await self._wait_answer()
 
-    def append(self, place: Place, prefix: bytes, on_appended: OnAppended) -> None:
+    def append(self, place: Place, prefix: bytes, on_appended: OnAppended | Told) -> None:
         """Queue one append.
 
         Args:
             prefix: the message's JSON up to and including ``"ts":``.
             on_appended: called once with None when the message is in Redis, else with the reason;
                 ``StoreUnavailable`` when its fate stays unknown or there is no room.
+                A ``Told`` is told the ``ts`` too, and may have a nonce.
         """
         size = len(prefix)
         most = self._config.redis.hold_bytes
@@ -169,7 +133,7 @@ class Appender:
             on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
             return
         self._sequence += 1
-        append = _Append(self._sequence, place, prefix, on_appended)
+        append = Append(self._sequence, place, prefix, on_appended)
         self._unanswered.append(append)
         self._unanswered_bytes += size
         if not self._is_held:
@@ -222,6 +186,7 @@ class Appender:
             applied, was_there = await connection.run_script(
                 SETTLE, (self._mark_key,), self._epoch, known, MARK_SECONDS
             )
+            await self._look_up_nonces(connection, applied)
         except NotNow as exc:
             self._refuse(str(exc))
             return
@@ -229,7 +194,6 @@ class Appender:
             await self.hear_out()
             if self._connection is not connection:
                 raise exceptions.ConnectionError("the connection is gone")
-        self.last_ts = None
         while self._unanswered and self._unanswered[0].sequence <= applied:
             self._finish(None)
         self.refusal = None
@@ -237,22 +201,42 @@ class Appender:
         for append in tuple(self._unanswered):
             self._send(append)
 
-    def _send(self, append: _Append) -> None:
+    async def _look_up_nonces(self, connection: Connection, applied: int) -> None:
+        """Find the ``ts`` of what has a nonce, and was applied without a reply."""
+        found = [
+            (append.told, append.told.nonce)
+            for append in self._unanswered
+            if append.sequence <= applied and append.told and append.told.nonce
+        ]
+        for start in range(0, len(found), LOOKED_UP_AT_ONCE):
+            part = found[start : start + LOOKED_UP_AT_ONCE]
+            replies = await connection.call_many([("ZSCORE", *nonce) for _, nonce in part])
+            for (told, nonce), reply in zip(part, replies, strict=True):
+                if isinstance(reply, _NO_ANSWER):
+                    raise reply
+                if isinstance(reply, Exception):
+                    key_unusable(self._metrics, nonce.key, reply)
+                elif reply is not None:
+                    told.ts = int(float(reply))
+
+    def _send(self, append: Append) -> None:
         """Put an append into the batch that leaves in this scheduler turn."""
         batch = self._batch
         is_full = batch is not None and (
-            len(batch.appends) >= batch.most or batch.bytes_left < append.size
+            len(batch.appends) >= BATCH_MESSAGES or batch.bytes_left < append.size
         )
         if batch is None or is_full or append.sequence <= self._singly_to:
             assert self._connection is not None
-            batch = self._batch = _Batch(self._connection)
+            batch = self._batch = Batch(self._connection)
             self._connection.submit_later(
                 partial(self._take_reply, batch), partial(self._close_batch, batch)
             )
         batch.appends.append(append)
         batch.bytes_left -= append.size
+        if append.told is not None:
+            batch.is_told = True
 
-    def _close_batch(self, batch: _Batch) -> tuple[Argument, ...]:
+    def _close_batch(self, batch: Batch) -> tuple[Argument, ...]:
         """The command of a batch, as it leaves."""
         if self._batch is batch:
             self._batch = None
@@ -271,21 +255,26 @@ class Appender:
             self._clock.latest_shown(),
         ]
         for place, prefixes in by_place.items():
-            keys += (place.list_key, place.floor_key)
+            keys += (place.list_key, place.floor_key, place.life_key)
             heard = self.heard(place.channel)
             arguments += (place.channel, heard, len(prefixes), *prefixes)
+        if batch.is_told:
+            batch.ask_each_ts(by_place, keys, arguments)
         return ("EVALSHA", APPEND.sha, len(keys), *keys, *arguments)
 
-    def _take_reply(self, batch: _Batch, reply: Reply) -> None:
+    def _take_reply(self, batch: Batch, reply: Reply) -> None:
         if self._batch is batch:
             self._batch = None
         if not isinstance(reply, Exception):
             assert self._unanswered[0] is batch.appends[0]
             self._held_since = -math.inf
             if isinstance(reply, list):
-                reply, channel, refusal = reply
-                key_unusable(self._metrics, channel.decode(), refusal.decode())
-            self.last_ts = reply if len(batch.appends) == 1 else None
+                given, *refused = reply
+                if refused:
+                    key, refusal = refused
+                    key_unusable(self._metrics, key.decode(), refusal.decode())
+                if batch.is_told:
+                    batch.take_each_ts(given)
             self._finish(None, len(batch.appends))
         elif isinstance(reply, exceptions.NoScriptError):
             batch.connection.fail(str(reply))  # the next one loads the scripts
@@ -299,9 +288,9 @@ class Appender:
             self._singly_to = batch.appends[-1].sequence
             self._hold()
         else:
-            self._finish(key_unusable(self._metrics, batch.appends[0].place.list_key, reply))
+            self._finish(key_unusable(self._metrics, batch.appends[0].key_refused(reply), reply))
 
-    def _is_next(self, batch: _Batch) -> bool:
+    def _is_next(self, batch: Batch) -> bool:
         """Nothing before a batch is unanswered: a missing permission is told before all else."""
         return bool(self._unanswered) and self._unanswered[0] is batch.appends[0]
 

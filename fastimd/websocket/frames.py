@@ -29,7 +29,6 @@ NO_CODE = 1005
 """The code of a close frame without one, RFC 6455 section 7.4.1."""
 
 _FIN, _RESERVED, _OPCODE, _MASKED, _LENGTH = 0x80, 0x70, 0x0F, 0x80, 0x7F
-_WHOLE_TEXT = _FIN | TEXT
 _MASK_BYTES = 4
 
 _LEGAL_CODES = frozenset((*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)))
@@ -58,22 +57,27 @@ class Failure(NamedTuple):
     reason: str
 
 
-Event: TypeAlias = str | Ping | Close | Failure
-"""A text message, or one of the above. Pongs are no event."""
+Event: TypeAlias = str | bytes | Ping | Close | Failure
+"""A text message, a binary one, or one of the above. Pongs are no event."""
 
 
 def text_frame(payload: bytes) -> bytes:
     """An unmasked, final text frame (RFC 6455 section 5.2), the same bytes for every member."""
-    return text_head(len(payload)) + payload
+    return frame_head(TEXT, len(payload)) + payload
 
 
-def text_head(size: int) -> bytes:
+def binary_frame(payload: bytes) -> bytes:
+    """The same as a binary frame."""
+    return frame_head(BINARY, len(payload)) + payload
+
+
+def frame_head(opcode: int, size: int) -> bytes:
     """The head of such a frame, whose payload has ``size`` bytes."""
     if size < 126:
-        return bytes((_WHOLE_TEXT, size))
+        return bytes((_FIN | opcode, size))
     if size < 65536:
-        return struct.pack("!BBH", _WHOLE_TEXT, 126, size)
-    return struct.pack("!BBQ", _WHOLE_TEXT, 127, size)
+        return struct.pack("!BBH", _FIN | opcode, 126, size)
+    return struct.pack("!BBQ", _FIN | opcode, 127, size)
 
 
 def control_frame(opcode: int, payload: bytes) -> bytes:
@@ -101,10 +105,12 @@ class FrameReader:
     """Reads what one client sends.
 
     Args:
-        max_bytes: the longest message, in bytes of UTF-8.
+        max_bytes: the longest message, in bytes; of a text, of its UTF-8.
+        accepted: the opcode of the messages that the client may send, ``TEXT`` or ``BINARY``.
     """
 
     __slots__ = (
+        "_accepted",
         "_control",
         "_ended",
         "_final",
@@ -116,10 +122,13 @@ class FrameReader:
         "_rest",
         "_size",
         "_validator",
+        "_whole",
     )
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, accepted: int = TEXT) -> None:
         self._max_bytes = max_bytes
+        self._accepted = accepted
+        self._whole = _FIN | accepted
         self._rest = b""  # of a header
         self._ended = False
         # The frame whose payload is being read, and how much of that is still to come.
@@ -144,7 +153,7 @@ class FrameReader:
                 if self._opcode is not None:
                     at = self._read_payload(data, at, events)
                     continue
-                stop = self._read_whole_text(data, at, end, events)
+                stop = self._read_whole(data, at, end, events)
                 if not stop:
                     stop = self._read_header(data, at)
                     if not stop:
@@ -158,16 +167,19 @@ class FrameReader:
             events.append(fault.failure)
         return events
 
-    def _read_whole_text(self, data: bytes, at: int, end: int, events: list[Event]) -> int:
-        """Take a short text frame that is all there; returns where it ends, 0 if it is none."""
+    def _read_whole(self, data: bytes, at: int, end: int, events: list[Event]) -> int:
+        """Take a short message that is all there; returns where it ends, 0 if it is none."""
         payload_at = at + 2 + _MASK_BYTES
-        if data[at] != _WHOLE_TEXT or payload_at > end or self._validator is not None:
+        if data[at] != self._whole or payload_at > end or self._validator is not None:
             return 0
         length = data[at + 1] - _MASKED
         stop = payload_at + length
         if not 0 <= length < 126 or stop > end or length > self._max_bytes:
             return 0
         payload = apply_mask(data[payload_at:stop], data[payload_at - _MASK_BYTES : payload_at])
+        if self._accepted == BINARY:
+            events.append(payload)
+            return stop
         try:
             events.append(payload.decode())
         except UnicodeDecodeError:
@@ -223,8 +235,8 @@ class FrameReader:
                 raise _Fault(1002, "continuation of nothing")
         elif self._validator is not None:
             raise _Fault(1002, "new message inside a fragmented one")
-        elif opcode == BINARY:
-            raise _Fault(1003, "text frames only")
+        elif opcode != self._accepted:
+            raise _Fault(1003, f"{'text' if opcode == BINARY else 'binary'} frames only")
 
     def _read_payload(self, data: bytes, at: int, events: list[Event]) -> int:
         """Take what is there of the frame's payload; returns where that ends."""
@@ -255,11 +267,14 @@ class FrameReader:
                 self._ended = True
         elif self._final:
             self._validate(b"", final=True)
-            events.append(self._message.decode())
+            is_text = self._accepted == TEXT
+            events.append(self._message.decode() if is_text else bytes(self._message))
             self._validator, self._message, self._size = None, b"", 0
 
     def _validate(self, data: bytes, *, final: bool = False) -> None:
         assert self._validator is not None
+        if self._accepted == BINARY:
+            return
         try:
             self._validator.decode(data, final)
             incomplete, _ = self._validator.getstate()

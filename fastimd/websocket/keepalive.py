@@ -12,6 +12,7 @@ from typing import Protocol
 import trio
 
 from ..base.settings import Config
+from .subprotocol import Subprotocol
 
 TURN_SECONDS = 0.5
 
@@ -21,10 +22,11 @@ class Pinged(Protocol):
 
     heard_at: float
     is_open: bool
+    subprotocol: Subprotocol
 
     def ping(self) -> None: ...
 
-    def abort(self, code: int, reason: str) -> None: ...
+    def end_silent(self) -> None: ...
 
 
 class Keepalive:
@@ -57,8 +59,8 @@ class Keepalive:
                 continue
             silence = now - pinged.heard_at
             if silence >= timeout:
-                pinged.abort(1006, "ping timeout")
+                pinged.end_silent()
                 continue
-            if silence >= interval / 2:
+            if silence >= interval / 2 or pinged.subprotocol.pings_always:
                 pinged.ping()
             self._due.append((now + interval, pinged))

@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-import structlog
 import trio
 
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from .frames import (
     CLOSE,
-    PING,
     PONG,
+    TEXT,
     Close,
     Failure,
     FrameReader,
@@ -34,6 +34,7 @@ from .keepalive import Keepalive
 from .outbox import Outbox
 from .pace import Pace
 from .receiver import Readiness
+from .subprotocol import LOST, Subprotocol
 from .turnstile import Turnstile
 
 CLOSE_SECONDS = 5.0
@@ -41,9 +42,8 @@ CLOSE_SECONDS = 5.0
 LINGER_SECONDS = 0.5
 """How long a closed connection is still read, so that the close frame is not lost in a reset."""
 
-_PING = control_frame(PING, b"")
-
-log = structlog.get_logger("fastimd.socket")
+Payload: TypeAlias = Any
+"""A message as it came: ``str``, or ``bytes`` where the subprotocol has binary frames."""
 
 
 @dataclass(slots=True)
@@ -100,12 +100,12 @@ class Sessions(set["Session"]):
         given_at = trio.current_time() - age
         for session in self._of_user(user, group):
             if session.opened_at <= given_at:
-                session.close(1008, "kicked")
+                session.kick(group, given_at)
 
     def leave(self, user: str, group: str) -> None:
         """Close the sockets that a user has in a group: the user has left it."""
         for session in self._of_user(user, group):
-            session.close(1008, "left the group")
+            session.drop(group, "left the group")
 
     def _of_user(self, user: str, group: str) -> list[Session]:
         return [
@@ -126,6 +126,7 @@ class Session:
     Args:
         opening: the answer to the handshake. It leaves together with what is sent first, for each
             write costs more than what is written.
+        subprotocol: what the client speaks.
     """
 
     __slots__ = (
@@ -150,13 +151,14 @@ class Session:
         "messages_in",
         "opened_at",
         "outbox",
+        "subprotocol",
         "user",
     )
 
     kind: str
     user: str
     groups: Collection[str]
-    """The groups it is in. As the two above, set when it runs."""
+    """The groups it is in. As the two above, set before it runs."""
     opened_at: float
     """Set when it runs, by the clock of Trio."""
     is_dismissed: bool
@@ -170,12 +172,14 @@ class Session:
         nursery: trio.Nursery,
         around: Surroundings,
         opening: bytes,
+        subprotocol: Subprotocol,
     ) -> None:
         self._connection = connection
         self._scope = scope
         self._metrics = around.metrics
-        self._frames = FrameReader(around.config.group_message.max_bytes)
         self._settings = around.config
+        self.subprotocol = subprotocol
+        self._frames = FrameReader(self.max_bytes, subprotocol.opcode)
         self._pace: Pace | None = None
         self._opening = opening
         self._receiver = around.readiness.watch(connection)
@@ -183,25 +187,43 @@ class Session:
         self._outcome: tuple[int, str] | None = None
         self._ended = False
         self._heard_eof = False
-        self.outbox = Outbox(connection, nursery, around.config.socket.outbox_bytes, self._end_slow)
+        self.outbox = self._make_outbox(connection, nursery)
         self.is_open = True
         self.is_dismissed = False
         self.heard_at = trio.current_time()
         self.messages_in = 0
 
-    async def receive(self, first: bytes = b"") -> list[str]:
+    @property
+    def max_bytes(self) -> int:
+        """The longest message that the client may send."""
+        return self._settings.group_message.max_bytes
+
+    def _make_outbox(self, connection: socket.socket, nursery: trio.Nursery) -> Outbox:
+        return Outbox(connection, nursery, self._settings.socket.outbox_bytes, self._end_slow)
+
+    def description(self) -> dict[str, object]:
+        """What it is, as the log tells it."""
+        group = next(iter(self.groups), None)
+        return {
+            "wire": self.subprotocol.name,
+            "kind": self.kind,
+            "group": group,
+            "user": self.user,
+        }
+
+    async def receive(self, first: bytes = b"") -> list[Payload]:
         """Wait for messages and return all that came at once; none when the socket is closing.
 
         Args:
             first: bytes that came with the handshake.
         """
-        texts = self._feed(first) if first else []
-        while not texts and self.is_open:
+        payloads = self._feed(first) if first else []
+        while not payloads and self.is_open:
             data = await self._receiver.receive()
             if not data:
                 await self._turnstile.pass_through()  # many may go at once
-            texts = self._feed(data)
-        return texts
+            payloads = self._feed(data)
+        return payloads
 
     def has_turn(self) -> bool:
         """Nothing holds the client to a pace."""
@@ -219,9 +241,12 @@ class Session:
         self.heard_at = trio.current_time()  # what it says meanwhile is not read
         if has_turn or self.is_dismissed:
             return not self.is_dismissed
-        self._metrics.flood_closes += 1
-        self.close(1008, "flood")
+        self._end_flood()
         return False
+
+    def _end_flood(self) -> None:
+        self._metrics.flood_closes += 1
+        self.close(*self.subprotocol.flood)
 
     async def wait_closed(self) -> None:
         """Read until the client has ended its side too."""
@@ -245,7 +270,27 @@ class Session:
 
     def ping(self) -> None:
         """Ask the client whether it is there."""
-        self._push(self.take_opening() + _PING)
+        self._push(self.take_opening() + self.subprotocol.ping)
+
+    def end_silent(self) -> None:
+        """End the socket: the client answers no ping."""
+        code, reason = self.subprotocol.silent
+        if code == LOST:
+            self.abort(code, reason)
+        else:
+            self.close(code, reason)
+
+    def kick(self, _group: str, _given_at: float) -> None:
+        """Close the socket: the user was kicked then from one of its groups, or from all."""
+        self.close(*self.subprotocol.kicked)
+
+    def drop(self, _group: str, reason: str) -> None:
+        """Close the socket: the user may not be in one of its groups any more."""
+        self.close(1008, reason)
+
+    def dismiss(self, reason: str) -> None:
+        """Close the socket: the daemon stops."""
+        self.close(*(self.subprotocol.drained or (1001, reason)))
 
     def close(self, code: int, reason: str = "") -> None:
         """Begin to close the socket; the first call counts."""
@@ -256,7 +301,7 @@ class Session:
 
     def give_up(self) -> None:
         """Close the socket: what it shows cannot be read now. The log has said why."""
-        self.close(1013, "try again later")
+        self.close(*self.subprotocol.unavailable)
 
     def abort(self, code: int, reason: str) -> None:
         """End the socket now, without asking the client."""
@@ -286,13 +331,13 @@ class Session:
 
     def outcome(self) -> tuple[int, str]:
         """Close code and reason, as the log tells them."""
-        return self._outcome or (1006, "connection lost")
+        return self._outcome or (LOST, "connection lost")
 
     def _push(self, data: bytes) -> None:
         self.outbox.push(data)
         self._metrics.bytes_sent += len(data)
 
-    def _feed(self, data: bytes) -> list[str]:
+    def _feed(self, data: bytes) -> list[Payload]:
         """Take what was read: returns the messages in it, and answers the rest."""
         self.heard_at = trio.current_time()
         if not data:
@@ -300,15 +345,23 @@ class Session:
             self.is_open = False
             return []
         self._metrics.bytes_received += len(data)
-        texts: list[str] = []
+        payloads: list[Payload] = []
         for event in self._frames.feed(data):
-            if not isinstance(event, str):
+            if not isinstance(event, (str, bytes)):
                 self._answer(event)
             elif self.is_open:
-                texts.append(event)
-        self.messages_in += len(texts)
-        self._metrics.messages_received += len(texts)
-        return texts
+                payloads.append(event)
+        self._take_note(len(payloads))
+        return payloads
+
+    def _take_note(self, payloads: int) -> None:
+        """So many payloads have come: each is a message."""
+        self.count_messages(payloads)
+
+    def count_messages(self, count: int) -> None:
+        """The client has sent so many messages."""
+        self.messages_in += count
+        self._metrics.messages_received += count
 
     def _answer(self, event: Ping | Close | Failure) -> None:
         if isinstance(event, Ping):
@@ -331,54 +384,6 @@ class Session:
     def _end_slow(self) -> None:
         if self.is_open:
             self._metrics.slow_closes += 1
-            self.close(1013, "slow")
+            self.close(*self.subprotocol.slow)
         else:
             self._scope.cancel()
-
-
-async def run_session(
-    session: Session,
-    around: Surroundings,
-    serving: Awaitable[None],
-    kind: str,
-    user: str,
-    group: str | None,
-) -> None:
-    """Run a socket and keep what is promised of all: the log lines, the counts and the end.
-
-    Args:
-        serving: what the socket does, until it closes.
-        kind: of socket, as the log and the metrics name it.
-        group: the one that it is in from the beginning, or None.
-    """
-    around.metrics.sockets_opened += 1
-    session.kind = kind
-    session.user = user
-    session.groups = () if group is None else (group,)
-    session.opened_at = trio.current_time()
-    around.sessions.add(session)
-    log.info("socket.opened", kind=kind, group=group, user=user)
-    try:
-        around.keepalive.watch(session)
-        try:
-            await serving
-        except Exception:
-            session.close(1011, "internal error")
-            raise  # the door logs it
-        await session.wait_closed()
-    finally:
-        await session.finish()
-        around.sessions.remove(session)
-        code, reason = session.outcome()
-        around.metrics.count_close(code)
-        log.info(
-            "socket.closed",
-            kind=kind,
-            group=group,
-            user=user,
-            code=code,
-            reason=reason,
-            seconds=round(trio.current_time() - session.opened_at, 3),
-            messages_in=session.messages_in,
-            messages_out=session.outbox.messages,
-        )

@@ -15,7 +15,8 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fastimd.base.errors import KeyUnusable, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Redis
-from fastimd.redis.appender import BATCH_BYTES, BATCH_MESSAGES, Appender, Place
+from fastimd.redis.appender import LOOKED_UP_AT_ONCE, Appender
+from fastimd.redis.batch import BATCH_BYTES, BATCH_MESSAGES, Nonce, Place, Told
 from fastimd.redis.clock import RedisClock
 from fastimd.redis.connection import Connection, OnReply
 from fastimd.redis.scripts import APPEND, SETTLE, Script
@@ -29,8 +30,10 @@ class Peer:
     """A Redis that keeps the applied mark and refuses what the test wants refused.
 
     ``told`` are the latest time shown and the newest ts heard, as they came with each group of a
-    batch. ``stored`` are the prefixes it has applied, in order. While ``refusal`` is set, every
-    command is refused with it. With ``is_silent`` it applies nothing and answers nothing.
+    batch. ``stored`` are the prefixes it has applied, in order; a ``ts`` is the number of those.
+    ``remembered`` is the ts by key and nonce. While ``refusal`` is set, every command is refused
+    with it. With ``is_silent`` it applies nothing and answers nothing. ``lookups`` are how many
+    nonces it was asked for at once, ``refused_lookup`` is what it says to that.
     """
 
     def __init__(self) -> None:
@@ -45,6 +48,9 @@ class Peer:
         self.told: list[tuple[int, int]] = []
         self.failed: str | None = None
         self.mark: tuple[int, int] | None = None
+        self.remembered: dict[tuple[str, bytes], int] = {}
+        self.lookups: list[int] = []
+        self.refused_lookup: Exception | None = None
 
     @property
     def connection(self) -> Connection:
@@ -85,14 +91,15 @@ class Peer:
             on_reply(exceptions.ConnectionError("broken"))
 
     def _apply(self, command: tuple[Any, ...]) -> object:
-        keys, _mark, *rest = command
-        epoch, first, last, _mark_seconds, _expiry, _longest, shown, *groups = rest[keys - 1 :]
+        count, *rest = command
+        keys, arguments = rest[:count], rest[count:]
+        epoch, first, last, _mark_seconds, _expiry, _longest, shown, *groups = arguments
         prefixes: list[bytes] = []
-        while groups:
-            _channel, heard, count, *groups = groups
+        while len(groups) > 1 and isinstance(groups[0], bytes):
+            _channel, heard, messages, *groups = groups
             self.told.append((shown, heard))
-            prefixes += groups[:count]
-            groups = groups[count:]
+            prefixes += groups[:messages]
+            groups = groups[messages:]
         assert len(prefixes) == last - first + 1
         self.batches.append(len(prefixes))
         if self.refusal is not None:
@@ -103,11 +110,44 @@ class Peer:
             return UNSETTLED
         if any(prefix.startswith(b"wrong type") for prefix in prefixes):
             return exceptions.ResponseError("WRONGTYPE not a list")
+        if any(prefix.startswith(b"no nonces") for prefix in prefixes):
+            return exceptions.ResponseError("NONCE WRONGTYPE not a sorted set")
         self.mark = (epoch, last)
-        self.stored += [prefix.decode().strip() for prefix in prefixes]
+        given = self._store(prefixes, groups, keys)
         if any(prefix.startswith(b"muted") for prefix in prefixes):
-            return [last, b"mq:1", b"NOPERM no permissions to access a channel"]
-        return last
+            error = b"NOPERM no permissions to access a channel"
+            return [given if groups else given[-1], b"mq:1", error]
+        return [given] if groups else given[-1]
+
+    def _store(self, prefixes: list[bytes], asked: list[Any], keys: list[str]) -> list[int]:
+        """Store messages, and remember those that have a nonce; returns the ts of each."""
+        nonces = asked[-1] if asked else 0
+        assert len(asked) in (0, 2 * nonces + 1)
+        names = {
+            asked[2 * each]: (keys[len(keys) - nonces + each], asked[2 * each + 1])
+            for each in range(nonces)
+        }
+        given = []
+        for number, prefix in enumerate(prefixes, 1):
+            name = names.get(number)
+            if name is None or name not in self.remembered:
+                self.stored.append(prefix.decode().strip())
+                if name is not None:
+                    self.remembered[name] = len(self.stored)
+            given.append(self.remembered[name] if name is not None else len(self.stored))
+        return given
+
+    async def call_many(self, commands: list[tuple[str, str, bytes]]) -> list[object]:
+        await trio.lowlevel.checkpoint()
+        self.lookups.append(len(commands))
+        if self.refused_lookup is not None:
+            return [self.refused_lookup] * len(commands)
+        replies: list[object] = []
+        for command, key, nonce in commands:
+            assert command == "ZSCORE"
+            ts = self.remembered.get((key, nonce))
+            replies.append(None if ts is None else b"%.17g" % ts)
+        return replies
 
     async def run_script(
         self, script: Script, keys: object, epoch: int, known: int, _: int
@@ -136,6 +176,7 @@ class House:
         self.appender = Appender(config, self.metrics, self.clock)
         self.peer = Peer()
         self.outcomes: dict[str, Exception | None] = {}
+        self.given: dict[str, int | None] = {}
 
     async def append(self, *texts: str, size: int = 10, group: str = "1") -> None:
         """Append in one turn of the scheduler, and see it over."""
@@ -144,6 +185,18 @@ class House:
             self.appender.append(place, text.encode().ljust(size), partial(self._note, text))
         await wait_all_tasks_blocked()
 
+    async def append_told(self, *texts: str, nonce: str = "", group: str = "1") -> None:
+        """The same, to be told each ts; with a nonce that is their own, or the same for all."""
+        for text in texts:
+            self.send_told(text, nonce=nonce, group=group)
+        await wait_all_tasks_blocked()
+
+    def send_told(self, text: str, *, nonce: str = "", group: str = "1") -> None:
+        name = Nonce(f"nonces:{group}", nonce.encode()) if nonce else None
+        place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}".encode())
+        told = Told(partial(self._note_ts, text), name)
+        self.appender.append(place, text.encode().ljust(10), told)
+
     async def attach(self) -> None:
         await self.appender.attach(self.peer.connection)
         await wait_all_tasks_blocked()
@@ -151,6 +204,11 @@ class House:
     def _note(self, text: str, failure: Exception | None) -> None:
         assert text not in self.outcomes, "told twice"
         self.outcomes[text] = failure
+
+    def _note_ts(self, text: str, failure: Exception | None, ts: int | None) -> None:
+        assert failure is None or ts is None
+        self._note(text, failure)
+        self.given[text] = ts
 
     def succeeded(self) -> list[str]:
         return [text for text, failure in self.outcomes.items() if failure is None]
@@ -559,32 +617,148 @@ async def test_what_has_not_left_a_broken_connection_leaves_on_the_next(
     assert house.peer.stored == house.succeeded() == ["a", "b", "c"]
 
 
-async def test_the_ts_of_a_message_is_known_when_it_was_appended_alone(
-    nursery: trio.Nursery,
-) -> None:
-    """Of several in one batch, and of those that were found in the mark, it is not."""
+async def test_who_wants_the_ts_of_a_message_is_told_it(nursery: trio.Nursery) -> None:
+    """Amid others, of whatever groups, and only such a batch is answered with each ts."""
     house = await attached(nursery)
-    told: dict[str, int | None] = {}
+    await house.append("a")
+    house.send_told("b", group="2")
+    house.send_told("c", group="1")
+    await house.append("d", group="2")
+    await house.append_told("e", group="2")
+    assert house.peer.batches == [1, 3, 1]
+    assert house.peer.stored == ["a", "b", "d", "c", "e"]
+    assert house.given == {"b": 2, "c": 4, "e": 5}
+    assert house.succeeded() == ["a", "b", "c", "d", "e"]
 
-    def tell(text: str, _failure: Exception | None) -> None:
-        told[text] = house.appender.last_ts
 
-    async def append(*texts: str) -> None:
-        for text in texts:
-            place = Place("gml:1", "floor:1", b"mq:1")
-            house.appender.append(place, text.encode(), partial(tell, text))
-        await wait_all_tasks_blocked()
+async def test_a_nonce_that_was_seen_before_is_answered_with_its_ts(nursery: trio.Nursery) -> None:
+    """Though it comes twice in one batch, amid others, or again after others."""
+    house = await attached(nursery)
+    await house.append("a")
+    house.send_told("first", nonce="x")
+    house.send_told("b")
+    house.send_told("again", nonce="x")
+    house.send_told("elsewhere", nonce="x", group="2")
+    await house.append_told("c", nonce="y")
+    assert house.peer.batches == [1, 5]
+    await house.append_told("much later", nonce="x")
+    assert house.peer.stored == ["a", "first", "b", "c", "elsewhere"]
+    assert house.given == {
+        "first": 2, "b": 3, "again": 2, "c": 4, "elsewhere": 5, "much later": 2
+    }  # fmt: skip
 
-    await append("a")
-    await append("b", "c")
-    await append("d")
-    assert told == {"a": 1, "b": None, "c": None, "d": 4}
+
+@pytest.mark.parametrize("applied", [False, True])
+async def test_a_lost_reply_leaves_a_ts_to_be_found_by_the_nonce(
+    nursery: trio.Nursery, applied: bool
+) -> None:
+    """Without a nonce it is unknown, if the message was stored; then nobody says otherwise."""
+    house = await attached(nursery)
     house.peer.is_silent = True
-    await append("e")
+    await house.append_told("a", nonce="x")
+    await house.append("b")
+    await house.append_told("c")
+    house.send_told("d", nonce="y", group="2")
+    await house.append_told("a again", nonce="x")
+    house.peer.lose_replies(applied=applied)
+    house.appender.detach()
+    await house.append_told("e", nonce="y", group="2")
+    assert house.outcomes == {}
+    house.peer.is_silent = False
+    await house.attach()
+    assert house.peer.stored == ["a", "b", "c", "d"]
+    assert house.succeeded() == ["a", "b", "c", "d", "a again", "e"]
+    assert house.given == {"a": 1, "c": None if applied else 3, "d": 4, "a again": 1, "e": 4}
+    assert house.peer.lookups == ([3] if applied else [])
+
+
+async def test_many_nonces_are_looked_up_in_parts(nursery: trio.Nursery) -> None:
+    """Redis does nothing else meanwhile; each is found."""
+    house = await attached(nursery, hold_bytes=10**6)
+    house.peer.is_silent = True
+    texts = [str(number) for number in range(LOOKED_UP_AT_ONCE + 1)]
+    for text in texts:
+        house.send_told(text, nonce=text)
+    await wait_all_tasks_blocked()
     house.peer.lose_replies(applied=True)
     house.appender.detach()
     await house.attach()
-    assert told["e"] is None
+    assert house.peer.lookups == [LOOKED_UP_AT_ONCE, 1]
+    assert house.given == {text: number for number, text in enumerate(texts, 1)}
+
+
+@pytest.mark.parametrize("refusal", [None, exceptions.ResponseError("WRONGTYPE no sorted set")])
+async def test_a_nonce_that_was_lost_with_the_reply_leaves_the_ts_unknown(
+    nursery: trio.Nursery, refusal: Exception | None
+) -> None:
+    """The message is stored, and is not sent again."""
+    house = await attached(nursery)
+    house.peer.is_silent = True
+    await house.append_told("a", nonce="x")
+    await house.append_told("b", nonce="y")
+    house.peer.lose_replies(applied=True)
+    house.appender.detach()
+    house.peer.is_silent = False
+    del house.peer.remembered["nonces:1", b"y"]
+    house.peer.refused_lookup = refusal
+    await house.attach()
+    assert house.peer.stored == house.succeeded() == ["a", "b"]
+    assert house.given == {"a": None if refusal else 1, "b": None}
+    assert house.metrics.unusable_keys == (2 if refusal else 0)
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotNow("BUSY Redis is busy running a script"),
+        exceptions.MasterDownError("MASTERDOWN Link with MASTER is down"),
+        exceptions.ConnectionError("broken"),
+    ],
+)
+async def test_a_nonce_that_cannot_be_looked_up_now_is_looked_up_later(
+    nursery: trio.Nursery, autojump_clock: MockClock, refusal: Exception
+) -> None:
+    """On this connection, or on the next; nobody is told anything before."""
+    house = await attached(nursery)
+    house.peer.is_silent = True
+    await house.append_told("a", nonce="x")
+    house.peer.lose_replies(applied=True)
+    house.appender.detach()
+    house.peer.is_silent = False
+    house.peer.refused_lookup = refusal
+    if isinstance(refusal, NotNow):
+        await house.attach()
+        assert house.appender.refusal == str(refusal)
+    else:
+        with pytest.raises(type(refusal)):
+            await house.attach()
+        house.appender.detach()
+    await trio.sleep(1)
+    assert house.outcomes == {}
+    house.peer.refused_lookup = None
+    if isinstance(refusal, NotNow):
+        await trio.sleep(2)
+    else:
+        await house.attach()
+    assert house.given == {"a": 1}
+    assert house.peer.stored == ["a"]
+
+
+async def test_nonces_that_cannot_be_used_refuse_their_own_append(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """The key of the nonces is named; of a list that is none it is the list's."""
+    house = await attached(nursery)
+    house.send_told("a", nonce="x")
+    house.send_told("no nonces", nonce="y")
+    house.send_told("wrong type", nonce="z")
+    await house.append("b")
+    await trio.sleep(1)
+    assert house.peer.stored == house.succeeded() == ["a", "b"]
+    refused = {text: failure for text, failure in house.outcomes.items() if failure}
+    keys = {text: cast(KeyUnusable, failure).key for text, failure in refused.items()}
+    assert keys == {"no nonces": "nonces:1", "wrong type": "gml:1"}
+    assert house.given == {"a": 1, "no nonces": None, "wrong type": None}
 
 
 async def test_what_is_stored_and_not_published_succeeds(nursery: trio.Nursery) -> None:
@@ -593,8 +767,9 @@ async def test_what_is_stored_and_not_published_succeeds(nursery: trio.Nursery) 
     await house.append("muted")
     await house.append("a")
     assert house.peer.stored == house.succeeded() == ["muted", "a"]
-    assert house.metrics.unusable_keys == 1
-    assert house.appender.last_ts == 2
+    await house.append_told("muted too")
+    assert house.metrics.unusable_keys == 2
+    assert house.given == {"muted too": 3}
 
 
 async def test_the_time_of_each_message_that_is_stored_is_measured(

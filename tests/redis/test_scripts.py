@@ -12,11 +12,12 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from fastimd.base import codec
-from fastimd.groups.store.keyspace import AHEAD, STEP
+from fastimd.groups.store.keyspace import AHEAD, NONCE_SECONDS, NONCES, STEP, nonces_key
 from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
 
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
+NONCES_1_3 = nonces_key("1", "3")
 CHANNEL, EVENTS, KICKS = "mq:1", "fastimd:events", "fastimd:kicks"
 EVERY_REDIS = True
 MINUTE = 60_000
@@ -91,14 +92,65 @@ def append_batch(
     heard: int = 0,
 ) -> int:
     """The messages of each group in one step; returns the ts of the last."""
+    ts: int = run_append(redis, batch, [], [], timeout, longest, epoch, first, shown, heard)
+    return ts
+
+
+def run_append(
+    redis: Redis,
+    batch: dict[str, list[bytes]],
+    more_keys: list[str],
+    more_arguments: list[object],
+    timeout: int = 100,
+    longest: int = 0,
+    epoch: int = 1,
+    first: int = 1,
+    shown: int = 0,
+    heard: int = 0,
+) -> Any:
     keys, groups = [MARK], list[object]()
     for group, prefixes in batch.items():
         keys += [f"gml:{group}", f"fastimd:floor:{group}"]
         groups += [f"mq:{group}", heard, len(prefixes), *prefixes]
     last = first + sum(map(len, batch.values())) - 1
     settings = (3600, timeout, longest, shown)
-    ts: int = run(redis, scripts.APPEND, keys, epoch, first, last, *settings, *groups)
-    return ts
+    arguments = (epoch, first, last, *settings, *groups, *more_arguments)
+    return run(redis, scripts.APPEND, [*keys, *more_keys], *arguments)
+
+
+Said = tuple[str, str, str]
+"""A message of a batch: its group, its user and its nonce, which may be ""."""
+
+
+def append_told(redis: Redis, *said: Said, first: int = 0, **known: int) -> list[Any]:
+    """Messages whose ts are asked for, those of a group one behind the other.
+
+    Args:
+        first: the sequence number of the first; 0: that of a daemon that has just come.
+
+    Returns:
+        The ts of each, and what else the script says.
+    """
+    if not first:
+        redis.delete(MARK)
+        settle(redis, 1)
+    batch: dict[str, list[bytes]] = {}
+    keys: list[str] = []
+    asked: list[object] = []
+    for number, (group, user, nonce) in enumerate(said, 1):
+        assert group in list(batch)[-1:] or group not in batch
+        prefix = codec.message_prefix(group, user, f"text {number}")
+        batch.setdefault(group, []).append(prefix)
+        if nonce:
+            keys.append(nonces_key(group, user))
+            asked += (number, nonce)
+    asked.append(len(keys))
+    reply: list[Any] = run_append(redis, batch, keys, asked, first=first or 1, **known)
+    return reply
+
+
+def remembered(redis: Redis, key: str = NONCES_1_3) -> dict[bytes, float]:
+    return dict(cast(list[tuple[bytes, float]], redis.zrange(key, 0, -1, withscores=True)))
 
 
 def recall(redis: Redis, user: str, ts: int, *, limit: int = 2 * MINUTE) -> bytes:
@@ -316,6 +368,196 @@ def test_a_channel_that_may_not_be_published_in_keeps_no_other_from_hearing(redi
     assert codec.read_entry(listed(redis, "3")[0])[0] == ts
     assert [redis.llen(f"gml:{group}") for group in batch] == [1, 1, 1]
     assert redis.get(MARK) == b"1:3"
+
+
+# Telling the ts, and nonces
+
+
+def test_the_ts_of_each_message_is_told_if_it_is_asked_for(redis: Redis) -> None:
+    """In the order of the arguments, and without a nonce there is no key for one."""
+    (given,) = append_told(redis, ("1", "3", ""), ("1", "4", ""), ("2", "3", ""), ("3", "3", ""))
+    found = [codec.read_entry(each)[0] for group in "123" for each in listed(redis, group)]
+    assert given == found
+    assert given[1] == given[0] + 1
+    assert redis.keys("fastimd:nonces:*") == []
+    assert redis.get(MARK) == b"1:4"
+
+
+def test_a_batch_of_which_some_have_a_nonce_is_stored_and_published_once(redis: Redis) -> None:
+    """What was seen before in this or an earlier batch is not: its first ts is told."""
+    first = ("1", "3", "a")
+    (earlier,) = append_told(redis, ("1", "4", ""), first)
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe("mq:1", "mq:2")
+        for _ in "12":
+            assert channel.get_message(timeout=5)["type"] == "subscribe"
+        said = [
+            *(("1", "3", "b"), first, ("1", "3", ""), ("1", "3", "b"), ("1", "4", "b")),
+            *(("2", "3", "b"), ("2", "3", ""), ("2", "3", "b"), ("2", "3", "c")),
+        ]
+        (given,) = append_told(redis, *said)
+        published = [channel.get_message(timeout=0.2) for _ in range(8)]
+    before, ones, twos = earlier[1], given[:5], given[5:]
+    assert ones == [ones[0], before, ones[0] + 1, ones[0], ones[0] + 2]
+    assert twos == [twos[0], twos[0] + 1, twos[0], twos[0] + 2]
+    assert before < ones[0]
+    for group, told in (("1", {*earlier, *ones}), ("2", set(twos))):
+        assert [codec.read_entry(each)[0] for each in listed(redis, group)] == sorted(told)
+    new = [*listed(redis, "1")[2:], *listed(redis, "2")]
+    assert [each and each["data"] for each in published] == [*new, None, None]
+    assert redis.get(MARK) == b"1:9"
+    assert remembered(redis) == {b"a": before, b"b": ones[0]}
+    assert remembered(redis, nonces_key("1", "4")) == {b"b": ones[4]}
+    assert remembered(redis, nonces_key("2", "3")) == {b"b": twos[0], b"c": twos[3]}
+
+
+def test_a_batch_of_nothing_new_changes_the_mark_alone(redis: Redis) -> None:
+    """The list's expiry is not renewed: nothing was said."""
+    ((ts,),) = append_told(redis, ("1", "3", "a"), timeout=100)
+    before = listed(redis)
+    assert append_told(redis, ("1", "3", "a"), ("1", "3", "a"), timeout=5000) == [[ts, ts]]
+    assert listed(redis) == before
+    assert redis.ttl(LIST) <= 100
+    assert redis.get(MARK) == b"1:2"
+    redis.delete(LIST)
+    assert append_told(redis, ("1", "3", "a")) == [[ts]]
+    assert not redis.exists(LIST)
+
+
+def test_a_nonce_is_answered_whatever_became_of_the_message(redis: Redis) -> None:
+    """It was said once. What nobody remembers any more is said anew."""
+    said = ("1", "3", "a")
+    ((ts,),) = append_told(redis, said)
+    assert recall(redis, "3", ts) == b"done"
+    assert append_told(redis, said) == [[ts]]
+    append(redis)
+    run(redis, scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event")
+    assert append_told(redis, said) == [[ts]]
+    assert listed(redis) == []
+    redis.flushall()
+    ((later,),) = append_told(redis, said, heard=ts)
+    assert later > ts
+    assert len(listed(redis)) == 1
+
+
+def test_a_nonce_is_remembered_for_five_minutes(redis: Redis) -> None:
+    """By the clock of Redis, and not for longer, though others keep the key."""
+    ((ts,),) = append_told(redis, ("1", "3", "a"))
+    assert 299_000 < redis.pttl(NONCES_1_3) <= 300_000
+    redis.zadd(NONCES_1_3, {"young": now(redis) - 299_000, "old": now(redis) - 300_001})
+    (given,) = append_told(redis, *(("1", "3", nonce) for nonce in ("a", "young", "old")))
+    assert given[0] == ts
+    assert given[1] < ts
+    assert given[2] > ts
+    assert remembered(redis)[b"old"] == given[2]
+    assert len(listed(redis)) == 2
+    redis.pexpire(NONCES_1_3, 1000)
+    append_told(redis, ("1", "3", "b"))
+    assert redis.pttl(NONCES_1_3) > 299_000
+
+
+def test_so_many_nonces_of_a_user_are_remembered(redis: Redis) -> None:
+    """The oldest go first; Redis keeps so few in its compact form."""
+    names = [f"{number:03}".ljust(64, "x") for number in range(130)]
+    for part in (names[:100], names[100:]):
+        (given,) = append_told(redis, *(("1", "3", name) for name in part))
+    assert sorted(remembered(redis)) == [name.encode() for name in names[2:]]
+    encoding = redis.object("encoding", NONCES_1_3)
+    assert encoding in (b"listpack", b"ziplist")
+    (again,) = append_told(redis, *(("1", "3", name) for name in names[100:]))
+    assert again == given
+    assert len(listed(redis)) == 130
+
+
+def test_the_same_nonce_of_two_daemons_is_one_message(redis: Redis) -> None:
+    """Each has a mark of its own, and both get the ts."""
+    given = [append_told(redis, ("1", "3", "a"), ("1", "3", "b")) for _ in range(2)]
+    assert given[0] == given[1]
+    assert len(listed(redis)) == 2
+
+
+def test_what_is_not_settled_neither_stores_nor_remembers(redis: Redis) -> None:
+    """A batch of an earlier connection that comes late finds another mark."""
+    settle(redis, 1)
+    settle(redis, 2)
+    with pytest.raises(ResponseError, match="UNSETTLED"):
+        append_told(redis, ("1", "3", "a"), first=1)
+    assert redis.keys("*") == [MARK.encode()]
+
+
+def test_nonces_of_another_type_refuse_the_batch_before_the_first_write(redis: Redis) -> None:
+    """The error tells them from a list that is none; without a nonce they concern nobody."""
+    redis.set(NONCES_1_3, "x")
+    with pytest.raises(ResponseError, match=r"^NONCE WRONGTYPE"):
+        append_told(redis, ("2", "3", "a"), ("1", "3", "a"))
+    assert sorted(redis.keys("*")) == [MARK.encode(), NONCES_1_3.encode()]
+    assert redis.get(MARK) == b"1:0"
+    append_told(redis, ("2", "3", "a"), ("1", "3", ""), ("1", "4", "a"), first=1)
+    assert [len(listed(redis, group)) for group in "12"] == [2, 1]
+    redis.delete(NONCES_1_3)
+    redis.set("gml:3", "x")
+    with pytest.raises(ResponseError, match="WRONGTYPE") as refusal:
+        append_told(redis, ("1", "3", "a"), ("3", "3", "a"), first=4)
+    assert "NONCE" not in str(refusal.value)
+    assert not redis.exists(NONCES_1_3)
+
+
+@pytest.mark.parametrize("score", ["inf", "-inf", "1.5", "-1", "1e300", "0"])
+def test_a_score_that_is_no_ts_is_no_message(redis: Redis, score: str) -> None:
+    """Our own keys may have anything in them: the message is stored, and remembered."""
+    redis.zadd(NONCES_1_3, {"a": score})
+    ((ts,),) = append_told(redis, ("1", "3", "a"))
+    assert [codec.read_entry(each)[0] for each in listed(redis)] == [ts]
+    assert append_told(redis, ("1", "3", "a")) == [[ts]]
+
+
+@pytest.mark.parametrize("denied", ["zadd", "zremrangebyrank", "pexpire"])
+def test_a_nonce_that_may_not_be_remembered_keeps_no_other_from_hearing(
+    redis: Redis, denied: str
+) -> None:
+    """The messages are stored and published, and the reply names the key."""
+    rules = ("on", "nopass", "+@all", f"-{denied}", "allkeys", "allchannels")
+    redis.execute_command("ACL", "SETUSER", "some", *rules)  # type: ignore[no-untyped-call]
+    said = [("2", "3", ""), ("1", "3", "a"), ("3", "3", "b")]
+    with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe("mq:1", "mq:2", "mq:3")
+        for _ in said:
+            assert channel.get_message(timeout=5)["type"] == "subscribe"
+        port = redis.connection_pool.connection_kwargs["port"]
+        with Redis(port=port, username="some", password="x") as some:
+            given, refused, error = append_told(some, *said)
+        heard = [channel.get_message(timeout=5)["channel"] for _ in said]
+    assert redis.execute_command("ACL", "DELUSER", "some") == 1  # type: ignore[no-untyped-call]
+    assert heard == [b"mq:2", b"mq:1", b"mq:3"]
+    assert refused == nonces_key("3", "3").encode()
+    assert denied in error.decode().lower()
+    assert given == [codec.read_entry(listed(redis, group)[0])[0] for group in "213"]
+    assert redis.get(MARK) == b"1:3"
+
+
+def test_the_ts_are_told_though_a_channel_may_not_be_published_in(redis: Redis) -> None:
+    """They come before what is refused."""
+    redis.execute_command(  # type: ignore[no-untyped-call]
+        "ACL", "SETUSER", "some", "on", "nopass", "+@all", "allkeys", "resetchannels"
+    )
+    port = redis.connection_pool.connection_kwargs["port"]
+    with Redis(port=port, username="some", password="x") as some:
+        given, refused, error = append_told(some, ("1", "3", "a"), ("1", "3", ""))
+    assert redis.execute_command("ACL", "DELUSER", "some") == 1  # type: ignore[no-untyped-call]
+    assert (refused, b"channel" in error) == (b"mq:1", True)
+    assert given == [codec.read_entry(each)[0] for each in listed(redis)]
+    assert remembered(redis) == {b"a": given[0]}
+
+
+def test_a_burst_with_nonces_raises_the_floor(redis: Redis) -> None:
+    """As one without; a ts is remembered to the millisecond."""
+    ahead = now(redis) + 5000
+    fill(redis, entry(ahead))
+    (given,) = append_told(redis, *(("1", "3", str(number)) for number in range(50)), longest=20)
+    assert given == list(range(ahead + 1, ahead + 51))
+    assert redis.get(FLOOR) == b"%d" % given[-1]
+    assert redis.llen(LIST) == 20
+    assert remembered(redis) == {b"%d" % number: ts for number, ts in enumerate(given)}
 
 
 # Settling
@@ -939,6 +1181,7 @@ def test_the_same_bounds_hold_here_and_there() -> None:
     source = scripts.APPEND.source.decode()
     assert f"local AHEAD, STEP = {AHEAD}, {STEP}" in source
     assert f"local MAX_TS = {codec.MAX_TS}" in source
+    assert f"local REMEMBERED, MOST = {NONCE_SECONDS * 1000}, {NONCES}\n" in source
 
 
 # Joining

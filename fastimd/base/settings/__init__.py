@@ -12,6 +12,7 @@ from .group import Group
 from .group_list import GroupList
 from .group_message import GroupMessage
 from .hooks import SECRET_PREFIX, Hooks
+from .live import Live
 from .log import Log
 from .login import Login
 from .reading import load
@@ -32,6 +33,7 @@ __all__ = [
     "GroupList",
     "GroupMessage",
     "Hooks",
+    "Live",
     "Log",
     "Login",
     "Redis",

@@ -13,6 +13,7 @@ from .group import Group
 from .group_list import GroupList
 from .group_message import GroupMessage
 from .hooks import Hooks
+from .live import Live
 from .log import Log
 from .login import Login
 from .redis import Redis
@@ -37,6 +38,7 @@ class Config(msgspec.Struct):
     group_message: GroupMessage = GroupMessage()
     group_list: GroupList = GroupList()
     socket: Socket = Socket()
+    live: Live = Live()
     login: Login = Login()
     hooks: Hooks = Hooks()
     admin: Admin = Admin()

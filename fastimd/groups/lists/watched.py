@@ -7,10 +7,10 @@ import math
 from collections.abc import Callable
 from operator import attrgetter
 
-from ...websocket.frames import text_head
+from ...websocket.frames import TEXT, frame_head
 from ...websocket.outbox import Outbox
 from ..store.summaries import NO_MESSAGES, GroupState
-from ..subscription import Subscription
+from ..subscription import NOTICE, Subscription
 from .parts import GROUPS_A_TURN, let_others, newest_first, parts
 
 BYTES_A_SECOND = 1_000_000
@@ -87,6 +87,8 @@ class Watched:
         )
 
     def receive(self, ts: int, message: bytes) -> None:
+        if ts == NOTICE:
+            return  # the poller hears of those by itself
         self.heard = ts, message
         self.moved_at = self._happenings.count()
         self._happenings.moved.add(self)
@@ -143,4 +145,4 @@ class User:
             await let_others(part)
         pieces.append(b"]")
         # Joined once: copies of many megabytes would take a turn that is too long.
-        return b"".join([text_head(sum(map(len, pieces))), *pieces])
+        return b"".join([frame_head(TEXT, sum(map(len, pieces))), *pieces])

@@ -16,6 +16,7 @@ from .kicks import RememberedKicks
 from .logins import Logins
 from .members import Members
 from .messages import Messages
+from .stand import Stands
 from .summaries import Summaries
 
 
@@ -27,6 +28,7 @@ class Store:
         self.messages = Messages(keys, client, config)
         self.history = History(keys, client, config)
         self.summaries = Summaries(keys, client)
+        self.stands = Stands(keys, config)
         self.members = Members(keys, client, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)

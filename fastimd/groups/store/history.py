@@ -8,7 +8,7 @@ from ...base import codec
 from ...base.settings import Config
 from ...redis import scripts
 from ...redis.client import Client
-from .keyspace import AHEAD, Keyspace, list_keys, messages_key
+from .keyspace import AHEAD, Keyspace, list_keys, messages_key, removals_key
 from .seek import seek
 
 PAGE = 200
@@ -57,13 +57,15 @@ class Gap(NamedTuple):
     """Messages that somebody missed.
 
     ``messages`` are each one's ts, plain JSON and entry, oldest first; ``end`` is the last entry
-    that was read, though it may be no message; ``latest`` is the latest ts that is not foreign.
+    that was read, though it may be no message; ``latest`` is the latest ts that is not foreign;
+    ``removals`` are the deletions since, as events.
     """
 
     messages: list[tuple[int, bytes, bytes]]
     end: bytes
     latest: int
     more: bool
+    removals: list[bytes]
 
 
 class Pages:
@@ -169,9 +171,9 @@ class History:
 
     async def after(self, group: str, position: Position) -> Gap:
         """The first messages after a position."""
-        more, latest, entries = await self._keys.run(
+        more, latest, entries, removals = await self._keys.run(
             scripts.AFTER,
-            list_keys(group),
+            (*list_keys(group), removals_key(group)),
             position.entry,
             position.ts,
             self._keys.believed(group),
@@ -183,7 +185,7 @@ class History:
             for entry in entries
             for ts, message in self._keys.readable(group, [entry])
         ]
-        return Gap(messages, entries[-1] if entries else b"", latest, more == 1)
+        return Gap(messages, entries[-1] if entries else b"", latest, more == 1, removals)
 
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""

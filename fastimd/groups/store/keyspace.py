@@ -14,7 +14,7 @@ from redis import exceptions
 from ...base import codec
 from ...base.errors import KeyUnusable
 from ...base.metrics import Metrics
-from ...redis.appender import Place
+from ...redis.batch import Place
 from ...redis.client import Client, ScriptCall
 from ...redis.refusal import key_unusable
 from ...redis.scripts import Script
@@ -25,6 +25,11 @@ STEP = 2_000
 """Milliseconds by which a ``ts`` may be ahead of the clock of Redis, and of the newest that is
 known in its group: a burst runs ahead of the clock, one by one. Whatever is later is *foreign*:
 somebody else wrote it. It is shown, and never taken for the measure of what is new."""
+
+NONCE_SECONDS = 300
+NONCES = 1024
+"""How long a nonce is remembered, and how many of a user in a group: so few short ones are compact
+in Redis, and more are never under way."""
 
 log = structlog.get_logger("fastimd.store")
 
@@ -98,10 +103,30 @@ def floor_key(group: str) -> str:
     return f"fastimd:floor:{group}"
 
 
+def life_key(group: str) -> str:
+    """The life of a group's list, by which clients that come back know whether all is there."""
+    return f"fastimd:life:{group}"
+
+
+def removals_key(group: str) -> str:
+    """What was deleted from a group, for clients that are away."""
+    return f"fastimd:removals:{group}"
+
+
+def nonces_key(group: str, user: str) -> str:
+    """What a user's messages in a group were called lately.
+
+    An id may have any sign that could part two ids, so the length of the first stands before it.
+    """
+    return f"fastimd:nonces:{len(group)}:{group}:{user}"
+
+
 @lru_cache(maxsize=16_384)
 def place(group: str) -> Place:
     """Where a group's appends go."""
-    return Place(messages_key(group), floor_key(group), channel_of(group).encode())
+    return Place(
+        messages_key(group), floor_key(group), life_key(group), channel_of(group).encode()
+    )
 
 
 def list_keys(group: str) -> tuple[str, str]:

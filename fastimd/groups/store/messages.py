@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
 
 from ...base import codec
+from ...base.errors import BadParameter
 from ...base.settings import Config
 from ...redis import scripts
-from ...redis.appender import OnAppended
+from ...redis.batch import Nonce, OnAppended, OnTold, Told
 from ...redis.client import Client
 from ..events import EVENTS_CHANNEL, Event
-from .keyspace import Keyspace, list_keys, place
+from .keyspace import Keyspace, life_key, list_keys, nonces_key, place, removals_key
 from .seek import seek
+
+NONCE_BYTES = 64
+"""The longest nonce. A sorted set with a longer one is no longer compact in Redis."""
 
 
 class Messages:
@@ -24,19 +29,49 @@ class Messages:
         self._client = client
         self._config = config
 
-    def append(self, group: str, user: str, info: str, on_appended: OnAppended) -> None:
+    def append(
+        self,
+        group: str,
+        user: str,
+        info: str,
+        on_appended: OnAppended,
+        *,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         """Send a message; ``on_appended`` is called with None when it is in Redis, else why not."""
-        prefix = codec.message_prefix(group, user, info)
+        prefix = codec.message_prefix(group, user, info, tags)
         self._client.appender.append(place(group), prefix, on_appended)
 
-    @property
-    def last_ts(self) -> int | None:
-        """While ``on_appended`` is called: the message's ``ts``.
+    def append_told(
+        self,
+        group: str,
+        user: str,
+        info: str,
+        on_told: OnTold,
+        *,
+        nonce: str = "",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Send a message whose ``ts`` is to be told.
 
-        None when it is not known: Redis's answer was lost, or debug lines are not written, and then
-        messages leave many at once.
+        Args:
+            on_told: called with None and the ``ts`` when the message is in Redis, else with why not
+                and None. Where Redis's reply was lost only a nonce leads to the ``ts``: without one
+                it is None.
+            nonce: what the user calls the message. With the same one in the same group, on any
+                daemon and within five minutes, it is the same message: it is stored once, and its
+                ``ts`` is told each time, even if it was recalled or purged meanwhile. The last 1,024
+                of a user in a group are remembered.
+
+        Raises:
+            BadParameter: the nonce is too long.
         """
-        return self._client.appender.last_ts
+        text = nonce.encode(errors="surrogatepass")
+        if len(text) > NONCE_BYTES:
+            raise BadParameter("nonce", f"must be at most {NONCE_BYTES} bytes of UTF-8")
+        prefix = codec.message_prefix(group, user, info, tags)
+        told = Told(on_told, Nonce(nonces_key(group, user), text) if text else None)
+        self._client.appender.append(place(group), prefix, told)
 
     @property
     def unanswered(self) -> int:
@@ -63,7 +98,7 @@ class Messages:
     async def _recall(self, group: str, user: str, ts: int, entry: bytes) -> str:
         outcome: bytes = await self._keys.run(
             scripts.RECALL,
-            list_keys(group),
+            (*list_keys(group), life_key(group), removals_key(group)),
             user,
             ts,
             entry,
@@ -71,6 +106,7 @@ class Messages:
             self._config.group_message.recall_time_limit * 1000,
             EVENTS_CHANNEL,
             msgspec.json.encode(Event(group, user, ts)),
+            self._config.group_message.timeout,
         )
         return outcome.decode()
 
@@ -78,9 +114,10 @@ class Messages:
         """Delete all messages of a group; returns how many there were. What is no list stays."""
         deleted: int = await self._keys.run(
             scripts.PURGE,
-            list_keys(group),
+            (*list_keys(group), life_key(group), removals_key(group)),
             self._keys.believed(group),
             EVENTS_CHANNEL,
-            msgspec.json.encode(Event(group, "", 0)),
+            msgspec.json.encode(Event(group, "", 0))[:-1] + b',"until":',
+            self._config.group_message.timeout,
         )
         return deleted

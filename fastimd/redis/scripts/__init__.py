@@ -17,6 +17,7 @@ class Script:
 
 
 _CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
+_LIFE, _REMOVAL = "life", "removal"
 _ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
 
 
@@ -28,24 +29,26 @@ def _read(name: str, *parts: str) -> Script:
     return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
-APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR)
+APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR, _LIFE)
 SETTLE = _read("settle", _CLOCK)
 TAIL = _read("tail", _CLOCK, _ENTRY, _FLOOR)
 PEEK = _read("peek", _CLOCK, _ENTRY, _FLOOR)
 RANGE = _read("range", _PAGE)
 NEXT = _read("next", *_ALL_OF_A_LIST)
 BEFORE = _read("before", *_ALL_OF_A_LIST, _PAGE)
-AFTER = _read("after", *_ALL_OF_A_LIST)
+AFTER = _read("after", *_ALL_OF_A_LIST, _REMOVAL)
+STAND = _read("stand", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
+HISTORY = _read("history", *_ALL_OF_A_LIST, _LIFE)
 SEEK = _read("seek", *_ALL_OF_A_LIST)
-RECALL = _read("recall", *_ALL_OF_A_LIST)
+RECALL = _read("recall", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 JOIN = _read("join")
 LEAVE = _read("leave")
-PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR)
+PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL)
 KICK = _read("kick", _CLOCK)
 
 ALL = (
     *(APPEND, SETTLE),
-    *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK),
+    *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, STAND, HISTORY),
     *(RECALL, PURGE),
     *(JOIN, LEAVE, KICK),
 )

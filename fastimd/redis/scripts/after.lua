@@ -1,8 +1,9 @@
 -- A page of the messages after one that was handed on, oldest first.
--- KEYS  the list, the group's ts floor
+-- KEYS  the list, the group's ts floor, its deletions
 -- ARGV  the entry of that message or "", the newest ts that was handed on, the latest ts that the
 --       daemon believes, the most messages, the most bytes (one message comes in any case)
--- Returns 1 when there are more, else 0; the latest ts that can be believed; and the page.
+-- Returns 1 when there are more, else 0; the latest ts that can be believed; the page; and the
+-- deletions since that ts, as events.
 local ts, clock = tonumber(ARGV[2]), now()
 local limit = latest(clock, floor_of(KEYS[2]), ARGV[3])
 -- Who missed more than that many is helped by the ts as well.
@@ -22,4 +23,4 @@ if ts > clock and newest_ts(KEYS[1], redis.call('LINDEX', KEYS[1], -1), limit) <
   -- Where nothing can be written now, the daemons' own knowledge must do.
   redis.pcall('SET', KEYS[2], as_text(math.max(ts, floor_of(KEYS[2]))), 'PX', as_text(ts - clock + 1000))
 end
-return {count < #page and 1 or 0, limit, {unpack(page, 1, count)}}
+return {count < #page and 1 or 0, limit, {unpack(page, 1, count)}, removals(KEYS[3], ts)}

@@ -1,7 +1,7 @@
 -- Delete a user's own message.
--- KEYS  the list, the group's ts floor
+-- KEYS  the list, the group's ts floor, its life, its deletions
 -- ARGV  user, ts, the message's entry if that is known or "", the latest ts that the daemon believes,
---       oldest age in milliseconds, channel of events, the event
+--       oldest age in milliseconds, channel of events, the event, seconds that it is remembered
 -- Returns 'done', 'old' or 'missing'; 'elsewhere' when it was not where its ts belongs.
 local ts, clock = tonumber(ARGV[2]), now()
 local limit = latest(clock, floor_of(KEYS[2]), ARGV[4])
@@ -18,10 +18,16 @@ end
 if is_old then
   return 'old'
 end
+local newest = newest_ts(KEYS[1], redis.call('LINDEX', KEYS[1], -1), limit)
+redis.call('ZCARD', KEYS[4])  -- what can go wrong does so before the first write
 if ts <= limit and ts >= clock - STEP then
   -- The next message must not get this ts again, even if the list ran ahead of the clock.
   raise_floor(KEYS[2], ts, clock)
 end
 redis.call('LREM', KEYS[1], -1, entry)
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  note_emptied(KEYS[3])
+end
+remember(KEYS[4], ARGV[7], math.max(clock, newest, ts), ARGV[8])
 redis.call('PUBLISH', ARGV[6], ARGV[7])
 return 'done'

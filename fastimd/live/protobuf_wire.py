@@ -1,0 +1,187 @@
+"""The live wire as Protobuf: commands and replies behind their lengths, several in a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import DecodeError, Message
+
+from ..websocket.frames import BINARY, binary_frame
+from . import protocol
+from .protocol import REQUESTS, Command, Reply
+from .wire import BadFrame
+
+NAME = "live-protobuf"
+OPCODE = BINARY
+PACKAGE = "fastimd.live"
+
+
+def _load() -> dict[str, type[Message]]:
+    """The classes of all messages, by their names."""
+    compiled = (files(__package__) / "protocol.binpb").read_bytes()
+    pool = descriptor_pool.DescriptorPool()
+    [file] = descriptor_pb2.FileDescriptorSet.FromString(compiled).file
+    pool.Add(file)
+    return {
+        message.name: message_factory.GetMessageClass(
+            pool.FindMessageTypeByName(f"{PACKAGE}.{message.name}")
+        )
+        for message in file.message_type
+    }
+
+
+MESSAGES = _load()
+_Command: Any = MESSAGES["Command"]
+
+
+def read_commands(payload: bytes) -> Iterator[Command]:
+    """The commands of a frame, one after the other.
+
+    Raises:
+        BadFrame: what comes next is no command.
+    """
+    if not payload:
+        raise BadFrame
+    at = 0
+    while at < len(payload):
+        size, at = _read_varint(payload, at)
+        if size > len(payload) - at:
+            raise BadFrame
+        try:
+            read = _Command.FromString(payload[at : at + size])
+        except DecodeError:
+            raise BadFrame from None
+        at += size
+        yield _command(read)
+
+
+def frame(replies: Iterable[bytes]) -> bytes:
+    """Encoded replies in one frame."""
+    return binary_frame(b"".join(replies))
+
+
+def encode(reply: Reply) -> bytes:
+    """A reply behind its length."""
+    data = _to_message(reply).SerializeToString()
+    return _varint(len(data)) + data
+
+
+def _command(read: Any) -> Command:
+    command = Command(id=read.id)
+    for name in REQUESTS:
+        if read.HasField(name):
+            setattr(command, name, _READ[name](getattr(read, name)))
+            break
+    return command
+
+
+def _read_subscribe(read: Any) -> protocol.Subscribe:
+    return protocol.Subscribe(
+        read.channel,
+        read.token,
+        read.recover,
+        read.epoch,
+        read.offset,
+        read.join_leave,
+        read.type,
+    )
+
+
+def _read_connect(read: Any) -> protocol.Connect:
+    subs = {channel: _read_subscribe(sub) for channel, sub in read.subs.items()}
+    return protocol.Connect(read.token, msgspec.Raw(read.data), subs, read.name, read.version)
+
+
+def _read_history(read: Any) -> protocol.History:
+    since = None
+    if read.HasField("since"):
+        since = protocol.StreamPosition(read.since.offset, read.since.epoch)
+    return protocol.History(read.channel, read.limit, since, read.reverse)
+
+
+def _read_channel(read: Any) -> protocol.Channel:
+    return protocol.Channel(read.channel)
+
+
+def _read_nothing(_read: Any) -> protocol.Nothing:
+    return protocol.Nothing()
+
+
+_READ: dict[str, Callable[[Any], msgspec.Struct]] = {
+    "connect": _read_connect,
+    "subscribe": _read_subscribe,
+    "unsubscribe": _read_channel,
+    "publish": lambda read: protocol.Publish(read.channel, msgspec.Raw(read.data), read.type),
+    "presence": _read_channel,
+    "presence_stats": _read_channel,
+    "history": _read_history,
+    "ping": _read_nothing,
+    "send": _read_nothing,
+    "rpc": lambda read: protocol.Rpc(msgspec.Raw(read.data), read.method),
+    "refresh": lambda read: protocol.Refresh(read.token),
+    "sub_refresh": lambda read: protocol.SubRefresh(read.channel, read.token, read.type),
+}
+
+
+def _to_message(struct: msgspec.Struct) -> Any:
+    """A struct as the message of the same name."""
+    message = MESSAGES[type(struct).__name__]()
+    for name, default in _fields(type(struct)):
+        value = getattr(struct, name)
+        if value is None or value == default:
+            continue
+        if isinstance(value, msgspec.Struct):
+            getattr(message, name).CopyFrom(_to_message(value))
+        elif isinstance(value, msgspec.Raw):
+            setattr(message, name, bytes(value))
+        elif isinstance(value, list):
+            getattr(message, name).extend([_to_message(each) for each in value])
+        elif isinstance(value, dict):
+            _set_map(getattr(message, name), value)
+        else:
+            setattr(message, name, value)
+    return message
+
+
+def _set_map(field: Any, value: dict[str, Any]) -> None:
+    for key, each in value.items():
+        if isinstance(each, msgspec.Struct):
+            field[key].CopyFrom(_to_message(each))
+        else:
+            field[key] = each
+
+
+@cache
+def _fields(struct: type[msgspec.Struct]) -> list[tuple[str, object]]:
+    return [(field.name, field.default) for field in msgspec.structs.fields(struct)]
+
+
+def _varint(number: int) -> bytes:
+    data = bytearray()
+    while number > 0x7F:
+        data.append(number & 0x7F | 0x80)
+        number >>= 7
+    data.append(number)
+    return bytes(data)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """A number of at most 32 bits, and where it ends."""
+    number = 0
+    for shift in range(0, 35, 7):
+        if at >= len(data):
+            raise BadFrame
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+    raise BadFrame
+
+
+PING = frame([b"\0"])

@@ -1,0 +1,59 @@
+"""Messages as publications, and back: what is said on one wire is heard on the other.
+
+What is published is a JSON string, which is stored as the text that it says, or an object or an
+array, which is stored as its compact JSON. So a text that is the JSON of an object or an array is
+delivered as that, and any other text as a string.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ..base.codec import decode_message
+from ..groups.events import Event
+from .protocol import ClientInfo, Publication
+
+_encode = msgspec.json.encode
+
+
+def publication(ts: int, message: bytes) -> Publication:
+    """A message as it is told; ``ts`` is its offset, and 0 for a foreign one, which has none."""
+    read = decode_message(message)
+    return Publication(data_of(read.info), ClientInfo(read.userId), ts, read.tags, read.ts)
+
+
+def notice(event: bytes) -> Publication:
+    """A deletion as it is told: what is gone, in a publication that is not stored."""
+    read = msgspec.json.decode(event, type=Event)
+    if read.until:
+        tags, gone = {"event": "purge"}, {"ts": read.until}
+    else:
+        tags, gone = {"event": "recall"}, {"ts": read.ts or 0, "user": read.user}
+    return Publication(msgspec.Raw(_encode(gone)), tags=tags)
+
+
+def data_of(info: str) -> msgspec.Raw:
+    """The text of a message as what is published, on one line."""
+    if info[:1] in ("{", "["):
+        try:
+            return msgspec.Raw(msgspec.json.format(info.encode(), indent=-1))
+        except (ValueError, RecursionError):  # it only begins like one
+            pass
+    return msgspec.Raw(_encode(info))
+
+
+def info_of(data: msgspec.Raw) -> str:
+    """The text that is stored of what is published.
+
+    Raises:
+        ValueError: it is neither a string nor an object nor an array; or it is nested too deep.
+    """
+    value = bytes(data).strip()
+    try:
+        if value[:1] == b'"':
+            return msgspec.json.decode(value, type=str)
+        if value[:1] in (b"{", b"["):
+            return msgspec.json.format(value, indent=-1).decode()
+    except (ValueError, RecursionError) as exc:
+        raise ValueError("data: not JSON, or nested too deep") from exc
+    raise ValueError("data: must be a string, an object or an array")

@@ -1,0 +1,82 @@
+"""An outbox in which small answers wait a moment, to leave together with what comes next.
+
+Where everybody talks, a client gets the answer to its command and a message of its group at nearly
+the same time. A write costs more than what is written, so the first waits for the second, but no
+longer than ``MOMENT_SECONDS``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+
+from .outbox import Kernel, Outbox
+
+MOMENT_SECONDS = 0.001
+
+
+class Replies:
+    """The outboxes in which answers wait."""
+
+    def __init__(self) -> None:
+        self._waiting: list[ReplyOutbox] = []
+        self._some_wait = trio.Event()
+
+    def add(self, outbox: ReplyOutbox) -> None:
+        """Flush an outbox in a moment."""
+        self._waiting.append(outbox)
+        self._some_wait.set()
+
+    async def run(self) -> None:
+        """Flush, until cancelled."""
+        while True:
+            await self._some_wait.wait()
+            await trio.sleep(MOMENT_SECONDS)
+            self._some_wait = trio.Event()
+            waiting, self._waiting = self._waiting, []
+            for outbox in waiting:
+                outbox.flush_replies()
+
+
+class ReplyOutbox(Outbox):
+    """An outbox with answers that wait.
+
+    Args:
+        join: makes one frame of several answers.
+        replies: who flushes it in a moment.
+    """
+
+    __slots__ = ("_join", "_pending", "_replies")
+
+    def __init__(
+        self,
+        connection: Kernel,
+        nursery: trio.Nursery,
+        limit: int,
+        on_slow: Callable[[], None],
+        join: Callable[[list[bytes]], bytes],
+        replies: Replies,
+    ) -> None:
+        super().__init__(connection, nursery, limit, on_slow)
+        self._join = join
+        self._replies = replies
+        self._pending: list[bytes] = []
+
+    def reply(self, answer: bytes) -> None:
+        """Push an answer together with what is pushed next, in a moment at the latest."""
+        if not self._pending:
+            self._replies.add(self)
+        self._pending.append(answer)
+
+    def push(self, data: bytes) -> None:
+        """Push ``data``, and before it the answers that wait."""
+        if self._pending:
+            pending, self._pending = self._pending, []
+            data = self._join(pending) + data
+        super().push(data)
+
+    def flush_replies(self) -> None:
+        """Push the answers that wait."""
+        if self._pending:
+            self.push(b"")
