@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import time
-import zlib
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any
@@ -49,14 +48,13 @@ class Player:
     """Plays one script on one wire."""
 
     def __init__(
-        self, address: str, name: str, script: Script, wire: Wire, quiet_seconds: float
+        self, address: str, channel: str, script: Script, wire: Wire, quiet_seconds: float
     ) -> None:
         self._address = address
         self._quiet_seconds = quiet_seconds
         self._script = script
         self._wire = wire
-        # As long as CHANNEL, so that it can be put in its place in Protobuf, too.
-        self._channel = f"c{zlib.crc32(f'{name} {wire}'.encode()) % 1_000_000:06}"
+        self._channel = channel
         self._clients: dict[str, RawLive] = {}
         self._offsets: set[int] = set()
         self._symbols: dict[str, str] = {}
@@ -223,8 +221,9 @@ async def play_all(
     played: Played = {}
     limit = trio.CapacityLimiter(at_once)
 
-    async def one(name: str, wire: Wire) -> None:
-        player = Player(address, name, SCRIPTS[name], wire, quiet_seconds)
+    async def one(number: int, name: str, wire: Wire) -> None:
+        # As long as CHANNEL, so that it can be put in its place in Protobuf, too.
+        player = Player(address, f"c{number:06}", SCRIPTS[name], wire, quiet_seconds)
         async with limit:
             try:
                 played[name, wire] = await player.play()
@@ -233,6 +232,6 @@ async def play_all(
                 played[name, wire] = [{"failed": f"{type(exc).__name__}: {exc}"}]
 
     async with trio.open_nursery() as nursery:
-        for name, wire in plays:
-            nursery.start_soon(one, name, wire)
+        for number, (name, wire) in enumerate(plays):
+            nursery.start_soon(one, number, name, wire)
     return played
