@@ -48,10 +48,10 @@ class Player:
     """Plays one script on one wire."""
 
     def __init__(
-        self, address: str, channel: str, script: Script, wire: Wire, quiet_seconds: float
+        self, address: str, channel: str, script: Script, wire: Wire, expected: Transcript
     ) -> None:
         self._address = address
-        self._quiet_seconds = quiet_seconds
+        self._expected = [step for step in expected if "subprotocol" not in step]
         self._script = script
         self._wire = wire
         self._channel = channel
@@ -89,7 +89,6 @@ class Player:
         frame = encode(self._wire, commands) if commands else self._filled_frame(step.frame)
         if frame is not None:
             await client.send(frame)
-        is_too_long = frame is not None and len(frame) > LONGEST
         awaited = {one["id"] for one in commands if one.get("id", 0) and "send" not in one}
         seconds = ANSWER_SECONDS if awaited else step.pause or FRAME_SECONDS
         deadline = trio.current_time() + seconds
@@ -99,10 +98,9 @@ class Player:
             awaited -= {reply.get("id") for reply in replies or ()}
             if not awaited and told[step.client] and not step.pause:
                 break
-        for name, other in self._clients.items():
-            while (replies := await other.hear(self._quiet_seconds)) is not None:
-                told[name] += replies
+        await self._hear_out(told)
         self._told.append(told)
+        is_too_long = frame is not None and len(frame) > LONGEST
         self._closes.append(
             {
                 name: TOO_LONG if is_too_long and one.close[0] in (1006, 1009) else one.close
@@ -112,6 +110,23 @@ class Player:
         )
         for reply in (reply for replies in told.values() for reply in replies):
             self._learn(reply)
+
+    async def _hear_out(self, told: dict[str, list[Message]]) -> None:
+        """Hear what comes to all clients: what is expected first, and then until it is quiet."""
+        step = self._expected[len(self._told)] if len(self._told) < len(self._expected) else {}
+        for name, client in self._clients.items():
+            expected = step.get(name, {})
+            number = _count(expected)
+            deadline = trio.current_time() + ANSWER_SECONDS
+            while (left := deadline - trio.current_time()) > 0 and (
+                len(told[name]) < number or ("close" in expected and client.close is None)
+            ):
+                replies = await client.hear(left)
+                told[name] += replies or ()
+                if client.close is not None:
+                    break
+            while (replies := await client.hear(QUIET_SECONDS)) is not None:
+                told[name] += replies
 
     def _learn(self, value: Any, key: str = "") -> None:
         """Note what has to become symbols."""
@@ -198,6 +213,12 @@ class Player:
         return value
 
 
+def _count(expected: Mapping[str, Any]) -> int:
+    """How many replies and pushes there are in what a client has heard of a step."""
+    heard = (*expected.get("replies", ()), *expected.get("pushes", ()))
+    return sum(item.get("times", 1) for item in heard)
+
+
 def _folded(items: list[Any]) -> list[Any]:
     """Many items as the different ones that they are, without ids and offsets, and how many."""
     if len(items) <= MANY:
@@ -214,16 +235,19 @@ Plays = Iterable[tuple[str, Wire]]
 Played = dict[tuple[str, Wire], Transcript]
 
 
-async def play_all(
-    address: str, plays: Plays, *, at_once: int = AT_ONCE, quiet_seconds: float = QUIET_SECONDS
-) -> Played:
-    """Play scripts, several at once; what came of them by name and wire."""
+async def play_all(address: str, plays: Plays, expected: Played | None = None) -> Played:
+    """Play scripts, several at once; what came of them by name and wire.
+
+    Args:
+        expected: is waited for, and so a busy machine makes no difference.
+    """
     played: Played = {}
-    limit = trio.CapacityLimiter(at_once)
+    limit = trio.CapacityLimiter(AT_ONCE)
 
     async def one(number: int, name: str, wire: Wire) -> None:
+        awaited = expected[name, wire] if expected is not None else []
         # As long as CHANNEL, so that it can be put in its place in Protobuf, too.
-        player = Player(address, f"c{number:06}", SCRIPTS[name], wire, quiet_seconds)
+        player = Player(address, f"c{number:06}", SCRIPTS[name], wire, awaited)
         async with limit:
             try:
                 played[name, wire] = await player.play()

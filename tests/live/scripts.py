@@ -124,7 +124,9 @@ CONNECTS = {
     "connect with a name and a version": connecting(**MARA, name="js", version="1.0"),
     "connect with a token that is none": connecting(token="nonsense"),
     "connect with a token of another key": connecting(token="FOREIGN mara"),
-    "connect with a token that has expired": connecting(token="EXPIRED mara"),
+    "connect with a token that has expired": Script(
+        (say(command(1, "connect", token="EXPIRED mara")),)
+    ),
     "connect with a token that will expire": connecting(token="EXPIRING mara"),
     "connect twice": Script((HELLO, say(command(2, "connect", **MARA)), END)),
     "connect twice in a frame": Script((say(CONNECT, command(2, "connect", **MARA)), END)),
