@@ -70,6 +70,10 @@ def _plain(value: Any, found: set[str], is_ours: bool, key: str = "") -> Any:
 
 
 def _lines(theirs: Any, ours: Any, path: str) -> Iterator[str]:
+    if path.endswith(" replies") and theirs and ours:
+        theirs, ours, is_same_order = _in_order(theirs, ours)
+        if not is_same_order:
+            yield f"{path}: in another order"
     if isinstance(theirs, dict) and isinstance(ours, dict):
         for name in sorted(theirs.keys() | ours.keys()):
             yield from _lines(theirs.get(name), ours.get(name), _join(path, name))
@@ -79,6 +83,15 @@ def _lines(theirs: Any, ours: Any, path: str) -> Iterator[str]:
             yield from _lines(there, here, _join(path, str(at)))
     elif theirs != ours:
         yield f"{path}: {_shown(theirs)} -> {_shown(ours)}"
+
+
+def _in_order(theirs: list[Any], ours: list[Any]) -> tuple[list[Any], list[Any], bool]:
+    """Replies by their ids, and whether they have come so on both sides."""
+    ids = [[reply.get("id", 0) for reply in replies] for replies in (theirs, ours)]
+    if ids[0] == ids[1] or sorted(ids[0]) != sorted(ids[1]):
+        return theirs, ours, True
+    by_id = [sorted(replies, key=lambda reply: reply.get("id", 0)) for replies in (theirs, ours)]
+    return by_id[0], by_id[1], False
 
 
 def _join(path: str, name: str) -> str:

@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import jwt
@@ -25,6 +25,7 @@ QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 5.0
 FRAME_SECONDS = 4.0
 """How long something is awaited of a frame that may have no answer."""
+OTHER_WIRE: dict[Wire, Wire] = {"json": "protobuf", "protobuf": "json"}
 LONGEST = 65_536
 TOO_LONG = (1009, "or the end of the stream: the server has not read all that was sent")
 MANY = 20
@@ -67,9 +68,7 @@ class Player:
             for step in self._script.steps:
                 if step.client not in self._clients:
                     self._clients[step.client] = await stack.enter_async_context(
-                        connected(
-                            self._address, self._wire, answers_pings=self._script.answers_pings
-                        )
+                        self._connected(step.client)
                     )
                 await self._take(step)
             pings = {name: client.pings for name, client in self._clients.items()}
@@ -81,12 +80,16 @@ class Player:
             transcript.append({"pinged": {name: bool(number) for name, number in pings.items()}})
         return transcript
 
+    def _connected(self, name: str) -> AbstractAsyncContextManager[RawLive]:
+        wire = self._wire if name != "other" else OTHER_WIRE[self._wire]
+        return connected(self._address, wire, answers_pings=self._script.answers_pings)
+
     async def _take(self, step: Step) -> None:
         client = self._clients[step.client]
         was_closed = {name for name, one in self._clients.items() if one.close is not None}
         told: dict[str, list[Message]] = {name: [] for name in self._clients}
         commands = [self._filled(command) for command in step.commands]
-        frame = encode(self._wire, commands) if commands else self._filled_frame(step.frame)
+        frame = encode(client.wire, commands) if commands else self._filled_frame(step.frame)
         if frame is not None:
             await client.send(frame)
         awaited = {one["id"] for one in commands if one.get("id", 0) and "send" not in one}

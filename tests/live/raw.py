@@ -46,14 +46,14 @@ def decode(wire: Wire, frame: str | bytes) -> list[Message]:
 
 
 class RawLive:
-    """A connection.
+    """A connection, which speaks one ``wire``.
 
     ``close`` is the code and reason once it has closed; ``pings`` counts what has been pinged.
     """
 
     def __init__(self, connection: WebSocketConnection, wire: Wire, answers_pings: bool) -> None:
         self._connection = connection
-        self._wire = wire
+        self.wire = wire
         self._answers_pings = answers_pings
         self.subprotocol = connection.subprotocol
         self.pings = 0
@@ -68,7 +68,7 @@ class RawLive:
 
     async def say(self, *commands: Message) -> None:
         """Send commands in one frame."""
-        await self.send(encode(self._wire, commands))
+        await self.send(encode(self.wire, commands))
 
     async def hear(self, seconds: float) -> list[Message] | None:
         """The replies of the next frame, none for a ping; None if nothing comes in time."""
@@ -82,7 +82,7 @@ class RawLive:
         return None
 
     async def _take(self, frame: str | bytes) -> list[Message]:
-        replies = decode(self._wire, frame)
+        replies = decode(self.wire, frame)
         heard = [reply for reply in replies if reply]
         self.pings += len(replies) - len(heard)
         if self._answers_pings and len(heard) < len(replies):

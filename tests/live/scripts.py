@@ -26,7 +26,10 @@ END_ID = 99_999
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that a client does; ``pause`` is how long it only listens."""
+    """One thing that a client does; ``pause`` is how long it only listens.
+
+    The client ``other`` speaks JSON where the others speak Protobuf, and the other way round.
+    """
 
     commands: tuple[Message, ...] = ()
     frame: str | bytes | None = None
@@ -277,6 +280,32 @@ PUBLISHES = {
     ),
     "publish is heard by another": Script(
         (ENTER, OTHER, say(publish(3, "to all")), say(publish(3, {"a": 1}), client="b"))
+    ),
+    "publish is heard on the other wire": Script(
+        (
+            *(ENTER, say(command(1, "connect", **NILS), subscribe(), client="other")),
+            say(publish(3, "你好"), publish(4, {"a": [1, "b"]})),
+            say(publish(3, "hello"), publish(4, ["c"]), client="other"),
+            say(history(5, limit=10), client="other"),
+        )
+    ),
+    "publish is not heard after unsubscribe": Script(
+        (ENTER, OTHER, LEAVE, say(publish(3, "x"), client="b"), END)
+    ),
+    "publish is heard once after subscribing again": Script(
+        (ENTER, LEAVE, say(subscribe(4)), say(publish(5, "x")))
+    ),
+    "publish 20 in a frame": Script(
+        (ENTER, OTHER, say(*(publish(n, n * "x") for n in range(3, 23))))
+    ),
+    "publish and unsubscribe in a frame": Script(
+        (ENTER, say(publish(3, "x"), command(4, "unsubscribe", channel="CHANNEL"), publish(5, "y")))
+    ),
+    "subscribe and unsubscribe in a frame": Script(
+        (
+            *(HELLO, OTHER, say(subscribe(2), command(3, "unsubscribe", channel="CHANNEL"))),
+            say(publish(3, "x"), client="b"),
+        )
     ),
     "publish in the frame of subscribe": Script((say(CONNECT, subscribe(), publish(3, "x")), END)),
     "publish bytes that are no JSON": raw(
