@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "live-differences.md"
 SETTINGS = {
     "socket__ping_interval": "5",
     "socket__ping_timeout": "8",
-    "live__jwt_secret": SECRET,
+    "token__hmac_secret": SECRET,
 }
 
 
