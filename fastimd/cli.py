@@ -20,6 +20,7 @@ from .base.supervise import TaskCrashed
 from .bench import arguments as bench
 from .daemon.tree import serve
 from .hooks.load import load_hooks
+from .live.keys import load_keys
 from .operate import arguments as operate
 from .operate.client import Daemon
 from .terminal import arguments as chat
@@ -90,11 +91,15 @@ def _find_operator(bind: str) -> Daemon | None:
 
 
 def _check(settings: config.Config) -> int:
-    try:
-        load_hooks(settings)
-    except ConfigError as exc:
-        for mistake in exc.mistakes:
-            log.print_mistake(mistake)
+    mistakes: list[str] = []
+    for load in (load_hooks, load_keys):
+        try:
+            load(settings)
+        except ConfigError as exc:
+            mistakes += exc.mistakes
+    for mistake in mistakes:
+        log.print_mistake(mistake)
+    if mistakes:
         return EXIT_CONFIG
     print(f"fastimd: the configuration is valid ({settings.source})")
     return 0

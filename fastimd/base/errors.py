@@ -4,9 +4,12 @@ FastimdError
 ├── StartupError          the daemon cannot start, and an operator must act (exit status 78)
 │   └── ConfigError       settings that are wrong, all of them at once
 ├── StoreUnavailable      Redis is away or does not answer; the same request may work later
+│   └── FateUnknown       what was to be stored may be, or not
 ├── KeyUnusable           Redis refuses what concerns one key: one group or one user, nobody else
 ├── BadParameter          a client's parameter is missing or malformed
 ├── NotLoggedIn           a client's token is missing, wrong or expired
+├── TokenRefused          a JWT is not good
+│   └── TokenExpired      it was
 ├── Refused               a hook says no, and perhaps why
 └── HookFailed            a hook crashed, was late or answered what it may not
 
@@ -43,6 +46,10 @@ class StoreUnavailable(FastimdError):
     """Redis cannot be reached or did not answer in time."""
 
 
+class FateUnknown(StoreUnavailable):
+    """Redis was sent something to be stored, and never told whether it is."""
+
+
 class KeyUnusable(FastimdError):
     """What stands at a key cannot be used, until somebody puts it right.
 
@@ -74,6 +81,27 @@ class BadParameter(FastimdError):
 
 class NotLoggedIn(FastimdError):
     """The token of a client is missing, wrong or expired."""
+
+
+class TokenRefused(FastimdError):
+    """A JWT is not good; the text says why, for the log, and holds nothing of the token.
+
+    Args:
+        cause: what a metric counts it as: one of a few words.
+        is_temporary: the same token may be good later.
+    """
+
+    def __init__(self, cause: str, reason: str, is_temporary: bool = False) -> None:
+        super().__init__(reason)
+        self.cause = cause
+        self.is_temporary = is_temporary
+
+
+class TokenExpired(TokenRefused):
+    """A JWT was good, and its time is over."""
+
+    def __init__(self) -> None:
+        super().__init__("expired", "it has expired")
 
 
 class Refused(FastimdError):

@@ -29,6 +29,9 @@ BOUNDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0
 LAG_INTERVAL = 0.1
 """Seconds from one look at the event loop to the next."""
 
+_LIVE_CODES = frozenset((3001, 3004, 3005, 3008, 3012, 3013, 3500, 3501, 3502, 3503, 3507, 3508))
+"""The close codes of the live wire. Clients may send any other, which no label is made of."""
+
 _LABELS = (*map(str, BOUNDS), "+Inf")
 
 
@@ -85,8 +88,11 @@ class Metrics(Collector):
         self.group_list_pushes = 0
         self.poller_batches = 0
         self.presence_dropped = 0
+        self.commands: dict[tuple[str, str, str], int] = {}
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
+        self.tokens_refused: dict[str, int] = {}
+        self.jwks_reads = {"ok": 0, "failed": 0}
         self.append_seconds = Histogram()
         self.relay_seconds = Histogram()
         self.delivery_seconds = Histogram()
@@ -106,9 +112,14 @@ class Metrics(Collector):
         """Offer a value for each of a few values of ``label``, all read at each scrape."""
         self._divided.append((name, help_text, label, read))
 
+    def count_command(self, wire: str, command: str, outcome: str) -> None:
+        """Count a command of the live wire: ``ok``, or the code of its error or of the close."""
+        key = wire, command, outcome
+        self.commands[key] = self.commands.get(key, 0) + 1
+
     def count_close(self, code: int) -> None:
-        """Count one closed socket; codes outside the registered ones share a label."""
-        known = code if 1000 <= code <= 1015 else 0
+        """Count one closed socket; codes that are none of fastimd's share a label."""
+        known = code if 1000 <= code <= 1015 or code in _LIVE_CODES else 0
         self.closes[known] = self.closes.get(known, 0) + 1
 
     def count_request(self, route: str, status: int) -> None:
@@ -119,6 +130,14 @@ class Metrics(Collector):
         """Count one call of a hook: ``ok``, ``refused`` or ``failed``."""
         self.hook_calls[hook, outcome] = self.hook_calls.get((hook, outcome), 0) + 1
         self.hook_seconds.setdefault(hook, Histogram()).observe(seconds)
+
+    def count_token_refused(self, cause: str) -> None:
+        """Count one JWT that was refused, by one of a few causes."""
+        self.tokens_refused[cause] = self.tokens_refused.get(cause, 0) + 1
+
+    def count_jwks_read(self, outcome: str) -> None:
+        """Count one reading of a key set: ``ok`` or ``failed``."""
+        self.jwks_reads[outcome] += 1
 
     async def watch_event_loop(self) -> None:
         """See how late the event loop wakes a task, until cancelled."""
@@ -140,6 +159,7 @@ class Metrics(Collector):
             histogram: Histogram = getattr(self, name)
             yield histogram.family(f"fastimd_{name}", help_text)
         yield from self._labelled_counters()
+        yield from self._tokens()
         yield from self._hooks()
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
@@ -156,6 +176,14 @@ class Metrics(Collector):
         for code, count in self.closes.items():
             closes.add_metric([str(code or "other")], count)
         yield closes
+        commands = CounterMetricFamily(
+            "fastimd_live_commands",
+            "Commands of the live wire, by how they ended: ok, or the code of the error or close.",
+            labels=["wire", "command", "outcome"],
+        )
+        for key, count in self.commands.items():
+            commands.add_metric(key, count)
+        yield commands
         requests = CounterMetricFamily(
             "fastimd_http_requests", "HTTP answers.", labels=["route", "status"]
         )
@@ -170,6 +198,20 @@ class Metrics(Collector):
         for purpose, count in self.redis_reconnects.items():
             reconnects.add_metric([purpose], count)
         yield reconnects
+
+    def _tokens(self) -> Iterator[Metric]:
+        refused = CounterMetricFamily(
+            "fastimd_tokens_refused", "JWTs refused, by cause.", labels=["cause"]
+        )
+        for cause, count in self.tokens_refused.items():
+            refused.add_metric([cause], count)
+        yield refused
+        reads = CounterMetricFamily(
+            "fastimd_jwks_reads", "Readings of the key set of tokens.", labels=["outcome"]
+        )
+        for outcome, count in self.jwks_reads.items():
+            reads.add_metric([outcome], count)
+        yield reads
 
     def _hooks(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(

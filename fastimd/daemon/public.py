@@ -20,9 +20,10 @@ from ..door.head import Head, HeadReader
 from ..door.listeners import address_of, connection_limit, listen
 from ..groups.domain import Domain
 from ..http.server import HttpServer, serve_http
-from ..websocket.session import Sessions, Surroundings
 from ..live.sockets import PATH as LIVE_PATH
 from ..live.sockets import LiveSockets
+from ..live.tokens import Tokens
+from ..websocket.session import Sessions, Surroundings
 from .drain import drain
 from .reload import reload
 from .stop import Stop
@@ -33,6 +34,7 @@ log = structlog.get_logger("fastimd.daemon")
 async def serve_public(
     around: Surroundings,
     domain: Domain,
+    tokens: Tokens,
     http: HttpServer,
     stop: Stop,
     admin: str,
@@ -48,7 +50,8 @@ async def serve_public(
     listeners = inherited or [listen(config.server.bind, "server.bind")]
     limit = connection_limit(config.server.max_connections)
     async with trio.open_nursery() as connections:
-        classic, live = ClassicSockets(around, domain, connections), LiveSockets(around, domain, connections)
+        classic = ClassicSockets(around, domain, connections)
+        live = LiveSockets(around, domain, tokens, connections)
         handle = _public_handler(classic, live, http)
         door = Door(
             listeners,
@@ -59,6 +62,7 @@ async def serve_public(
             max_connections_per_ip=config.server.max_connections_per_ip,
         )
         _add_gauges(door, around, domain)
+        live.start(connections)
         async with open_floor() as accepting:
             accept = partial(door.accept_connections, connections)
             accepting.start_soon(supervise, "door", accept)

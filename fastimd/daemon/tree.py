@@ -27,7 +27,6 @@ from ..base.metrics import Metrics
 from ..base.settings import Config, default_data_dir, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
-from ..live.sockets import KINDS as LIVE_KINDS
 from ..groups.access import Access
 from ..groups.domain import Domain
 from ..groups.events import Events
@@ -41,6 +40,8 @@ from ..hooks.runner import HookRunner, open_hooks
 from ..http.app import create_app
 from ..http.desk import Desk
 from ..http.server import HttpServer
+from ..live.sockets import KINDS as LIVE_KINDS
+from ..live.tokens import Tokens
 from ..redis.appender import Appender
 from ..redis.client import Client
 from ..redis.clock import RedisClock
@@ -69,6 +70,7 @@ class _Ground:
     config: Config
     metrics: Metrics
     hooks: HookRunner
+    tokens: Tokens
     inherited: dict[str, list[socket.socket]]
     stop: Stop
     client: Client
@@ -85,13 +87,14 @@ async def serve(config: Config) -> None:
     log.info("daemon.starting", version=__version__, config=config.source, pid=os.getpid())
     inherited = _by_known_names(systemd.take_listeners(os.environ))
     metrics = Metrics()
+    tokens = Tokens(config, metrics)
     async with open_hooks(config, metrics) as hooks:
         _warn_of_open_login(config, hooks)
         for number in (signal.SIGTERM, signal.SIGINT):
             # What the receiver falls back to: one more at the very end must not change the status.
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            await _serve_on_redis(config, metrics, hooks, inherited, signals)
+            await _serve_on_redis(config, metrics, hooks, tokens, inherited, signals)
     logs.tell_left_out()
     log.info("daemon.stopped")
 
@@ -100,6 +103,7 @@ async def _serve_on_redis(
     config: Config,
     metrics: Metrics,
     hooks: HookRunner,
+    tokens: Tokens,
     inherited: dict[str, list[socket.socket]],
     signals: AsyncIterator[int],
 ) -> None:
@@ -113,7 +117,8 @@ async def _serve_on_redis(
         client = Client(address, Appender(config, metrics, clock), clock, metrics)
         floor.start_soon(supervise, "redis", client.run)
         store = Store(client, config, metrics)
-        await _serve_groups(_Ground(config, metrics, hooks, inherited, stop, client, store))
+        ground = _Ground(config, metrics, hooks, tokens, inherited, stop, client, store)
+        await _serve_groups(ground)
 
 
 async def _serve_groups(ground: _Ground) -> None:
@@ -153,8 +158,11 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
             floor.start_soon(supervise, "readiness", readiness.run)
             floor.start_soon(supervise, "turnstile", turnstile.run)
             floor.start_soon(supervise, "presence", presence.run)
+            floor.start_soon(supervise, "tokens", ground.tokens.run)
             await start(floor, "http", http.run_lifespan)
-            await serve_public(around, domain, http, ground.stop, admin, ground.inherited["http"])
+            await serve_public(
+                around, domain, ground.tokens, http, ground.stop, admin, ground.inherited["http"]
+            )
             appender = ground.client.appender
             with trio.move_on_after(LAST_SECONDS):
                 await appender.wait_all_answered()

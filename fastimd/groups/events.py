@@ -17,8 +17,8 @@ class Event(msgspec.Struct, omit_defaults=True):
     """What travels on ``EVENTS_CHANNEL``.
 
     A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0,
-    and says ``until`` which ts it deleted. With ``kick`` the user's sockets are closed: those in ``group``, or all when it is "". With
-    ``leave`` the user has left the group.
+    and says ``until`` which ts it deleted. With ``kick`` the user's sockets are closed: those in
+    ``group``, or all when it is "". With ``leave`` the user has left the group.
     """
 
     group: str

@@ -18,10 +18,13 @@ from ..base.errors import Refused as Refused
 
 __all__ = ["Action", "Handler", "Message", "Refused"]
 
-Action: TypeAlias = Literal["chat", "list", "say", "join", "leave", "groups", "history", "recall"]
+Action: TypeAlias = Literal[
+    "chat", "list", "connect", "say", "join", "leave", "groups", "history", "recall"
+]
 """What a user wants to do.
 
-``chat`` and ``list`` open a socket, ``say`` is a message (asked with ``group.login_auth`` on), the
+``chat`` and ``list`` open a socket, ``connect`` opens one of the live wire, where ``chat`` is then
+a subscription; ``say`` is a message (asked with ``group.login_auth`` on), the
 others are the routes of HTTP: join a group, leave one, list one's groups, read messages, recall
 one.
 """

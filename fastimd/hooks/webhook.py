@@ -17,14 +17,13 @@ from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
 import msgspec
 import trio
 
-from .. import __version__
+from ..base.asking import first_cause, make_client, read_body
 from ..base.codec import USER_INFO
 from ..base.errors import HookFailed, Refused
 from ..base.settings import SECRET_PREFIX, Config
@@ -145,9 +144,9 @@ class Webhook:
         try:
             request = self._client.stream("POST", self._url, content=body, headers=headers)
             async with self._places, request as response:
-                content = await _read(response)
+                content = await read_body(response, MAX_ANSWER_BYTES)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-            raise _NotNowError(f"cannot connect: {_first_cause(exc)}") from None
+            raise _NotNowError(f"cannot connect: {first_cause(exc)}") from None
         except httpx.TransportError as exc:
             # Its text may repeat what came back, and that what was asked.
             raise _NotNowError(f"the connection broke: {type(exc).__name__}") from None
@@ -164,16 +163,6 @@ class _NotNowError(Exception):
     """Another attempt may do."""
 
 
-async def _read(response: httpx.Response) -> bytes | None:
-    """The body, as it came: what is compressed is not asked for. None if it is too long."""
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_ANSWER_BYTES:
-            return None
-    return bytes(body)
-
-
 def _is_allowed(verdict: _Verdict) -> bool:
     if not verdict.allow and verdict.reason:
         raise Refused(verdict.reason)
@@ -184,15 +173,6 @@ def _what_is_wrong(failure: Exception) -> str:
     """What msgspec finds wrong, without the names and values that the receiver chose."""
     text = str(failure)
     return "a field that has no meaning here" if "unknown field" in text else text
-
-
-def _first_cause(failure: BaseException) -> BaseException:
-    """What the system or TLS says: what is made of it says less, or nothing."""
-    before: BaseException | None = failure
-    while before is not None:
-        failure = before.exceptions[0] if isinstance(before, BaseExceptionGroup) else before
-        before = failure.__cause__ or failure.__context__  # httpcore hides what it comes from
-    return failure
 
 
 def signed_headers(key: bytes, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
@@ -211,18 +191,7 @@ async def open_webhook(config: Config) -> AsyncIterator[Webhook]:
     """The backend at ``hooks.webhook_url``, and the connections to it, until the block ends."""
     settings = config.hooks
     connections = settings.webhook_connections
-    async with httpx.AsyncClient(
-        headers={
-            "accept": "application/json",
-            "accept-encoding": "identity",
-            "user-agent": f"fastimd/{__version__}",
-        },
-        verify=ssl.create_default_context(),  # by the authorities that the machine trusts
-        timeout=None,  # noqa: S113 - each hook has a deadline
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
-        follow_redirects=False,  # what is signed for one receiver is not for another
-        trust_env=False,
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one user's are not another's
-    ) as client:
+    trust = ssl.create_default_context()  # by the authorities that the machine trusts
+    async with make_client(trust, connections) as client:
         key = b64decode(settings.webhook_secret.removeprefix(SECRET_PREFIX))
         yield Webhook(client, settings.webhook_url, key, settings.webhook_retries, connections)

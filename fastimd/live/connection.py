@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import secrets
 import socket
 from functools import partial
 
+import msgspec
 import trio
 
+from ..base.errors import TokenExpired, TokenRefused
 from ..groups.hub import Membership
 from ..hooks.presence import Presence, Visit
 from ..websocket.outbox import Outbox
+from ..websocket.pace import Pace
 from ..websocket.replies import ReplyOutbox
 from ..websocket.session import Session
 from ..websocket.subprotocol import Reason
 from ..websocket.timers import Timer
-from .codes import INSUFFICIENT_STATE, UNSUBSCRIBED
-from .protocol import Push, Reply, Unsubscribed
+from .codes import INSUFFICIENT_STATE, INTERNAL, UNSUBSCRIBED, Refusal
+from .protocol import ClientInfo, Push, Reply, Unsubscribed
 from .service import Service
 
 FRAME_ROOM = 65_536
@@ -56,7 +58,6 @@ class Connection(Session):
 
     __slots__ = (
         "_answered",
-        "client",
         "conn_info",
         "deadline",
         "in_flight",
@@ -79,12 +80,9 @@ class Connection(Session):
         opening: bytes,
     ) -> None:
         self.service = service
-        super().__init__(
-            connection, scope, nursery, service.around, opening, service.subprotocol
-        )
+        super().__init__(connection, scope, nursery, service.around, opening, service.subprotocol)
         self.subscriptions: dict[str, Subscription] = {}
         self.kind, self.user, self.groups = "live", "", self.subscriptions
-        self.client = secrets.token_hex(16)
         self.conn_info = b""
         self.token = ""
         self.is_login = False
@@ -160,6 +158,28 @@ class Connection(Session):
         for group in list(self.subscriptions):
             self.unsubscribe(group)
 
+    def token_refused(
+        self, purpose: str, refusal: TokenRefused, bad: Exception, expired: Exception
+    ) -> Exception:
+        """Log a token that is not good; returns what is to be raised for it."""
+        self.service.tokens.tell_refused(purpose, refusal)
+        if isinstance(refusal, TokenExpired):
+            return expired
+        return Refusal(INTERNAL) if refusal.is_temporary else bad
+
+    def may_speak(self) -> bool:
+        """It keeps its pace. One that never does is closed."""
+        limits = self.service.around.config.socket
+        if not limits.max_messages_per_second:
+            return True
+        if self._pace is None:
+            self._pace = Pace(limits.max_messages_per_second, limits.message_burst)
+        self._pace.adapt(limits.max_messages_per_second, limits.message_burst)
+        has_turn = self._pace.take_turn()
+        if not has_turn and self._pace.is_flood:
+            self._end_flood()
+        return has_turn
+
     async def wait_in_flight(self, most: int) -> None:
         """Wait while as many messages are on their way to Redis."""
         while self.in_flight >= most:
@@ -182,3 +202,9 @@ class Connection(Session):
         return ReplyOutbox(
             connection, nursery, limit, self._end_slow, service.wire.frame, service.replies
         )
+
+
+def info_of(session: Session) -> ClientInfo:
+    """Who a socket of any wire is, as others are told."""
+    info = session.conn_info if isinstance(session, Connection) else b""
+    return ClientInfo(session.user, session.client, msgspec.Raw(info))

@@ -39,7 +39,9 @@ class Live:
         )
 
     def _frames(self, group: str, publications: Iterable[Publication]) -> list[bytes]:
-        frames, pushes, size = [], [], 0
+        frames: list[bytes] = []
+        pushes: list[bytes] = []
+        size = 0
         for each in publications:
             push = self._wire.encode(Reply(push=Push(group, each)))
             if size and size + len(push) > FRAME_BYTES:

@@ -67,7 +67,7 @@ def frame(replies: Iterable[bytes]) -> bytes:
 
 def encode(reply: Reply) -> bytes:
     """A reply behind its length."""
-    data = _to_message(reply).SerializeToString()
+    data: bytes = _to_message(reply).SerializeToString()
     return _varint(len(data)) + data
 
 

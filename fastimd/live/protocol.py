@@ -12,7 +12,7 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta, Raw, Struct
 
 Id: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-Offset: TypeAlias = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+Offset: TypeAlias = Annotated[int, Meta(ge=0)]
 Limit: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 
 ABSENT = Raw(b"")

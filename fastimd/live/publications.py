@@ -19,16 +19,16 @@ _encode = msgspec.json.encode
 def publication(ts: int, message: bytes) -> Publication:
     """A message as it is told; ``ts`` is its offset, and 0 for a foreign one, which has none."""
     read = decode_message(message)
-    return Publication(data_of(read.info), ClientInfo(read.userId), ts, read.tags, read.ts)
+    return Publication(data_of(read.info), ClientInfo(read.userId), ts, dict(read.tags), read.ts)
 
 
 def notice(event: bytes) -> Publication:
     """A deletion as it is told: what is gone, in a publication that is not stored."""
     read = msgspec.json.decode(event, type=Event)
-    if read.until:
-        tags, gone = {"event": "purge"}, {"ts": read.until}
-    else:
-        tags, gone = {"event": "recall"}, {"ts": read.ts or 0, "user": read.user}
+    gone: dict[str, object] = {"ts": read.until or read.ts}
+    if not read.until:
+        gone["user"] = read.user
+    tags = {"event": "purge" if read.until else "recall"}
     return Publication(msgspec.Raw(_encode(gone)), tags=tags)
 
 

@@ -10,6 +10,7 @@ from ..websocket.session import Surroundings
 from ..websocket.subprotocol import Subprotocol
 from ..websocket.timers import Timers
 from .dialect import Live
+from .tokens import Tokens
 from .wire import Wire, subprotocol
 
 
@@ -19,6 +20,7 @@ class Service:
 
     around: Surroundings
     domain: Domain
+    tokens: Tokens
     timers: Timers
     replies: Replies
     wire: Wire

@@ -4,18 +4,29 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable
+from typing import cast
 
 import trio
 
+from ..base.supervise import supervise
 from ..door.head import Head, request_id_field
 from ..groups.domain import Domain
 from ..websocket.handshake import accept
-from ..websocket.session import Session, Surroundings, run_session
-from .connection import LiveConnection
-from .dialect import Live
+from ..websocket.life import run_session
+from ..websocket.replies import Replies
+from ..websocket.session import Surroundings
+from ..websocket.timers import Timers
+from . import json_wire, protobuf_wire
+from .commands import serve
+from .connection import Connection
+from .service import Service
+from .tokens import Tokens
+from .wire import Wire
 
 PATH = b"/connection/websocket"
 KINDS = ("live",)
+"""Of sockets."""
+_PROTOBUF, _JSON = b"centrifuge-protobuf", b"centrifuge-json"
 
 
 class LiveSockets:
@@ -25,24 +36,44 @@ class LiveSockets:
         nursery: where outboxes flush.
     """
 
-    def __init__(self, around: Surroundings, domain: Domain, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, around: Surroundings, domain: Domain, tokens: Tokens, nursery: trio.Nursery
+    ) -> None:
         self._around = around
-        self._domain = domain
         self._nursery = nursery
-        self._dialect = Live(domain.store.history)
+        self._timers, self._replies = Timers(), Replies()
+        self._json, self._protobuf = (
+            Service(around, domain, tokens, self._timers, self._replies, cast(Wire, wire))
+            for wire in (json_wire, protobuf_wire)
+        )
+
+    def start(self, floor: trio.Nursery) -> None:
+        """Run what all connections need, until the floor is cancelled."""
+        floor.start_soon(supervise, "timers", self._timers.run)
+        floor.start_soon(supervise, "replies", self._replies.run)
 
     def serve(self, connection: socket.socket, head: Head, first: bytes) -> Awaitable[None]:
-        """Judge a handshake, and return what serves its connection."""
+        """Judge a handshake, and return what serves its connection.
+
+        Raises:
+            fastimd.door.head.Refused: it cannot be served.
+        """
         fields = request_id_field()
         offered = head.fields.get(b"sec-websocket-protocol", b"").replace(b" ", b"").split(b",")
-        if b"centrifuge-json" in offered:
-            fields += b"Sec-WebSocket-Protocol: centrifuge-json\r\n"
+        query = head.target.partition(b"?")[2].split(b"&")
+        service = self._json
+        if _PROTOBUF in offered or b"format=protobuf" in query:
+            service = self._protobuf
+        chosen = _PROTOBUF if service is self._protobuf else _JSON
+        if chosen in offered:
+            fields += b"Sec-WebSocket-Protocol: %s\r\n" % chosen
         answer = accept(head, self._around.config.server.allowed_origins, fields)
-        return self._serve(connection, answer, first)
+        return self._serve(connection, service, answer, first)
 
-    async def _serve(self, connection: socket.socket, answer: bytes, first: bytes) -> None:
-        await self._around.turnstile.pass_through()
+    async def _serve(
+        self, connection: socket.socket, service: Service, answer: bytes, first: bytes
+    ) -> None:
+        await self._around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
-            session = Session(connection, scope, self._nursery, self._around, answer)
-            serving = LiveConnection(session, self._domain, self._dialect).serve(first)
-            await run_session(session, self._around, serving, "live", "", None)
+            session = Connection(connection, scope, self._nursery, service, answer)
+            await run_session(session, self._around, serve(session, first))

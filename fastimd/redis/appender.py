@@ -39,7 +39,7 @@ import trio
 from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 
-from ..base.errors import StoreUnavailable
+from ..base.errors import FateUnknown, StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from .batch import BATCH_MESSAGES, Append, Batch, OnAppended, Place, Told
@@ -118,7 +118,13 @@ class Appender:
         while not self.has_room:
             await self._wait_answer()
 
-    def append(self, place: Place, prefix: bytes, on_appended: OnAppended | Told) -> None:
+    def append(
+        self,
+        place: Place,
+        prefix: bytes,
+        on_appended: OnAppended | Told,
+        within: float = math.inf,
+    ) -> None:
         """Queue one append.
 
         Args:
@@ -126,6 +132,7 @@ class Appender:
             on_appended: called once with None when the message is in Redis, else with the reason;
                 ``StoreUnavailable`` when its fate stays unknown or there is no room.
                 A ``Told`` is told the ``ts`` too, and may have a nonce.
+            within: seconds in which it must have left for Redis; else it is taken back.
         """
         size = len(prefix)
         most = self._config.redis.hold_bytes
@@ -133,7 +140,7 @@ class Appender:
             on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
             return
         self._sequence += 1
-        append = Append(self._sequence, place, prefix, on_appended)
+        append = Append(self._sequence, place, prefix, on_appended, within)
         self._unanswered.append(append)
         self._unanswered_bytes += size
         if not self._is_held:
@@ -198,7 +205,10 @@ class Appender:
             self._finish(None)
         self.refusal = None
         self._is_held = False
+        self._sequence = applied
         for append in tuple(self._unanswered):
+            self._sequence += 1
+            append.sequence = self._sequence  # there may be gaps, of what was taken back
             self._send(append)
 
     async def _look_up_nonces(self, connection: Connection, applied: int) -> None:
@@ -231,6 +241,7 @@ class Appender:
             self._connection.submit_later(
                 partial(self._take_reply, batch), partial(self._close_batch, batch)
             )
+        append.was_sent = True
         batch.appends.append(append)
         batch.bytes_left -= append.size
         if append.told is not None:
@@ -310,6 +321,8 @@ class Appender:
     async def _expire(self) -> None:
         while True:
             await trio.sleep(_LOOK_SECONDS)
+            if self._is_held:
+                self._take_back_late()
             patience = self._config.redis.hold_seconds
             oldest = trio.current_time() - patience
             while (
@@ -318,7 +331,25 @@ class Appender:
                 and max(self._unanswered[0].since, self._held_since) < oldest
             ):
                 away = f"Redis took no message for {patience:g} s"
-                self._finish(StoreUnavailable(away))
+                is_unknown = self._unanswered[0].was_sent
+                self._finish((FateUnknown if is_unknown else StoreUnavailable)(away))
+
+    def _take_back_late(self) -> None:
+        """Fail what has not left for Redis within its time."""
+        now = trio.current_time()
+        late = [
+            append
+            for append in self._unanswered
+            if not append.was_sent and now - append.since > append.within
+        ]
+        if not late:
+            return
+        gone = set(late)
+        self._unanswered = deque(each for each in self._unanswered if each not in gone)
+        for append in late:
+            self._unanswered_bytes -= append.size
+            append.on_appended(StoreUnavailable(f"Redis took it not within {append.within:g} s"))
+        self._tell_answered()
 
     def _finish(self, failure: Exception | None, count: int = 1) -> None:
         """Tell the fate of the oldest appends; those that are stored together count as one age."""

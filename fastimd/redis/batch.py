@@ -59,12 +59,29 @@ class Told:
 
 
 class Append:
-    """One append. ``told`` is its ``on_appended`` if the ``ts`` is to be told, else None."""
+    """One append. ``told`` is its ``on_appended`` if the ``ts`` is to be told, else None.
 
-    __slots__ = ("on_appended", "place", "prefix", "sequence", "since", "told")
+    Until it ``was_sent`` it can be taken back, ``within`` seconds.
+    """
+
+    __slots__ = (
+        "on_appended",
+        "place",
+        "prefix",
+        "sequence",
+        "since",
+        "told",
+        "was_sent",
+        "within",
+    )
 
     def __init__(
-        self, sequence: int, place: Place, prefix: bytes, on_appended: OnAppended | Told
+        self,
+        sequence: int,
+        place: Place,
+        prefix: bytes,
+        on_appended: OnAppended | Told,
+        within: float,
     ) -> None:
         self.sequence = sequence
         self.place = place
@@ -72,6 +89,8 @@ class Append:
         self.since = trio.current_time()
         self.on_appended = on_appended
         self.told = on_appended if type(on_appended) is Told else None
+        self.within = within
+        self.was_sent = False
 
     @property
     def size(self) -> int:

@@ -1,4 +1,4 @@
-"""A socket from its beginning to its end, and what is promised of all: log lines, counts, an end."""
+"""A socket from its beginning to its end, with what all have: log lines, counts, a proper end."""
 
 from __future__ import annotations
 

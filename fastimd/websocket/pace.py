@@ -47,6 +47,24 @@ class Pace:
         self._tokens -= 1
         return True
 
+    def take_turn(self) -> bool:
+        """Whether the next message may pass now; one that may not is not waited for.
+
+        The time in which messages may not pass counts as that in which a client is slowed.
+        """
+        passed = self._refill()
+        if self._tokens >= 1:
+            self._tokens -= 1
+            self._slowed = max(0.0, self._slowed - passed)
+            return True
+        self._slowed += passed
+        return False
+
+    @property
+    def is_flood(self) -> bool:
+        """The client has not kept its pace for too long."""
+        return self._slowed >= FLOOD_SECONDS
+
     def _refill(self) -> float:
         """Earn tokens; returns the seconds since the last time."""
         now = trio.current_time()

@@ -8,6 +8,7 @@ has answered it, or after ``CLOSE_SECONDS``.
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -21,7 +22,6 @@ from ..base.settings import Config
 from .frames import (
     CLOSE,
     PONG,
-    TEXT,
     Close,
     Failure,
     FrameReader,
@@ -131,6 +131,7 @@ class Session:
 
     __slots__ = (
         "__weakref__",
+        "_client",
         "_connection",
         "_ended",
         "_frames",
@@ -192,6 +193,14 @@ class Session:
         self.is_dismissed = False
         self.heard_at = trio.current_time()
         self.messages_in = 0
+        self._client = ""
+
+    @property
+    def client(self) -> str:
+        """Its id, unique whatever daemon it is on: 32 hexadecimal digits."""
+        if not self._client:
+            self._client = secrets.token_hex(16)
+        return self._client
 
     @property
     def max_bytes(self) -> int:

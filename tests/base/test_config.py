@@ -42,6 +42,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "message_burst": 20,
     },
     "login": {"hook": "", "token_ttl": 86400},
+    "token": {"hmac_secret": "", "public_key": "", "jwks_url": "", "audience": "", "issuer": ""},
     "hooks": {
         "handler": "",
         "webhook_url": "",

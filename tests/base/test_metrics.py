@@ -404,6 +404,7 @@ HEALTHY = {
     'fastimd_http_requests_total{status="503",route="/a"}': "0+1x60",
     'fastimd_hook_calls_total{hook="login",outcome="ok"}': "0+100x60",
     'fastimd_hook_calls_total{hook="login",outcome="failed"}': "0+1x60",
+    'fastimd_jwks_reads_total{outcome="failed"}': "0x30 1x30",
     "process_start_time_seconds": "1000x60",
     "process_open_fds": "100x60",
     "process_max_fds": "1000x60",
@@ -432,6 +433,7 @@ FAULTS: dict[str, dict[str, str]] = {
     "FastimdHooksFailing": {
         'fastimd_hook_calls_total{hook="login",outcome="failed"}': "0+20x60",
     },
+    "FastimdKeySetAway": {'fastimd_jwks_reads_total{outcome="failed"}': "0+2x60"},
     "FastimdTurnedAway": {"fastimd_connections_refused_total": "0+1x60"},
     "FastimdFilesNearlyOut": {"process_open_fds": "950x60"},
     "FastimdCorruptEntries": {"fastimd_corrupt_entries_total": "0x30 1x30"},

@@ -221,7 +221,7 @@ class Terse:
         self._store = store
         self.encodings = 0
 
-    async def greet(self, group: str) -> audience.Greeting:
+    async def greet(self, group: str, _since: audience.Since | None) -> audience.Greeting:
         _, _, position, foreign = await self._store.tail(group)
         return audience.Greeting(b"<%d>" % position.ts, position, foreign)
 

@@ -138,6 +138,7 @@ class Lists:
         self.entries: dict[str, list[tuple[int, bytes, bytes]]] = {}
         self.page = 200
         self.latest_ts = LATEST
+        self.removals: list[bytes] = []
         self.failures: deque[Exception] = deque()
         self.asked: list[tuple[str, Position]] = []
         self.reading = 0
@@ -171,7 +172,9 @@ class Lists:
             begin = sum(ts <= position.ts for ts, _, _ in self.entries.get(group, []))
         rest = self.entries.get(group, [])[begin:]
         page = rest[: self.page]
-        return Gap(page, page[-1][2] if page else b"", LATEST, len(rest) > len(page))
+        return Gap(
+            page, page[-1][2] if page else b"", LATEST, len(rest) > len(page), list(self.removals)
+        )
 
 
 class Room:
@@ -188,7 +191,11 @@ class Room:
         self.lost: list[str] = []
         self.batch_seconds = 0.0
         self._fresh: list[int] = []
-        self.relay.hand_to(on_batch=self._on_batch, on_event=self.events.append, on_gap=self._gap)
+        self.relay.hand_to(on_batch=self._on_batch, on_event=self._note_event, on_gap=self._gap)
+
+    def _note_event(self, payload: bytes) -> bool:
+        self.events.append(payload)
+        return False
 
     @property
     def heard(self) -> list[int]:
@@ -576,7 +583,7 @@ async def test_between_two_pages_of_a_repair_others_have_their_turn(
     room.lists.store(2, 3)
     times: list[float] = []
     room.relay.hand_to(
-        on_batch=cast(Any, _noting(times)), on_event=room.events.append, on_gap=lambda: None
+        on_batch=cast(Any, _noting(times)), on_event=room._note_event, on_gap=lambda: None
     )
     await room.server.hang_up()
     await trio.sleep(3)

@@ -73,7 +73,7 @@ def sessions(start_daemon: StartDaemon, monkeypatch: pytest.MonkeyPatch) -> Daem
 
 
 def unsigned() -> str:
-    return jwt.encode({"sub": "1", "exp": int(time.time()) + 60}, None, "none")
+    return jwt.encode({"sub": "1", "exp": int(time.time()) + 60}, "", "none")
 
 
 @pytest.mark.parametrize(

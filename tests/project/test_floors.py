@@ -22,6 +22,7 @@ FLOORS = {
     "fastimd.groups": 4,
     "fastimd.classic": 5,
     "fastimd.http": 5,
+    "fastimd.live": 5,
     "fastimd.daemon": 6,
     "fastimd.operate": 6,
     "fastimd.terminal": 6,

@@ -181,7 +181,7 @@ class House:
     async def append(self, *texts: str, size: int = 10, group: str = "1") -> None:
         """Append in one turn of the scheduler, and see it over."""
         for text in texts:
-            place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}".encode())
+            place = Place(f"gml:{group}", f"floor:{group}", f"life:{group}", f"mq:{group}".encode())
             self.appender.append(place, text.encode().ljust(size), partial(self._note, text))
         await wait_all_tasks_blocked()
 
@@ -193,7 +193,7 @@ class House:
 
     def send_told(self, text: str, *, nonce: str = "", group: str = "1") -> None:
         name = Nonce(f"nonces:{group}", nonce.encode()) if nonce else None
-        place = Place(f"gml:{group}", f"floor:{group}", f"mq:{group}".encode())
+        place = Place(f"gml:{group}", f"floor:{group}", f"life:{group}", f"mq:{group}".encode())
         told = Told(partial(self._note_ts, text), name)
         self.appender.append(place, text.encode().ljust(10), told)
 
@@ -606,7 +606,7 @@ async def test_what_has_not_left_a_broken_connection_leaves_on_the_next(
 ) -> None:
     """With what comes meanwhile, in order."""
     house = await attached(nursery)
-    place = Place("gml:1", "floor:1", b"mq:1")
+    place = Place("gml:1", "floor:1", "life:1", b"mq:1")
     house.appender.append(place, b"a", partial(house._note, "a"))
     house.peer.lose_replies(applied=False)
     house.appender.detach()

@@ -51,7 +51,7 @@ from fastimd.websocket.frames import (
     text_frame,
 )
 
-Event = str | Ping | Close | Failure
+Event = str | bytes | Ping | Close | Failure
 LONGEST = "x" * MAX_BYTES
 FULL = LONGEST.encode()
 

@@ -20,10 +20,12 @@ from .redis import Redis, default_data_dir
 from .reload import FIXED, Changes, adopt
 from .server import Server
 from .socket import Socket
+from .token import PEM, Token
 
 __all__ = [
     "BUILT_IN",
     "FIXED",
+    "PEM",
     "SECRET_PREFIX",
     "SECTIONS",
     "Admin",
@@ -40,6 +42,7 @@ __all__ = [
     "Server",
     "Setting",
     "Socket",
+    "Token",
     "adopt",
     "default_data_dir",
     "load",

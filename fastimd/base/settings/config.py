@@ -20,6 +20,7 @@ from .redis import Redis
 from .section import About, Section, about, accepted
 from .server import Server
 from .socket import Socket
+from .token import Token
 
 BUILT_IN = "built-in defaults"
 """``Config.source`` when no file was found."""
@@ -40,6 +41,7 @@ class Config(msgspec.Struct):
     socket: Socket = Socket()
     live: Live = Live()
     login: Login = Login()
+    token: Token = Token()
     hooks: Hooks = Hooks()
     admin: Admin = Admin()
     log: Log = Log()

@@ -44,3 +44,21 @@ def check_webhook(config: Config, mistakes: Mistakes) -> None:
             f'{config.source}: hooks.webhook_events: has "login", and login.hook'
             f" ({config.login.hook!r}) is set too; take it out of one"
         )
+
+
+def check_token(config: Config, mistakes: Mistakes) -> None:
+    """Public keys come from one place; what is asked of tokens needs a key to judge them by."""
+    if {"file", "token"} & mistakes.keys():
+        return
+    token = config.token
+    if token.public_key and token.jwks_url:
+        mistakes["token"].append(
+            f"{config.source}: token.jwks_url: given, and token.public_key too; take out one"
+        )
+    if not (token.hmac_secret or token.public_key or token.jwks_url):
+        mistakes["token"].extend(
+            f"{config.source}: token.{name}: given without a key; accepted: beside"
+            " token.hmac_secret, token.public_key or token.jwks_url"
+            for name in ("audience", "issuer")
+            if getattr(token, name)
+        )

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 from base64 import b64decode
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 from msgspec import Meta
 
 from .section import AFTER_RESTART, About, Period, Section
+from .url import check_url
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - of Standard Webhooks; what follows is the secret
 
 _OnFailure = Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')]
-
-
-def _check_url(value: str) -> None:
-    if not value:
-        return
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("not a URL of a receiver")
-    if parts.fragment or not value.isascii() or not value.isprintable() or " " in value:
-        raise ValueError("not a URL of a receiver")
-    import httpx  # here, because without webhooks nobody needs an HTTP client
-
-    try:
-        _ = httpx.URL(value).host  # it is read more strictly than by urlsplit
-    except httpx.InvalidURL as exc:
-        raise ValueError("not a URL of a receiver") from exc
 
 
 def _check_secret(value: str) -> None:
@@ -62,7 +46,7 @@ class Hooks(Section, frozen=True):
         Meta(description='"" (none), or an http:// or https:// URL'),
         About(
             "The HTTP backend that answers hooks.",
-            check=_check_url,
+            check=check_url,
             holds=AFTER_RESTART,
             is_secret=True,
         ),

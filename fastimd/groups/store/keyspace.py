@@ -124,9 +124,7 @@ def nonces_key(group: str, user: str) -> str:
 @lru_cache(maxsize=16_384)
 def place(group: str) -> Place:
     """Where a group's appends go."""
-    return Place(
-        messages_key(group), floor_key(group), life_key(group), channel_of(group).encode()
-    )
+    return Place(messages_key(group), floor_key(group), life_key(group), channel_of(group).encode())
 
 
 def list_keys(group: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -37,10 +38,15 @@ class Messages:
         on_appended: OnAppended,
         *,
         tags: Mapping[str, str] | None = None,
+        within: float = math.inf,
     ) -> None:
-        """Send a message; ``on_appended`` is called with None when it is in Redis, else why not."""
+        """Send a message; ``on_appended`` is called with None when it is in Redis, else why not.
+
+        Args:
+            within: seconds in which it must have left for Redis; else it is taken back.
+        """
         prefix = codec.message_prefix(group, user, info, tags)
-        self._client.appender.append(place(group), prefix, on_appended)
+        self._client.appender.append(place(group), prefix, on_appended, within)
 
     def append_told(
         self,
@@ -51,6 +57,7 @@ class Messages:
         *,
         nonce: str = "",
         tags: Mapping[str, str] | None = None,
+        within: float = math.inf,
     ) -> None:
         """Send a message whose ``ts`` is to be told.
 
@@ -60,8 +67,9 @@ class Messages:
                 it is None.
             nonce: what the user calls the message. With the same one in the same group, on any
                 daemon and within five minutes, it is the same message: it is stored once, and its
-                ``ts`` is told each time, even if it was recalled or purged meanwhile. The last 1,024
-                of a user in a group are remembered.
+                ``ts`` is told each time, even if it was recalled or purged meanwhile. The last
+                1,024 of a user in a group are remembered.
+            within: as for ``append``.
 
         Raises:
             BadParameter: the nonce is too long.
@@ -71,7 +79,7 @@ class Messages:
             raise BadParameter("nonce", f"must be at most {NONCE_BYTES} bytes of UTF-8")
         prefix = codec.message_prefix(group, user, info, tags)
         told = Told(on_told, Nonce(nonces_key(group, user), text) if text else None)
-        self._client.appender.append(place(group), prefix, told)
+        self._client.appender.append(place(group), prefix, told, within)
 
     @property
     def unanswered(self) -> int:

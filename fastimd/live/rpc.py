@@ -1,0 +1,165 @@
+"""The methods of the daemon that a client calls: send, recall, groups."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from ..base.errors import BadParameter
+from .codes import (
+    METHOD_NOT_FOUND,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    Refusal,
+    bad_request,
+    denied,
+)
+from .connection import Connection
+from .protocol import Publication, Reply, Rpc, RpcResult
+from .publications import publication
+from .speaking import ANSWER_SECONDS, judge, tell_failed
+
+GROUPS_AT_ONCE = 256
+MOST_GROUPS = 1000
+
+
+class Send(msgspec.Struct):
+    """Say something in a group: with the same nonce it is the same message, said once."""
+
+    channel: str
+    data: msgspec.Raw
+    nonce: str = ""
+
+
+class Recall(msgspec.Struct):
+    """Take back one's own message."""
+
+    channel: str
+    ts: int
+
+
+class Groups(msgspec.Struct):
+    """Which groups one is in, those where something was said last first."""
+
+    limit: int = MOST_GROUPS
+
+
+class Sent(msgspec.Struct):
+    """When it was said, which is its id."""
+
+    ts: int | None
+
+
+class GroupState(msgspec.Struct, omit_defaults=True):
+    """A group with its last message and how many it has."""
+
+    channel: str
+    total: int
+    last: Publication | None = None
+
+
+class GroupStates(msgspec.Struct):
+    """All of them."""
+
+    groups: list[GroupState]
+
+
+async def call(connection: Connection, number: int, request: Rpc) -> None:
+    """Call a method.
+
+    Raises:
+        Refusal, Disconnect: there is none such, or it refuses.
+        StoreUnavailable, KeyUnusable, HookFailed: who has to be asked is away.
+    """
+    if request.method not in METHODS:
+        raise Refusal(METHOD_NOT_FOUND)
+    arguments, method = METHODS[request.method]
+    data = request.data if bytes(request.data) else msgspec.Raw(b"{}")
+    try:
+        given = msgspec.json.decode(data, type=arguments)
+    except (ValueError, RecursionError) as exc:
+        raise Refusal(bad_request(str(exc))) from None
+    await method(connection, number, given)
+
+
+async def send(connection: Connection, number: int, request: Send) -> None:
+    """Say something; the answer comes when it is in Redis, and tells its ``ts``."""
+    info = await judge(connection, request.channel, request.data)
+
+    def answer(failure: Exception | None, ts: int | None) -> None:
+        connection.note_answered()
+        if failure is None:
+            _answer(connection, number, Sent(ts))
+        else:
+            tell_failed(connection, number, request.channel, failure)
+
+    messages = connection.service.domain.store.messages
+    connection.in_flight += 1
+    try:
+        messages.append_told(
+            request.channel,
+            connection.user,
+            info,
+            answer,
+            nonce=request.nonce,
+            within=ANSWER_SECONDS,
+        )
+    except BadParameter as exc:
+        connection.note_answered()
+        raise Refusal(bad_request(str(exc))) from None
+
+
+async def recall(connection: Connection, number: int, request: Recall) -> None:
+    """Delete the user's own message."""
+    if request.channel not in connection.subscriptions:
+        raise Refusal(PERMISSION_DENIED)
+    messages = connection.service.domain.store.messages
+    outcome = await messages.recall(request.channel, connection.user, request.ts)
+    if outcome == "old":
+        raise Refusal(denied("too old to be recalled"))
+    if outcome == "missing":
+        raise Refusal(NOT_FOUND)
+    _answer(connection, number, {})
+
+
+async def groups(connection: Connection, number: int, request: Groups) -> None:
+    """The groups of the user, each with its last message."""
+    if not 0 < request.limit <= MOST_GROUPS:
+        raise Refusal(bad_request(f"limit: must be from 1 to {MOST_GROUPS}"))
+    store = connection.service.domain.store
+    names = await store.members.groups_of(connection.user)
+    found: list[tuple[int, GroupState]] = []
+    for start in range(0, len(names), GROUPS_AT_ONCE):
+        part = names[start : start + GROUPS_AT_ONCE]
+        for name, state in zip(part, await store.summaries.states(part), strict=True):
+            found.append((state.position.ts, _group_state(name, state.summary)))
+        found.sort(key=lambda each: each[0], reverse=True)
+        del found[request.limit :]
+    _answer(connection, number, GroupStates([state for _, state in found]))
+
+
+def _group_state(name: str, summary: bytes) -> GroupState:
+    read = msgspec.json.decode(summary, type=_Summary)
+    last = None if bytes(read.newMessage) == b"null" else publication(1, bytes(read.newMessage))
+    if last is not None:
+        last.offset = last.time
+    return GroupState(name, read.total, last)
+
+
+class _Summary(msgspec.Struct):
+    newMessage: msgspec.Raw
+    total: int
+
+
+def _answer(connection: Connection, number: int, result: object) -> None:
+    data = msgspec.Raw(msgspec.json.encode(result))
+    connection.reply(number, Reply(rpc=RpcResult(data)))
+
+
+METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {
+    "send": (Send, send),
+    "recall": (Recall, recall),
+    "groups": (Groups, groups),
+}

@@ -1,0 +1,115 @@
+"""Publish, and the methods that say or take back something."""
+
+from __future__ import annotations
+
+import msgspec
+import structlog
+import trio
+
+from ..base import log as logs
+from ..base.errors import FateUnknown, NotLoggedIn, Refused, StoreUnavailable
+from ..hooks import Message
+from .codes import (
+    BAD_REQUEST,
+    INTERNAL,
+    INVALID_TOKEN,
+    LIMIT_EXCEEDED,
+    NOT_AVAILABLE,
+    PERMISSION_DENIED,
+    TOO_MANY_REQUESTS,
+    Disconnect,
+    Refusal,
+    bad_request,
+    denied,
+)
+from .connection import Connection
+from .protocol import Nothing, Publish, Reply
+from .publications import info_of
+
+MAX_IN_FLIGHT = 64
+"""Messages of one connection that may wait for Redis before it is read on."""
+ANSWER_SECONDS = 4.0
+"""How long Redis may take for a message: the clients wait for five seconds."""
+
+log = structlog.get_logger("fastimd.socket")
+
+
+async def publish(connection: Connection, number: int, request: Publish) -> None:
+    """Say something in a group; the answer comes when it is in Redis.
+
+    Raises:
+        Refusal, Disconnect: it may not be said.
+        StoreUnavailable, HookFailed: who has to be asked is away.
+    """
+    if not request.channel:
+        raise Disconnect(BAD_REQUEST)
+    if request.type:
+        raise Refusal(NOT_AVAILABLE)
+    info = await judge(connection, request.channel, request.data)
+
+    def answer(failure: Exception | None) -> None:
+        connection.note_answered()
+        if failure is None:
+            connection.reply(number, Reply(publish=Nothing()))
+        else:
+            tell_failed(connection, number, request.channel, failure)
+
+    connection.in_flight += 1
+    connection.service.domain.store.messages.append(
+        request.channel, connection.user, info, answer, within=ANSWER_SECONDS
+    )
+
+
+async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
+    """The text that is stored of what a client wants to say, when it may.
+
+    Raises:
+        as ``publish``.
+    """
+    domain = connection.service.domain
+    if group not in connection.subscriptions:
+        raise Refusal(PERMISSION_DENIED)
+    try:
+        info = info_of(data)
+        if len(info.encode()) > domain.config.group_message.max_bytes:
+            raise Refusal(LIMIT_EXCEEDED)
+    except ValueError as exc:
+        raise Refusal(bad_request(str(exc))) from None
+    if not connection.may_speak():
+        raise Refusal(TOO_MANY_REQUESTS)
+    connection.count_messages(1)
+    if logs.is_debug:
+        shown = info if domain.config.log.message_text else None
+        log.debug(
+            "message.received",
+            group=group,
+            user=connection.user,
+            characters=len(info),
+            text=shown,
+        )
+    if connection.is_login:
+        try:
+            await domain.access.check(connection.user, connection.token, "say", group)
+        except NotLoggedIn:
+            raise Disconnect(INVALID_TOKEN) from None
+        except Refused as exc:
+            raise Refusal(denied(str(exc))) from None
+    if domain.hooks.has("on_message"):
+        try:
+            info = await domain.hooks.judge_message(Message(group, connection.user, info))
+        except Refused as exc:
+            raise Refusal(denied(str(exc))) from None
+    await connection.wait_in_flight(MAX_IN_FLIGHT)
+    await domain.store.messages.wait_room()
+    connection.heard_at = trio.current_time()  # what the client says meanwhile is not read
+    if connection.is_dismissed:
+        raise StoreUnavailable("the connection is closing")
+    return info
+
+
+def tell_failed(connection: Connection, number: int, group: str, failure: Exception) -> None:
+    """Log that a message is not in Redis, and tell the client if that is certain."""
+    connection.service.domain.metrics.appends_failed += 1
+    log.warning("socket.append_failed", group=group, user=connection.user, error=str(failure))
+    if not isinstance(failure, FateUnknown):
+        connection.reply(number, Reply(error=INTERNAL))

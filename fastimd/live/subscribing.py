@@ -1,0 +1,216 @@
+"""Subscribe, unsubscribe and sub_refresh: into a group, out of it, and for how long."""
+
+from __future__ import annotations
+
+import math
+import time
+from functools import partial
+from typing import NamedTuple
+
+from ..base.codec import check_id
+from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
+from ..groups.audience import Greeting, Since
+from ..groups.hub import Membership
+from .codes import (
+    ALREADY_SUBSCRIBED,
+    BAD_REQUEST,
+    INVALID_TOKEN,
+    LIMIT_EXCEEDED,
+    NOT_AVAILABLE,
+    PERMISSION_DENIED,
+    SUBSCRIPTION_EXPIRED,
+    TOKEN_EXPIRED,
+    Disconnect,
+    Refusal,
+    bad_request,
+    denied,
+)
+from .connection import Connection, Subscription
+from .protocol import (
+    Channel,
+    Nothing,
+    Reply,
+    SubRefresh,
+    SubRefreshed,
+    Subscribe,
+    Subscribed,
+)
+from .publications import publication
+
+EXPIRED_SECONDS = 25.0
+"""How long a client whose subscription has expired may take to show another token."""
+
+
+class Entry(NamedTuple):
+    """A way into a group that is open: ``begin`` goes it, after the client was told ``result``."""
+
+    group: str
+    membership: Membership
+    result: Subscribed
+
+    def begin(self, connection: Connection) -> Subscription:
+        """Hear the group from now on."""
+        visit = connection.service.domain.presence.join(self.group, connection.user)
+        subscription = Subscription(self.membership, visit)
+        connection.subscriptions[self.group] = subscription
+        self.membership.begin()
+        return subscription
+
+
+async def subscribe(connection: Connection, number: int, request: Subscribe) -> None:
+    """Let a client into a group, and tell it what it missed.
+
+    Raises:
+        Refusal, Disconnect: it may not come in.
+        StoreUnavailable, KeyUnusable, HookFailed: who has to be asked is away.
+    """
+    if not request.channel:
+        raise Disconnect(BAD_REQUEST)
+    if request.type:
+        raise Refusal(NOT_AVAILABLE)
+    group = _group(request.channel)
+    bad = Refusal(PERMISSION_DENIED)
+    expires_at = await _read_token(connection, group, request.token, bad)
+    since = Since(request.epoch, request.offset) if request.recover else None
+    entry = await enter(connection, group, since, is_invited=expires_at is not None)
+    ttl = _ttl(expires_at or 0)
+    entry.result.expires, entry.result.ttl = ttl > 0, ttl
+    connection.reply(number, Reply(subscribe=entry.result))
+    subscription = entry.begin(connection)
+    subscription.wants_joins = request.join_leave
+    _expire(connection, group, ttl)
+
+
+async def unsubscribe(connection: Connection, number: int, request: Channel) -> None:
+    """Let a client out of a group; that it is not in it is no error."""
+    if not request.channel:
+        raise Disconnect(BAD_REQUEST)
+    connection.unsubscribe(request.channel)
+    connection.reply(number, Reply(unsubscribe=Nothing()))
+
+
+async def sub_refresh(connection: Connection, number: int, request: SubRefresh) -> None:
+    """Take a new token for a subscription.
+
+    Raises:
+        Refusal, Disconnect: it is none.
+    """
+    if not request.channel:
+        raise Disconnect(BAD_REQUEST)
+    if request.type:
+        raise Refusal(NOT_AVAILABLE)
+    if request.channel not in connection.subscriptions:
+        raise Refusal(PERMISSION_DENIED)
+    if not request.token:
+        raise Refusal(bad_request("token: missing"))
+    if not connection.service.tokens.is_configured:
+        raise Refusal(NOT_AVAILABLE)
+    bad = Disconnect(INVALID_TOKEN)
+    expires_at = await _read_token(connection, request.channel, request.token, bad)
+    ttl = _ttl(expires_at or 0)
+    _expire(connection, request.channel, ttl)
+    connection.reply(number, Reply(sub_refresh=SubRefreshed(ttl > 0, ttl)))
+
+
+async def enter(
+    connection: Connection, group: str, since: Since | None, *, is_invited: bool
+) -> Entry:
+    """Open a client's way into a group.
+
+    Args:
+        since: up to where it knows the group, if it is to go on from there.
+        is_invited: a token lets it in.
+
+    Raises:
+        Refusal: it may not come in.
+        StoreUnavailable, KeyUnusable, HookFailed: who has to be asked is away.
+    """
+    service = connection.service
+    domain, members = service.domain, service.domain.store.members
+    if group in connection.subscriptions:
+        raise Refusal(ALREADY_SUBSCRIBED)
+    if len(connection.subscriptions) >= domain.config.live.max_subscriptions:
+        raise Refusal(LIMIT_EXCEEDED)
+    await _check_access(connection, group)
+    auto_join = domain.config.group.auto_join
+    if not (auto_join or is_invited or await members.is_member(group, connection.user)):
+        raise Refusal(denied("not a member"))
+    membership = domain.hub.enter(
+        group, connection.outbox, service.dialect, partial(connection.lose, group)
+    )
+    try:
+        join = members.send_join(group, connection.user) if auto_join else None
+        greeting = await membership.read_greeting(since)
+        if join is not None and await members.joined(join) == "full":
+            raise Refusal(LIMIT_EXCEEDED)
+    except BaseException:
+        membership.leave()
+        raise
+    return Entry(group, membership, _result(greeting, since))
+
+
+async def _check_access(connection: Connection, group: str) -> None:
+    access = connection.service.domain.access
+    if access.asks_hook:
+        try:
+            await access.check_opening(connection.user, connection.token, "chat", group)
+        except NotLoggedIn:
+            raise Refusal(PERMISSION_DENIED) from None
+        except Refused as exc:
+            raise Refusal(denied(str(exc))) from None
+
+
+def _result(greeting: Greeting, since: Since | None) -> Subscribed:
+    stand = greeting.stand
+    assert stand is not None
+    result = Subscribed(
+        recoverable=True,
+        positioned=True,
+        epoch=stand.epoch,
+        offset=stand.position.ts,
+        was_recovering=since is not None,
+    )
+    if since is not None and stand.is_recovered:
+        result.recovered, result.offset = True, since.offset
+        result.publications = [publication(ts, message) for ts, message in stand.messages]
+    return result
+
+
+async def _read_token(connection: Connection, group: str, token: str, bad: Exception) -> int | None:
+    """When the token for a group expires, 0 for never; None when there is none.
+
+    Args:
+        bad: raised for one that is not good.
+    """
+    tokens = connection.service.tokens
+    if not token or not tokens.is_configured:
+        return None
+    try:
+        claims = await tokens.read_subscription(token, connection.user, group, connection.client)
+    except TokenRefused as exc:
+        raise connection.token_refused("subscribe", exc, bad, Refusal(TOKEN_EXPIRED)) from None
+    return claims.expires_at
+
+
+def _expire(connection: Connection, group: str, ttl: int) -> None:
+    """End a subscription some time after its token has expired."""
+    subscription = connection.subscriptions.get(group)
+    if subscription is None:
+        return
+    if subscription.expiry is not None:
+        subscription.expiry.cancel()
+    subscription.expiry = None
+    if ttl:
+        end = partial(connection.put_out, group, SUBSCRIPTION_EXPIRED)
+        subscription.expiry = connection.service.timers.call_after(ttl + EXPIRED_SECONDS, end)
+
+
+def _ttl(expires_at: int) -> int:
+    return max(1, math.ceil(expires_at - time.time())) if expires_at else 0
+
+
+def _group(channel: str) -> str:
+    try:
+        return check_id("channel", channel)
+    except BadParameter as exc:
+        raise Refusal(bad_request(str(exc))) from None
