@@ -20,6 +20,7 @@ from raw import HandshakeError, Message, RawLive, Wire, connected, encode
 from scripts import END_ID, SCRIPTS, Script, Step
 
 SECRET = "a-secret-that-only-the-tests-know"
+TOKENS = {"TOKEN", "FOREIGN", "EXPIRED", "EXPIRING", "INVITED", "TOLD", "ENTRY"}
 AT_ONCE = 12
 QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 5.0
@@ -34,14 +35,20 @@ MANY = 20
 Transcript = list[dict[str, Any]]
 
 
-def token(kind: str, user: str) -> str:
-    """A JWT for a placeholder as ``TOKEN mara``."""
+def token(kind: str, user: str, channel: str) -> str:
+    """A JWT for a placeholder: ``TOKEN mara`` for a connection, ``ENTRY mara`` for the channel."""
     claims: dict[str, Any] = {"sub": user}
-    if kind == "EXPIRED":
+    if kind.startswith("ENTRY"):
+        claims["channel"] = "elsewhere" if kind.endswith("ELSEWHERE") else channel
+    if kind.endswith("EXPIRED"):
         claims["exp"] = int(time.time()) - 3600
-    elif kind == "EXPIRING":
+    elif kind.endswith("EXPIRING"):
         claims["exp"] = int(time.time()) + 3600
-    secret = SECRET if kind != "FOREIGN" else SECRET[::-1]
+    elif kind == "INVITED":
+        claims["channels"] = [channel]
+    elif kind == "TOLD":
+        claims["info"] = {"name": "Mara"}
+    secret = SECRET[::-1] if kind.endswith("FOREIGN") else SECRET
     return jwt.encode(claims, secret, algorithm="HS256")
 
 
@@ -148,14 +155,14 @@ class Player:
     def _filled(self, value: Any) -> Any:
         """A command with the values that its placeholders stand for."""
         if isinstance(value, dict):
-            return {name: self._filled(inner) for name, inner in value.items()}
+            return {self._filled(name): self._filled(inner) for name, inner in value.items()}
         if not isinstance(value, str):
             return value
         if value == "CHANNEL":
             return self._channel
         kind, _, rest = value.partition(" ")
-        if kind in ("TOKEN", "FOREIGN", "EXPIRED", "EXPIRING"):
-            return token(kind, rest)
+        if kind.partition("_")[0] in TOKENS:
+            return token(kind, rest, self._channel)
         if value == "OFFSET_FUTURE":
             return max(self._offsets) + 1_000_000_000
         if found := re.fullmatch(r"OFFSET(\d+)", value):
@@ -191,10 +198,13 @@ class Player:
             steps.append(step)
         return steps
 
+    def _symbolic_name(self, name: str) -> str:
+        return "CHANNEL" if name == self._channel else self._symbols.get(name, name)
+
     def _symbolic(self, value: Any, ranks: Mapping[int, str], key: str = "") -> Any:
         if isinstance(value, dict):
             return {
-                self._symbols.get(name, name): self._symbolic(inner, ranks, name)
+                self._symbolic_name(name): self._symbolic(inner, ranks, name)
                 for name, inner in sorted(value.items())
                 if (name, inner) not in (("offset", 0), ("publications", []))
             }

@@ -32,6 +32,7 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
     "ConnectRequest": {
         "token": (1, "text"),
         "data": (2, "json"),
+        "subs": (3, "map SubscribeRequest"),
         "name": (4, "text"),
         "version": (5, "text"),
         "nonsense": (99, "number"),
@@ -99,6 +100,7 @@ FIELDS: dict[str, dict[str, tuple[int, str]]] = {
         "expires": (3, "flag"),
         "ttl": (4, "number"),
         "data": (5, "json"),
+        "subs": (6, "map SubscribeResult"),
         "ping": (7, "number"),
         "pong": (8, "flag"),
         "session": (9, "text"),
@@ -179,7 +181,18 @@ def delimited(value: bytes) -> bytes:
 
 def encode(message: Message, kind: str = "Command") -> bytes:
     """A message, with the fields in the order of the dict."""
-    return b"".join(_field(*FIELDS[kind][name], value) for name, value in message.items())
+    fields = []
+    for name, value in message.items():
+        number, of = FIELDS[kind][name]
+        if of.startswith("map "):
+            fields += [_entry(number, of[4:], key, item) for key, item in value.items()]
+        else:
+            fields.append(_field(number, of, value))
+    return b"".join(fields)
+
+
+def _entry(number: int, kind: str, key: str, value: Any) -> bytes:
+    return varint(number << 3 | BYTES) + delimited(_field(1, "text", key) + _field(2, kind, value))
 
 
 def _field(number: int, kind: str, value: Any) -> bytes:
@@ -227,7 +240,7 @@ def decode(message: bytes, kind: str = "Reply") -> Message:
 def _take_bytes(read: Message, name: str, of: str, value: bytes) -> None:
     many, _, inner = of.rpartition(" ")
     if many == "map":
-        key, item = _entry(value, inner)
+        key, item = _read_entry(value, inner)
         read.setdefault(name, {})[key] = item
     elif many == "many":
         read.setdefault(name, []).append(decode(value, inner))
@@ -249,7 +262,7 @@ def _data(value: bytes) -> Any:
         return f"{value[:10].decode()}… of {len(value)}"
 
 
-def _entry(value: bytes, inner: str) -> tuple[str, Any]:
+def _read_entry(value: bytes, inner: str) -> tuple[str, Any]:
     """Key and value of a map's entry, which is a message of two fields."""
     entry: Message = {}
     at = 0

@@ -85,6 +85,9 @@ THREE = say(*(publish(number, f"number {number}") for number in (4, 5, 6)))
 MISSED = (ENTER, OTHER, say(publish(3, "first"), client="b"), LEAVE)
 """Mara has heard the first message, and left."""
 TWO_MORE = say(publish(4, "second"), publish(5, "third"), client="b")
+NOTHING = command(3, "unsubscribe", channel="e")
+"""A command that is answered, and does nothing."""
+UNSUBSCRIBE = encode({"unsubscribe": {"channel": "e"}})
 END = Step(commands=(command(END_ID, "rpc"),))
 """Shows whether a connection still answers; what, does not matter."""
 
@@ -110,6 +113,12 @@ def recovering(offset: int | str, epoch: str = "EPOCH1") -> Script:
     return Script((*MISSED, TWO_MORE, say(asked), say(publish(8, "live"), client="b")))
 
 
+def tokened(token: str) -> Script:
+    """Subscribe with a token, and show it once more."""
+    again = command(3, "sub_refresh", channel="CHANNEL", token=token)
+    return Script((HELLO, say(subscribe(token=token)), say(again), END))
+
+
 def reading(*asked: Message) -> Script:
     """Three messages are there."""
     return Script((ENTER, THREE, *(say(one) for one in asked)))
@@ -131,6 +140,42 @@ CONNECTS = {
         (say(command(1, "connect", token="EXPIRED mara")),)
     ),
     "connect with a token that will expire": connecting(token="EXPIRING mara"),
+    "connect with a token for a subscription": connecting(token="ENTRY mara"),
+    "connect with a token of nobody": connecting(token="TOKEN "),
+    "connect with a token that names a channel": Script(
+        (
+            say(command(1, "connect", token="INVITED mara")),
+            say(publish(2, "x")),
+            say(subscribe(3)),
+            say(history(4, limit=10)),
+            say(command(5, "presence", channel="CHANNEL")),
+            say(command(6, "unsubscribe", channel="CHANNEL")),
+            say(publish(7, "y")),
+        )
+    ),
+    "connect again with a token that names a channel": Script(
+        (
+            *(ENTER, say(publish(3, "x"))),
+            say(command(1, "connect", token="INVITED nils"), client="b"),
+            say(publish(4, "y")),
+            say(
+                command(
+                    *(1, "connect"),
+                    token="INVITED olga",
+                    subs={"CHANNEL": {"recover": True, "offset": "OFFSET1", "epoch": "EPOCH1"}},
+                ),
+                client="c",
+            ),
+        )
+    ),
+    "connect with a token that tells of its user": Script(
+        (
+            say(command(1, "connect", token="TOLD mara"), subscribe(join_leave=True)),
+            say(publish(3, "x")),
+            say(history(4, limit=10)),
+            say(command(5, "presence", channel="CHANNEL")),
+        )
+    ),
     "connect twice": Script((HELLO, say(command(2, "connect", **MARA)), END)),
     "connect twice in a frame": Script((say(CONNECT, command(2, "connect", **MARA)), END)),
     "connect again with a token that is none": Script(
@@ -154,11 +199,11 @@ NUMBERS = {
     "rpc without id": inside({"rpc": {"method": "none"}}),
     "an id used twice": inside(publish(3, "once"), publish(3, "twice")),
     "ids that fall": inside(publish(50, "fifty"), publish(3, "three")),
-    "the greatest id": inside(command(4_294_967_295, "rpc")),
-    "an id of 33 bits": inside(command(4_294_967_296, "rpc")),
-    "a negative id": inside(command(-1, "rpc"), wires=JSON),
-    "an id that is text": raw('{"id":"3","rpc":{}}'),
-    "an id with a fraction": raw('{"id":3.5,"rpc":{}}'),
+    "the greatest id": inside(command(4_294_967_295, "unsubscribe", channel="e")),
+    "an id of 33 bits": inside(command(4_294_967_296, "unsubscribe", channel="e")),
+    "a negative id": inside(command(-1, "unsubscribe", channel="e"), wires=JSON),
+    "an id that is text": raw('{"id":"3","unsubscribe":{"channel":"e"}}'),
+    "an id with a fraction": raw('{"id":3.5,"unsubscribe":{"channel":"e"}}'),
 }
 
 SUBSCRIBES = {
@@ -197,7 +242,14 @@ SUBSCRIBES = {
     "subscribe to a channel with a dollar": Script(
         (HELLO, say(command(3, "subscribe", channel="$a")), END)
     ),
-    "subscribe with a token": Script((HELLO, say(subscribe(token="nonsense")), END)),
+    "subscribe with a token that is none": tokened("nonsense"),
+    "subscribe with a token": tokened("ENTRY mara"),
+    "subscribe with a token of another": tokened("ENTRY nils"),
+    "subscribe with a token for another channel": tokened("ENTRY_ELSEWHERE mara"),
+    "subscribe with a token of another key": tokened("ENTRY_FOREIGN mara"),
+    "subscribe with a token for a connection": tokened("TOKEN mara"),
+    "subscribe with a token that has expired": tokened("ENTRY_EXPIRED mara"),
+    "subscribe with a token that will expire": tokened("ENTRY_EXPIRING mara"),
     "subscribe with data": Script((HELLO, say(subscribe(data={"a": 1})), END)),
     "subscribe with delta": Script((HELLO, say(subscribe(delta="fossil")), END)),
     "subscribe with flags": Script((HELLO, say(subscribe(flag=255)), END)),
@@ -236,6 +288,8 @@ RECOVERIES = {
     "recover from the start": recovering(0),
     "recover from the future": recovering("OFFSET_FUTURE"),
     "recover of a wrong epoch": recovering("OFFSET1", "wrong"),
+    "recover from an offset of 64 bits": recovering(18_446_744_073_709_551_615),
+    "recover from an offset of 63 bits": recovering(9_223_372_036_854_775_807),
     "recover without epoch": recovering("OFFSET1", ""),
     "recover from the start without epoch": recovering(0, ""),
     "recover in an empty channel": Script(
@@ -278,6 +332,14 @@ PUBLISHES = {
     "publish half of a surrogate pair": raw(
         '{"id":3,"publish":{"channel":"CHANNEL","data":"\\ud800"}}'
     ),
+    "publish half of a surrogate pair in Protobuf": raw(
+        delimited(
+            varint(1 << 3)
+            + b"\x03"
+            + varint(7 << 3 | 2)
+            + delimited(encode({"channel": "CHANNEL"}, "PublishRequest") + b'\x12\x08"\\ud800"')
+        )
+    ),
     "publish is heard by another": Script(
         (ENTER, OTHER, say(publish(3, "to all")), say(publish(3, {"a": 1}), client="b"))
     ),
@@ -313,7 +375,7 @@ PUBLISHES = {
             varint(1 << 3)
             + b"\x03"
             + varint(7 << 3 | 2)
-            + delimited(encode({"channel": "CHANNEL"}, "PublishRequest") + b"\x22\x02\xff\x00")
+            + delimited(encode({"channel": "CHANNEL"}, "PublishRequest") + b"\x12\x02\xff\x00")
         )
     ),
     "publish to a map": inside(command(3, "publish", channel="CHANNEL", data="x", type=1)),
@@ -354,6 +416,14 @@ READINGS = {
         history(limit=10, since={"offset": "OFFSET1", "epoch": "wrong"})
     ),
     "history since without epoch": reading(history(limit=10, since={"offset": "OFFSET1"})),
+    "history with the greatest limit": reading(history(limit=2_147_483_647)),
+    "history with the least limit": reading(history(limit=-2_147_483_648)),
+    "history with a limit of 33 bits": Script(
+        (ENTER, say(history(limit=4_294_967_297)), END), JSON
+    ),
+    "history since an offset of 64 bits": reading(
+        history(limit=10, since={"offset": 18_446_744_073_709_551_615, "epoch": "EPOCH1"})
+    ),
     "history where one is not": inside(command(3, "history", channel="elsewhere", limit=1)),
     "history without channel": inside(command(3, "history", limit=1)),
     "presence": Script((ENTER, OTHER, say(command(3, "presence", channel="CHANNEL")))),
@@ -437,9 +507,18 @@ COMMANDS = {
     "unknown fields": Script(
         (say({"id": 1, "connect": {**MARA, "nonsense": 1}}), say(subscribe(nonsense=1)), END)
     ),
-    "an unknown field beside a command": inside({"id": 3, "rpc": {}, "nonsense": {}}),
+    "an unknown field beside a command": inside({**NOTHING, "nonsense": {}}),
     "several commands in a frame": Script(
-        (say(CONNECT, subscribe(2), publish(3, "x"), command(4, "rpc"), history(5, limit=5)), END)
+        (
+            say(
+                CONNECT,
+                subscribe(2),
+                publish(3, "x"),
+                command(4, "unsubscribe", channel="e"),
+                history(5, limit=5),
+            ),
+            END,
+        )
     ),
     "an error among commands": Script(
         (
@@ -448,11 +527,11 @@ COMMANDS = {
                 command(2, "publish", channel="elsewhere", data="x"),
                 subscribe(3),
                 command(4, "presence", channel="elsewhere"),
-                command(5, "rpc"),
+                command(5, "unsubscribe", channel="e"),
             ),
         )
     ),
-    "a bad command among commands": Script((say(CONNECT, {"id": 2}, command(3, "rpc")), END)),
+    "a bad command among commands": Script((say(CONNECT, {"id": 2}, NOTHING), END)),
     "10,000 calls in a frame": Script(
         (HELLO, say(*(command(number, "rpc") for number in range(2, 10_002))), END)
     ),
@@ -465,7 +544,7 @@ COMMANDS = {
         '{"id":3,"publish":{"channel":"CHANNEL","data":' + "[" * 30_000 + "]" * 30_000 + "}}"
     ),
     "30,000 brackets deep where no one looks": raw(
-        '{"id":3,"rpc":{},"nonsense":' + "[" * 30_000 + "]" * 30_000 + "}"
+        '{"id":3,"unsubscribe":{"channel":"e"},"nonsense":' + "[" * 30_000 + "]" * 30_000 + "}"
     ),
     "60,000 brackets open": raw("[" * 60_000),
     "10,000 objects open": raw('{"a":' * 10_000),
@@ -482,7 +561,7 @@ COMMANDS = {
                     + varint(7 << 3 | 2)
                     + delimited(
                         encode({"channel": "CHANNEL"}, "PublishRequest")
-                        + varint(4 << 3 | 2)
+                        + varint(2 << 3 | 2)
                         + delimited(b"[" * 30_000 + b"]" * 30_000)
                     )
                 )
@@ -497,23 +576,29 @@ FRAMES = {
     "an empty frame": raw(""),
     "a frame of a line end": raw("\n"),
     "a frame of spaces": raw("   "),
-    "a line end behind a command": raw('{"id":3,"rpc":{}}\n'),
-    "an empty line between commands": raw('{"id":3,"rpc":{}}\n\n{"id":4,"rpc":{}}'),
-    "spaces around a command": raw('  {"id":3, "rpc": {} }  '),
-    "CRLF between commands": raw('{"id":3,"rpc":{}}\r\n{"id":4,"rpc":{}}'),
-    "a command over two lines": raw('{"id":3,\n"rpc":{}}'),
-    "two commands on a line": raw('{"id":3,"rpc":{}}{"id":4,"rpc":{}}'),
+    "a line end behind a command": raw('{"id":3,"unsubscribe":{"channel":"e"}}\n'),
+    "an empty line between commands": raw(
+        '{"id":3,"unsubscribe":{"channel":"e"}}\n\n{"id":4,"unsubscribe":{"channel":"e"}}'
+    ),
+    "spaces around a command": raw('  {"id":3, "unsubscribe": {"channel":"e"} }  '),
+    "CRLF between commands": raw(
+        '{"id":3,"unsubscribe":{"channel":"e"}}\r\n{"id":4,"unsubscribe":{"channel":"e"}}'
+    ),
+    "a command over two lines": raw('{"id":3,\n"unsubscribe":{"channel":"e"}}'),
+    "two commands on a line": raw(
+        '{"id":3,"unsubscribe":{"channel":"e"}}{"id":4,"unsubscribe":{"channel":"e"}}'
+    ),
     "not JSON": raw("hello"),
-    "half a command": raw('{"id":3,"rpc":'),
-    "not JSON behind a command": raw('{"id":3,"rpc":{}}\nhello'),
+    "half a command": raw('{"id":3,"unsubscribe":'),
+    "not JSON behind a command": raw('{"id":3,"unsubscribe":{"channel":"e"}}\nhello'),
     "null": raw("null"),
     "a number": raw("7"),
     "a string": raw('"rpc"'),
     "an array": raw("[]"),
-    "an array of commands": raw('[{"id":3,"rpc":{}}]'),
-    "a command that is null": raw('{"id":3,"rpc":null}'),
-    "a command that is an array": raw('{"id":3,"rpc":[]}'),
-    "a command that is text": raw('{"id":3,"rpc":"x"}'),
+    "an array of commands": raw('[{"id":3,"unsubscribe":{"channel":"e"}}]'),
+    "a command that is null": raw('{"id":3,"unsubscribe":null}'),
+    "a command that is an array": raw('{"id":3,"unsubscribe":[]}'),
+    "a command that is text": raw('{"id":3,"unsubscribe":"x"}'),
     "a channel that is a number": raw('{"id":3,"subscribe":{"channel":7}}'),
     "a channel that is null": raw('{"id":3,"subscribe":{"channel":null}}'),
     "a flag that is text": raw('{"id":3,"subscribe":{"channel":"x","recover":"yes"}}'),
@@ -524,15 +609,19 @@ FRAMES = {
     "an offset of 65 bits": raw(
         '{"id":3,"subscribe":{"channel":"x","offset":18446744073709551616}}'
     ),
-    "names in capitals": raw('{"ID":3,"RPC":{}}'),
-    "a name twice": raw('{"id":3,"id":4,"rpc":{}}'),
-    "a byte order mark": raw('\ufeff{"id":3,"rpc":{}}'),
-    "a binary frame on the JSON wire": Script((ENTER, send(b'{"id":3,"rpc":{}}'), END), JSON),
+    "names in capitals": raw('{"ID":3,"UNSUBSCRIBE":{"channel":"e"}}'),
+    "a name twice": raw('{"id":3,"id":4,"unsubscribe":{"channel":"e"}}'),
+    "a byte order mark": raw('\ufeff{"id":3,"unsubscribe":{"channel":"e"}}'),
+    "a binary frame on the JSON wire": Script(
+        (ENTER, send(b'{"id":3,"unsubscribe":{"channel":"e"}}'), END), JSON
+    ),
     "bytes that are not UTF-8 on the JSON wire": Script((ENTER, send(b"\xff\xfe"), END), JSON),
     "a text frame on the Protobuf wire": Script(
-        (ENTER, send(delimited(encode(command(3, "rpc"))).decode()), END), PROTOBUF
+        (ENTER, send(delimited(encode(NOTHING)).decode()), END), PROTOBUF
     ),
-    "JSON on the Protobuf wire": Script((ENTER, send('{"id":3,"rpc":{}}'), END), PROTOBUF),
+    "JSON on the Protobuf wire": Script(
+        (ENTER, send('{"id":3,"unsubscribe":{"channel":"e"}}'), END), PROTOBUF
+    ),
     "an empty frame of Protobuf": raw(b""),
     "bad Protobuf": raw(delimited(b"\xff\xff\xff\xff")),
     "a varint that is cut off": raw(b"\xff"),
@@ -540,29 +629,34 @@ FRAMES = {
     "a varint that is cut off inside": raw(delimited(b"\x08\xff")),
     "a length beyond the frame": raw(b"\x05\x08\x03"),
     "a length of 100,000": raw(varint(100_000) + b"\x08\x03"),
-    "a length that is longer than it need be": raw(b"\x84\x00" + encode(command(3, "rpc"))),
+    "a length that is longer than it need be": raw(b"\x84\x00" + encode(NOTHING)),
     "a length inside beyond its message": raw(delimited(b"\x08\x03\x3a\x7f\x0a")),
-    "bad Protobuf behind a command": raw(delimited(encode(command(3, "rpc"))) + b"\xff"),
-    "a field of a wrong wire type": raw(delimited(b"\x0a\x01\x03" + b"\x6a\x00")),
-    "a field of number 0": raw(delimited(b"\x08\x03\x6a\x00\x00\x01")),
+    "bad Protobuf behind a command": raw(delimited(encode(NOTHING)) + b"\xff"),
+    "a field of a wrong wire type": raw(delimited(b"\x0a\x01\x03" + UNSUBSCRIBE)),
+    "a field of number 0": raw(delimited(b"\x08\x03" + UNSUBSCRIBE + b"\x00\x01")),
     "a fixed64 that is unknown": raw(
-        delimited(b"\x08\x03\x6a\x00" + varint(99 << 3 | 1) + bytes(8))
+        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 1) + bytes(8))
     ),
     "a fixed32 that is unknown": raw(
-        delimited(b"\x08\x03\x6a\x00" + varint(99 << 3 | 5) + bytes(4))
+        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 5) + bytes(4))
     ),
     "a group that is unknown": raw(
-        delimited(b"\x08\x03\x6a\x00" + varint(99 << 3 | 3) + varint(99 << 3 | 4))
+        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 3) + varint(99 << 3 | 4))
     ),
-    "a group that is not closed": raw(delimited(b"\x08\x03\x6a\x00" + varint(99 << 3 | 3))),
-    "a group that is not opened": raw(delimited(b"\x08\x03\x6a\x00" + varint(99 << 3 | 4))),
+    "a group that is not closed": raw(delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 3))),
+    "a group that is not opened": raw(delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 4))),
     "10,000 groups deep": raw(
         delimited(
-            b"\x08\x03\x6a\x00" + (varint(99 << 3 | 3) * 10_000) + (varint(99 << 3 | 4) * 10_000)
+            b"\x08\x03"
+            + UNSUBSCRIBE
+            + (varint(99 << 3 | 3) * 10_000)
+            + (varint(99 << 3 | 4) * 10_000)
         )
     ),
-    "a wire type that is none": raw(delimited(b"\x08\x03\x6a\x00" + varint(99 << 3 | 7) + b"\x00")),
-    "a field twice": raw(delimited(b"\x08\x03\x08\x04\x6a\x00")),
+    "a wire type that is none": raw(
+        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 7) + b"\x00")
+    ),
+    "a field twice": raw(delimited(b"\x08\x03\x08\x04" + UNSUBSCRIBE)),
     "a channel that is not UTF-8": raw(delimited(b"\x08\x03\x2a\x04\x0a\x02\xff\xfe")),
     "a command twice, which is merged": raw(
         delimited(
