@@ -32,9 +32,9 @@ class Peer:
     ``told`` are the latest time shown and the newest ts heard, as they came with each group of a
     batch. ``stored`` are the prefixes it has applied, in order; a ``ts`` is the number of those.
     ``asked`` tells of each batch whether it asked for each ts. ``remembered`` is the ts by key and
-    nonce. While ``refusal`` is set, every command is refused
-    with it. With ``is_silent`` it applies nothing and answers nothing. ``lookups`` are how many
-    nonces it was asked for at once, ``refused_lookup`` is what it says to that.
+    nonce. While ``refusal`` is set, every command is refused with it. With ``is_silent`` it applies
+    nothing and answers nothing. ``lookups`` are how many nonces it was asked for at once,
+    ``refused_lookup`` is what it says to that.
     """
 
     def __init__(self) -> None:
