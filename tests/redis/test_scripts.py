@@ -283,6 +283,8 @@ def test_a_list_is_cut_to_the_longest(redis: Redis) -> None:
     for _ in range(5):
         append(redis, longest=0)
     assert redis.llen(LIST) == 8
+    append(redis, longest=1)
+    assert redis.llen(LIST) == 1
 
 
 def test_an_append_moves_the_applied_mark(redis: Redis) -> None:
