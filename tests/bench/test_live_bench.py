@@ -7,6 +7,7 @@ import random
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -517,3 +518,42 @@ def test_what_stands_around_a_text(encoding: Encoding) -> None:
         payload = before + b"x" * size + after
         (command,) = read_commands(wire, payload.decode() if wire is LIVE else payload)
         assert command == {"id": PUBLISH, "publish": {"channel": group, "data": "x" * size}}
+
+
+# What is held against Centrifugo
+
+CHECK_GOALS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from cases import LIVE_CASES
+from goals import check_live_goals
+from results import Measured
+from servers import LIVE_KINDS, PROTOBUF_KINDS
+from fastimd.bench.report import Latency, Result, Server
+
+measured = Measured(command="")
+for pair in (LIVE_KINDS, PROTOBUF_KINDS)[: int(sys.argv[2])]:
+    for kind, cost in zip(pair, (1.0, 4.0)):
+        for case in LIVE_CASES:
+            server = Server(1.0, 1, 0.5, cost, cost, cost, cost)
+            speed = 1 / cost
+            latency = Latency(cost, cost, cost)
+            result = Result(case.mode, 1, 1.0, 1, 1, speed, speed, speed, latency, server)
+            measured.add(kind.name, case.name, result)
+goals = check_live_goals(measured).goals
+print(json.dumps([(goal.name, goal.value, goal.is_reached) for goal in goals]))
+"""
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_goals_of_the_live_wire(pairs: int) -> None:
+    """Each is measured by one of the cases, and a quarter of the cost of Centrifugo reaches it."""
+    folder = Path(__file__).parents[2] / "bench"
+    command = [sys.executable, "-c", CHECK_GOALS, str(folder), str(pairs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    goals = json.loads(done.stdout)
+    assert len(goals) == 11 * max(pairs, 1)
+    assert len({name for name, _, _ in goals}) == len(goals)
+    for _, value, is_reached in goals:
+        assert value in ((0.25, 4.0) if pairs else (None,))
+        assert is_reached == (True if pairs else None)
