@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from chats import COMMAND, FAULTS, Group, bench, honest, result_of, served
+from chats import (
+    COMMAND,
+    FAULTS,
+    Group,
+    bench,
+    changes_one,
+    doubles_one,
+    honest,
+    loses_one,
+    result_of,
+    served,
+)
 from clients import log_in
 from conftest import Daemon, StartDaemon, wait_for
 from hypothesis import given
@@ -222,10 +233,16 @@ def test_a_server_that_answers(mode: str, wire: Live) -> None:
     assert group.pongs == 5
 
 
-@both
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+BAD = [(LIVE, fault) for fault in FAULTS] + [
+    (LIVE_PROTOBUF, fault) for fault in (loses_one, doubles_one, changes_one)
+]
+
+
+@pytest.mark.parametrize(
+    ("wire", "fault"), BAD, ids=[f"{wire.name}-{fault.__name__}" for wire, fault in BAD]
+)
 def test_no_speed_of_what_did_not_arrive(
-    fault: Callable[[list[str], int], list[str]], wire: Live
+    wire: Live, fault: Callable[[list[str], int], list[str]]
 ) -> None:
     """Each message is checked at each member there, too."""
     result = run_live("burst", Centrifugal(wire, fault), wire)
