@@ -898,6 +898,34 @@ def test_after_is_bounded_by_bytes_too(redis: Redis) -> None:
     assert page(9, 5, 5) == [0, []]
 
 
+def test_after_tells_what_was_deleted_since(redis: Redis) -> None:
+    """Since that ts, in a message's own time too; nothing where it is remembered as no set."""
+
+    def gone(ts: int) -> list[bytes]:
+        found: list[bytes] = run(
+            redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], "", ts, 0, 5, 10**6
+        )[3]
+        return found
+
+    assert gone(0) == []
+    start = now(redis) - 100
+    fill(redis, *(entry(start + n) for n in range(3)))
+    assert recall(redis, "3", start) == b"done"
+    moment = int(redis.zscore(REMOVALS, b"event") or 0)
+    assert start + 100 <= moment <= now(redis)
+    assert gone(start + 5) == gone(moment) == [b"event"]
+    assert gone(moment + 1) == []
+    assert 98 <= redis.ttl(REMOVALS) <= 100
+    redis.delete(REMOVALS)
+    redis.set(REMOVALS, "x")
+    assert gone(start) == []
+    assert recall(redis, "3", start + 1) == b"done"
+    assert not redis.exists(REMOVALS)
+    assert recall(redis, "3", start + 2, seconds=5000) == b"done"
+    assert gone(start) == [b"event"]
+    assert 4998 <= redis.ttl(REMOVALS) <= 5000
+
+
 def test_a_range_is_what_lrange_gives(redis: Redis) -> None:
     """For every pair of indices, with its true bounds, cut to a page."""
     assert run(redis, scripts.RANGE, [LIST], 0, -1, 9)[2] == []
