@@ -4,10 +4,12 @@
 -- was said in this life and not deleted by its group; 't': all but the oldest. A list that is gone
 -- while the letter is another than 'p' was lost.
 
--- Note that a list became empty because it was told to. MGET, for the key may be of any type.
-local function note_emptied(key)
+-- Note that a list became empty because it was told to, all at once or by one recall after the other.
+-- The latter leaves a list that had lost its oldest as one that is lost: nothing tells of those any
+-- more. MGET, for the key may be of any type.
+local function note_emptied(key, at_once)
   local life = redis.call('MGET', key)[1]
-  if life then
+  if life and (at_once or string.sub(life, 1, 1) ~= 't') then
     redis.call('SET', key, 'p' .. string.sub(life, 2), 'KEEPTTL')
   end
 end

@@ -15,8 +15,8 @@ redis.call('ZCARD', KEYS[4])  -- what can go wrong does so before the first writ
 raise_floor(KEYS[2], newest, clock)
 local total = redis.call('LLEN', KEYS[1])
 redis.call('UNLINK', KEYS[1])
-note_emptied(KEYS[3])
-local stamp = math.max(clock, newest)
+note_emptied(KEYS[3], true)
+local stamp = math.max(clock, newest, floor_of(KEYS[2]))
 local event = ARGV[3] .. as_text(stamp) .. '}'
 remember(KEYS[4], event, stamp, ARGV[4])
 redis.call('PUBLISH', ARGV[2], event)

@@ -26,8 +26,8 @@ if ts <= limit and ts >= clock - STEP then
 end
 redis.call('LREM', KEYS[1], -1, entry)
 if redis.call('EXISTS', KEYS[1]) == 0 then
-  note_emptied(KEYS[3])
+  note_emptied(KEYS[3], false)
 end
-remember(KEYS[4], ARGV[7], math.max(clock, newest, ts), ARGV[8])
+remember(KEYS[4], ARGV[7], math.max(clock, newest, ts, floor_of(KEYS[2])), ARGV[8])
 redis.call('PUBLISH', ARGV[6], ARGV[7])
 return 'done'
