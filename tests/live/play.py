@@ -17,11 +17,12 @@ from typing import Any
 import jwt
 import trio
 from raw import HandshakeError, Message, RawLive, Wire, connected, encode
-from scripts import END_ID, SCRIPTS, Script, Step
+from scripts import SCRIPTS
+from steps import END_ID, Script, Step
 
 SECRET = "a-secret-that-only-the-tests-know"
 TOKENS = {"TOKEN", "FOREIGN", "EXPIRED", "EXPIRING", "INVITED", "TOLD", "ENTRY"}
-AT_ONCE = 12
+AT_ONCE = 24
 QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 5.0
 FRAME_SECONDS = 4.0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from beside import PLAYS, read_record
-from compare import EVERYWHERE, differences
+from comparing import EVERYWHERE, differences
 from conftest import StartDaemon
 from differences import DIFFERENCES, NOT_SERVED_YET
 from play import SECRET, play_all
