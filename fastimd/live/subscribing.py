@@ -11,6 +11,7 @@ from ..base.codec import check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
 from ..groups.audience import Greeting, Since
 from ..groups.hub import Membership
+from ..groups.whispers import may_enter
 from .codes import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST,
@@ -151,13 +152,16 @@ async def enter(
 
 async def _check_access(connection: Connection, group: str) -> None:
     access = connection.service.domain.access
-    if access.asks_hook:
-        try:
-            await access.check_opening(connection.user, connection.token, "chat", group)
-        except NotLoggedIn:
-            raise Refusal(PERMISSION_DENIED) from None
-        except Refused as exc:
-            raise Refusal(denied(str(exc))) from None
+    if not (access.asks_hook or connection.is_login):  # else a token has said who it is
+        if not may_enter(group, connection.user):
+            raise Refusal(denied("private group"))
+        return
+    try:
+        await access.check_opening(connection.user, connection.token, "chat", group)
+    except NotLoggedIn:
+        raise Refusal(PERMISSION_DENIED) from None
+    except Refused as exc:
+        raise Refusal(denied(str(exc))) from None
 
 
 def _result(greeting: Greeting, since: Since | None) -> Subscribed:

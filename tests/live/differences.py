@@ -1,6 +1,6 @@
 """Where fastimd answers otherwise than Centrifugo, and wants to; docs/LIVE.md gives the reasons.
 
-The lines are those of ``comparing.py``: what Centrifugo said, and what fastimd says.
+The lines are those of ``likeness.py``: what Centrifugo said, and what fastimd says.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from beside import PLAYS, read_record
-from comparing import EVERYWHERE, differences
 from conftest import StartDaemon
 from differences import DIFFERENCES, NOT_SERVED_YET
+from likeness import EVERYWHERE, differences
 from play import SECRET, play_all
 
 PAGE = Path(__file__).parents[2] / "docs" / "live-differences.md"
