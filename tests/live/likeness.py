@@ -15,9 +15,9 @@ from scripts import SCRIPTS
 
 EPOCH_TOLD = "The epoch of a publication is not told"
 TIME_TOLD = "A publication has its time"
-NO_CLIENT = "A publication does not name the connection"
+ONLY_USER = "A publication names its user and nothing more"
 REASON_TOLD = "A bad request is told why"
-EVERYWHERE = (EPOCH_TOLD, TIME_TOLD, NO_CLIENT, REASON_TOLD)
+EVERYWHERE = (EPOCH_TOLD, TIME_TOLD, ONLY_USER, REASON_TOLD)
 
 
 def differences(theirs: Played, ours: Played, found: set[str]) -> dict[str, list[str]]:
@@ -61,8 +61,8 @@ def _plain(value: Any, found: set[str], is_ours: bool, key: str = "") -> Any:
         if is_ours and kept.pop("time", None):
             found.add(TIME_TOLD)
         if not is_ours and "client" in kept.get("info", ()):
-            kept["info"] = {name: one for name, one in kept["info"].items() if name != "client"}
-            found.add(NO_CLIENT)
+            kept["info"] = {"user": kept["info"].get("user")}
+            found.add(ONLY_USER)
     if key == "error" and is_ours and kept["message"].startswith("bad request: "):
         kept["message"] = "bad request"
         found.add(REASON_TOLD)

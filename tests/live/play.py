@@ -28,6 +28,7 @@ ANSWER_SECONDS = 5.0
 FRAME_SECONDS = 4.0
 """How long something is awaited of a frame that may have no answer."""
 OTHER_WIRE: dict[Wire, Wire] = {"json": "protobuf", "protobuf": "json"}
+NOTHINGS = (("offset", 0), ("publications", []), ("user", ""))
 LONGEST = 65_536
 TOO_LONG = (1009, "or the end of the stream: the server has not read all that was sent")
 MANY = 20
@@ -207,7 +208,7 @@ class Player:
             return {
                 self._symbolic_name(name): self._symbolic(inner, ranks, name)
                 for name, inner in sorted(value.items())
-                if (name, inner) not in (("offset", 0), ("publications", []))
+                if (name, inner) not in NOTHINGS
             }
         if isinstance(value, list):
             shown = [self._symbolic(inner, ranks) for inner in value]

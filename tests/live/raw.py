@@ -101,7 +101,10 @@ async def connected(
     """A connection to HOST:PORT that has shaken hands and said nothing."""
     url = f"ws://{address}{PATH}{QUERIES.get(wire, '')}"
     async with open_websocket_url(
-        url, subprotocols=SUBPROTOCOLS.get(wire, ()), max_message_size=BIGGEST, disconnect_timeout=1
+        url,
+        subprotocols=SUBPROTOCOLS.get(wire, ()),
+        max_message_size=BIGGEST,
+        disconnect_timeout=10,
     ) as connection:
         yield RawLive(connection, wire, answers_pings)
 

@@ -30,6 +30,7 @@ from steps import (
     reading,
     recovering,
     say,
+    speaking,
     subscribe,
     tokened,
 )
@@ -37,12 +38,11 @@ from steps import (
 CONNECTS = {
     "connect": Script((HELLO, END), ALL),
     "connect without a token": connecting(),
-    "connect with data": Script(
-        (
-            say(command(1, "connect", data={"userId": "mara"}), subscribe()),
-            say(command(3, "presence", channel="CHANNEL")),
-        )
-    ),
+    "connect as a guest": speaking(),
+    "connect with data": speaking(data={"userId": "mara"}),
+    "connect with data that names nobody": speaking(data={"userId": ""}),
+    "connect with data of a wrong type": connecting(data={"userId": ["mara"]}),
+    "connect with data that is an array": connecting(data=["mara"]),
     "connect with a name and a version": connecting(**MARA, name="js", version="1.0"),
     "connect with a token that is none": connecting(token="nonsense"),
     "connect with a token of another key": connecting(token="FOREIGN mara"),

@@ -95,6 +95,18 @@ def connecting(**fields: Any) -> Script:
     return Script((say(command(1, "connect", **fields)), END))
 
 
+def speaking(**fields: Any) -> Script:
+    """Connect so, and say something."""
+    return Script(
+        (
+            say(command(1, "connect", **fields), subscribe()),
+            say(publish(3, "x")),
+            say(command(4, "presence", channel="CHANNEL")),
+            say(command(5, "publish", channel="elsewhere", data="x")),
+        )
+    )
+
+
 def inside(*commands: Message, wires: tuple[Wire, ...] = BOTH) -> Script:
     """One frame after another of somebody who has subscribed."""
     return Script((ENTER, *(say(one) for one in commands), END), wires)
