@@ -61,7 +61,7 @@ def _plain(value: Any, found: set[str], is_ours: bool, key: str = "") -> Any:
         if is_ours and kept.pop("time", None):
             found.add(TIME_TOLD)
         if not is_ours and "client" in kept.get("info", ()):
-            kept["info"] = {"user": kept["info"].get("user")}
+            kept["info"] = {name: one for name, one in kept["info"].items() if name == "user"}
             found.add(ONLY_USER)
     if key == "error" and is_ours and kept["message"].startswith("bad request: "):
         kept["message"] = "bad request"
@@ -100,4 +100,4 @@ def _join(path: str, name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return "nothing" if value is None else json.dumps(value, sort_keys=True)

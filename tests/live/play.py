@@ -28,7 +28,7 @@ ANSWER_SECONDS = 5.0
 FRAME_SECONDS = 4.0
 """How long something is awaited of a frame that may have no answer."""
 OTHER_WIRE: dict[Wire, Wire] = {"json": "protobuf", "protobuf": "json"}
-NOTHINGS = (("offset", 0), ("publications", []), ("user", ""))
+NOTHINGS: tuple[tuple[str, object], ...] = (("offset", 0), ("publications", []), ("user", ""))
 LONGEST = 65_536
 TOO_LONG = (1009, "or the end of the stream: the server has not read all that was sent")
 MANY = 20
