@@ -106,7 +106,12 @@ async def connected(
         max_message_size=BIGGEST,
         disconnect_timeout=10,
     ) as connection:
-        yield RawLive(connection, wire, answers_pings)
+        try:
+            yield RawLive(connection, wire, answers_pings)
+        finally:
+            if connection.closed is not None:
+                # The client leaves its stream open when the server was the first to close.
+                await connection._close_stream()
 
 
 __all__ = ["HandshakeError", "Message", "RawLive", "Wire", "connected", "decode", "encode"]

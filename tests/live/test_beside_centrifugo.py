@@ -36,6 +36,8 @@ async def test_answers_are_those_of_centrifugo(start_daemon: StartDaemon) -> Non
     known: dict[str, list[str]] = {}
     for scripts in DIFFERENCES.values():
         for name, lines in scripts.items():
+            if name in NOT_SERVED_YET:
+                continue
             known.setdefault(name, []).extend(lines)
     assert {name: sorted(lines) for name, lines in differing.items()} == {
         name: sorted(lines) for name, lines in known.items()
