@@ -22,7 +22,7 @@ from steps import END_ID, Script, Step
 
 SECRET = "a-secret-that-only-the-tests-know"
 TOKENS = {"TOKEN", "FOREIGN", "EXPIRED", "EXPIRING", "INVITED", "TOLD", "ENTRY"}
-AT_ONCE = 24
+AT_ONCE = 64
 QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 5.0
 FRAME_SECONDS = 4.0
