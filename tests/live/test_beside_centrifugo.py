@@ -16,7 +16,8 @@ from differences import DIFFERENCES, NOT_SERVED_YET
 from likeness import EVERYWHERE, differences
 from play import SECRET, play_all
 
-PAGE = Path(__file__).parents[2] / "docs" / "live-differences.md"
+DOCS = Path(__file__).parents[2] / "docs"
+HEADING = "## Differences from Centrifugo\n"
 SETTINGS = {
     "socket__ping_interval": "5",
     "socket__ping_timeout": "8",
@@ -47,8 +48,7 @@ async def test_answers_are_those_of_centrifugo(start_daemon: StartDaemon) -> Non
 
 def test_page_gives_the_reason_of_each_difference() -> None:
     """Each is named there once, and no other is."""
-    section = (
-        PAGE.read_text().partition("## Differences from Centrifugo\n")[2].partition("\n## ")[0]
-    )
+    (text,) = [text for path in DOCS.glob("*.md") if HEADING in (text := path.read_text())]
+    section = text.partition(HEADING)[2].partition("\n## ")[0]
     named = re.findall(r"^- \*\*(.+?)\.\*\* (?=\S)", section.replace("\n  ", " "), re.MULTILINE)
     assert sorted(named) == sorted((*EVERYWHERE, *DIFFERENCES))
