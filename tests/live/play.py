@@ -16,7 +16,7 @@ from typing import Any
 
 import jwt
 import trio
-from raw import HandshakeError, Message, RawLive, Wire, connected, encode
+from raw import SUBPROTOCOLS, HandshakeError, Message, RawLive, Wire, connected, encode
 from scripts import SCRIPTS
 from steps import END_ID, Script, Step
 
@@ -83,7 +83,7 @@ class Player:
             pings = {name: client.pings for name, client in self._clients.items()}
             offered = self._clients["a"].subprotocol
         transcript = self._normalised()
-        if self._wire.endswith("by name"):
+        if self._wire in SUBPROTOCOLS:
             transcript.insert(0, {"subprotocol": offered})
         if any(step.pause for step in self._script.steps):
             transcript.append({"pinged": {name: bool(number) for name, number in pings.items()}})

@@ -17,11 +17,26 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
 
 Message = dict[str, Any]
-Wire = Literal["json", "protobuf", "json by name", "protobuf by name"]
+Wire = Literal[
+    "json",
+    "protobuf",
+    "json by name",
+    "protobuf by name",
+    "json before protobuf",
+    "protobuf before json",
+    "json beside another",
+]
+"""An encoding, and how the handshake asks for it."""
 
 PATH = "/connection/websocket"
 QUERIES = {"protobuf": "?format=protobuf"}
-SUBPROTOCOLS = {"json by name": ["centrifuge-json"], "protobuf by name": ["centrifuge-protobuf"]}
+SUBPROTOCOLS = {
+    "json by name": ["centrifuge-json"],
+    "protobuf by name": ["centrifuge-protobuf"],
+    "json before protobuf": ["centrifuge-json", "centrifuge-protobuf"],
+    "protobuf before json": ["centrifuge-protobuf", "centrifuge-json"],
+    "json beside another": ["chat", "centrifuge-json"],
+}
 BIGGEST = 1 << 24
 
 

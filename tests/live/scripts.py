@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from odd_frames import COMMANDS, FRAMES
 from protobuf_by_hand import delimited, encode, varint
 from steps import (
-    ALL,
+    BY_NAME,
     CONNECT,
     END,
     ENTER,
@@ -36,7 +36,10 @@ from steps import (
 )
 
 CONNECTS = {
-    "connect": Script((HELLO, END), ALL),
+    "connect": Script((HELLO, END), BY_NAME),
+    "connect with JSON before Protobuf": Script((HELLO, END), ("json before protobuf",)),
+    "connect with Protobuf before JSON": Script((HELLO, END), ("protobuf before json",)),
+    "connect with JSON beside another": Script((HELLO, END), ("json beside another",)),
     "connect without a token": connecting(),
     "connect as a guest": speaking(),
     "connect with data": speaking(data={"userId": "mara"}),

@@ -17,7 +17,7 @@ from raw import Message, Wire
 JSON: tuple[Wire, ...] = ("json",)
 PROTOBUF: tuple[Wire, ...] = ("protobuf",)
 BOTH: tuple[Wire, ...] = ("json", "protobuf")
-ALL: tuple[Wire, ...] = ("json", "protobuf", "json by name", "protobuf by name")
+BY_NAME: tuple[Wire, ...] = (*BOTH, "json by name", "protobuf by name")
 
 
 END_ID = 99_999
