@@ -16,7 +16,8 @@ from scripts import SCRIPTS
 EPOCH_TOLD = "The epoch of a publication is not told"
 TIME_TOLD = "A publication has its time"
 ONLY_USER = "A publication names its user and nothing more"
-REASON_TOLD = "A bad request is told why"
+REASON_TOLD = "A refusal is told why"
+REFUSALS = {103: "permission denied", 107: "bad request"}
 EVERYWHERE = (EPOCH_TOLD, TIME_TOLD, ONLY_USER, REASON_TOLD)
 
 
@@ -63,8 +64,12 @@ def _plain(value: Any, found: set[str], is_ours: bool, key: str = "") -> Any:
         if not is_ours and "client" in kept.get("info", ()):
             kept["info"] = {name: one for name, one in kept["info"].items() if name == "user"}
             found.add(ONLY_USER)
-    if key == "error" and is_ours and kept["message"].startswith("bad request: "):
-        kept["message"] = "bad request"
+    if (
+        key == "error"
+        and is_ours
+        and REFUSALS.get(kept["code"], kept["message"]) != kept["message"]
+    ):
+        kept["message"] = REFUSALS[kept["code"]]
         found.add(REASON_TOLD)
     return {name: _plain(inner, found, is_ours, name) for name, inner in kept.items()}
 

@@ -22,6 +22,7 @@ from steps import (
     Script,
     command,
     connecting,
+    entering,
     history,
     inside,
     pause,
@@ -125,36 +126,23 @@ SUBSCRIBES = {
     "subscribe twice": inside(subscribe(3)),
     "subscribe twice in a frame": Script((HELLO, say(subscribe(2), subscribe(3)), END)),
     "subscribe without channel": inside(command(3, "subscribe")),
-    "subscribe to a channel of 128": Script(
-        (HELLO, say(command(3, "subscribe", channel="c" * 128)), END)
-    ),
-    "subscribe to a channel of 200": Script(
-        (HELLO, say(command(3, "subscribe", channel="c" * 200)), END)
-    ),
-    "subscribe to a channel of 300": Script(
-        (HELLO, say(command(3, "subscribe", channel="c" * 300)), END)
-    ),
-    "subscribe to a channel with a space": Script(
-        (HELLO, say(command(3, "subscribe", channel="a b")), END)
-    ),
-    "subscribe to a channel with a space behind": Script(
-        (HELLO, say(command(3, "subscribe", channel="a ")), END)
-    ),
-    "subscribe to a channel with a line end": Script(
-        (HELLO, say(command(3, "subscribe", channel="a\nb")), END)
-    ),
-    "subscribe to a Chinese channel": Script(
-        (HELLO, say(command(3, "subscribe", channel="群聊")), END)
-    ),
-    "subscribe to a channel with a colon": Script(
-        (HELLO, say(command(3, "subscribe", channel="no:such")), END)
-    ),
-    "subscribe to a channel with a number sign": Script(
-        (HELLO, say(command(3, "subscribe", channel="a#nils")), END)
-    ),
-    "subscribe to a channel with a dollar": Script(
-        (HELLO, say(command(3, "subscribe", channel="$a")), END)
-    ),
+    "subscribe to a channel of 128": entering("c" * 128),
+    "subscribe to a channel of 200": entering("c" * 200),
+    "subscribe to a channel of 300": entering("c" * 300),
+    "subscribe to a channel with a space": entering("a b"),
+    "subscribe to a channel with a space behind": entering("a "),
+    "subscribe to a channel with a line end": entering("a\nb"),
+    "subscribe to a Chinese channel": entering("群聊"),
+    "subscribe to a channel with a colon": entering("no:such"),
+    "subscribe to a channel of another": entering("a#nils"),
+    "subscribe to a channel of two others": entering("a#nils,olga"),
+    "subscribe to a channel of one's own": entering("a#mara"),
+    "subscribe to a channel of oneself and another": entering("a#nils,mara"),
+    "subscribe to a channel of nobody": entering("a#"),
+    "subscribe to a channel with two number signs": entering("a#mara#nils"),
+    "subscribe to a channel with a space between names": entering("a#nils, mara"),
+    "subscribe to a channel of nothing but a name": entering("#mara"),
+    "subscribe to a channel with a dollar": entering("$a"),
     "subscribe with a token that is none": tokened("nonsense"),
     "subscribe with a token": tokened("ENTRY mara"),
     "subscribe with a token of another": tokened("ENTRY nils"),

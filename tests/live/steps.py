@@ -112,6 +112,11 @@ def inside(*commands: Message, wires: tuple[Wire, ...] = BOTH) -> Script:
     return Script((ENTER, *(say(one) for one in commands), END), wires)
 
 
+def entering(channel: str) -> Script:
+    """Subscribe to a channel of this name."""
+    return Script((HELLO, say(command(3, "subscribe", channel=channel)), END))
+
+
 def raw(frame: str | bytes) -> Script:
     """A frame of somebody who has subscribed."""
     wires = JSON if isinstance(frame, str) else PROTOBUF
