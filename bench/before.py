@@ -1,11 +1,11 @@
-"""This tree beside an earlier commit: the seed's wire, in turn, for several rounds.
+"""This tree beside an earlier commit: the seed's wire or the live wire, in turn, for some rounds.
 
 Prints how much CPU each took for the same work, and the ratio, as the median over the rounds: of
 two runs that stand side by side the load of the machine cancels out. Both servers stay up, so that
 a round is short and there can be many. Beside it stands where the ratio lies with 95 % confidence;
 with HEAD for the commit, all that differs from 1 is the machine's doing.
 
-    python bench/before.py COMMIT
+    python bench/before.py COMMIT [--wire live]
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from typing import Any
 
 from servers import BenchRedis, Fastimd, NotStarted
 
+from fastimd.bench.dialect import FASTIMD
+from fastimd.bench.live import LIVE, LIVE_PROTOBUF
 from fastimd.bench.report import Result
 from fastimd.bench.run import Failed, run
 from fastimd.bench.spec import Spec
@@ -44,6 +46,7 @@ CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "storm 10000": ("storm", {"groups": 1000, "members": 10}, "cpu_us_per_socket"),
 }
 """Mode, options and what is compared. ``idle`` opens its sockets one after the other."""
+WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
 
 
 class Tree(Fastimd):
@@ -82,7 +85,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=20, help="how often each is measured")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
     parser.add_argument("--only", default="", help="cases whose names have this in them")
+    parser.add_argument("--wire", choices=WIRES, default=FASTIMD.name, help="what is spoken")
     arguments = parser.parse_args()
+    Tree.dialect = WIRES[arguments.wire]
     if arguments.rounds < FEWEST:
         parser.error(f"--rounds: at least {FEWEST}, or nothing is known with 95 % confidence")
     with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:

@@ -6,6 +6,7 @@ with their load; ratios are of runs that stand side by side, so much of that can
 
     python bench/compare.py            a few minutes
     python bench/compare.py --full     every size, more rounds; writes RESULTS.md and its plots
+    python bench/compare.py --live     the live wire, beside Centrifugo; with --full, Protobuf too
 """
 
 from __future__ import annotations
@@ -13,23 +14,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from document import write_results
-from goals import check_goals
+from cases import CASES, LIST_GROUPS, LIST_USERS, LISTS, LIVE_CASES, PEAK, Case
+from document import write_live, write_results
+from goals import check_goals, check_live_goals
 from history import measure_history
 from results import Measured
 from servers import (
     KINDS,
+    LIVE_KINDS,
+    PROTOBUF_KINDS,
     BenchRedis,
-    Centrifugo,
     Fastimd,
-    Nchan,
     NotStarted,
-    SendLoop,
     Server,
 )
 
@@ -38,87 +38,6 @@ from fastimd.bench.run import Failed, run
 from fastimd.bench.spec import Spec
 
 SETTLE = 0.5
-LIST_USERS = 5000
-LIST_GROUPS = 10_000
-
-
-@dataclass(frozen=True)
-class Case:
-    """One measurement.
-
-    Args:
-        only: the servers that it is about; all if there are none.
-        is_long: whether it is part of the full run alone.
-    """
-
-    name: str
-    mode: str
-    spec: dict[str, Any]
-    only: tuple[type[Server], ...] = ()
-    is_long: bool = False
-
-    def concerns(self, server: type[Server]) -> bool:
-        """Whether it is about a server."""
-        return server in self.only if self.only else server is not SendLoop
-
-
-PRODUCTS = (Fastimd, Nchan, Centrifugo)
-"""Those that people run, beside peers that were written by hand for this."""
-
-PEAK = "talk 100 x 5"
-"""Its throughput is the peak, of which other cases take a share."""
-
-CASES = (
-    Case("burst 10", "burst", {"members": 10}, PRODUCTS, is_long=True),
-    Case("burst 100", "burst", {"members": 100}),
-    Case("burst 1000", "burst", {"members": 1000}),
-    Case("burst 5000", "burst", {"members": 5000}, PRODUCTS),
-    Case("burst 10000", "burst", {"members": 10_000}, PRODUCTS, is_long=True),
-    Case(PEAK, "talk", {"groups": 100, "members": 5, "in_flight": 1}),
-    Case("talk 20 x 25", "talk", {"groups": 20, "members": 25, "in_flight": 1}),
-    *(
-        Case(
-            f"talk {n} x 5",
-            "talk",
-            {"groups": n, "members": 5, "in_flight": 1},
-            PRODUCTS,
-            is_long=True,
-        )
-        for n in (1, 10, 1000)
-    ),
-    Case(
-        "one at a time to 1000",
-        "burst",
-        {"members": 1000, "in_flight": 1, "at_once": 1},
-        (Fastimd, SendLoop),
-    ),
-    *(
-        Case(
-            f"{share} % of the peak", "talk", {"groups": 100, "members": 5}, PRODUCTS, is_long=True
-        )
-        for share in (10, 25, 75, 90)
-    ),
-    Case("50 % of the peak", "talk", {"groups": 100, "members": 5}),
-    # So slowly that each message goes its way alone: many in one group would be written together.
-    Case("1 group", "talk", {"groups": 1, "members": 1, "rate": 400.0}, (Fastimd,)),
-    Case("10000 groups", "talk", {"groups": 10_000, "members": 1, "rate": 400.0}, (Fastimd,)),
-    Case("idle 1000", "idle", {"groups": 100, "members": 10}, PRODUCTS, is_long=True),
-    Case("idle 5000", "idle", {"groups": 500, "members": 10}),
-    Case("idle 10000", "idle", {"groups": 1000, "members": 10}, PRODUCTS, is_long=True),
-    Case("storm 10000", "storm", {"groups": 1000, "members": 10}, PRODUCTS),
-)
-
-LISTS = {
-    f"lists, {active} active": {
-        "members": LIST_USERS,
-        "groups": LIST_GROUPS,
-        "groups_each": 20,
-        "active": active,
-        "rate": 1.0,
-        "joined": True,
-    }
-    for active in (0, 100)
-}
 
 
 def main() -> int:
@@ -129,83 +48,90 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, help="how long each is measured")
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--servers", default="", help="names of servers, joined by commas")
+    parser.add_argument("--live", action="store_true", help="the live wire, beside Centrifugo")
     arguments = parser.parse_args()
     rounds = arguments.rounds or (3 if arguments.full else 2)
-    seconds = arguments.seconds or 3.0
+    all_cases = LIVE_CASES if arguments.live else CASES
     cases = [
         case
-        for case in CASES
+        for case in all_cases
         if arguments.only in case.name and (arguments.full or not case.is_long)
     ]
-    kinds = [kind for kind in KINDS if not arguments.servers or kind.name in arguments.servers]
+    kinds = _kinds(arguments)
     measured = Measured(command=" ".join(["python", *sys.argv]))
     began = time.monotonic()
     with TemporaryDirectory() as folder, BenchRedis(Path(folder)) as redis:
         measured.versions.append(redis.version)
-        bench = _Bench(Path(folder), redis, cases, arguments.only, seconds, measured)
+        bench = _Bench(Path(folder), redis, arguments.seconds or 3.0, measured)
         for number in range(rounds):
             print(f"round {number + 1} of {rounds}", file=sys.stderr)
-            for kind in kinds:
-                bench.measure(kind, is_first=number == 0)
+            # Each begins as often as the other.
+            bench.measure(cases, kinds[::-1] if number % 2 else kinds)
+        if Fastimd in kinds:
+            bench.measure_extras(arguments.only)
     measured.seconds = time.monotonic() - began
     print(measured.table())
-    print(check_goals(measured).table())
+    print((check_live_goals if arguments.live else check_goals)(measured).table())
     if arguments.full and not arguments.only:
-        write_results(measured, Path(__file__).with_name("RESULTS.md"))
+        write, name = (write_live, "LIVE.md") if arguments.live else (write_results, "RESULTS.md")
+        write(measured, Path(__file__).with_name(name))
     return 0
 
 
+def _kinds(arguments: argparse.Namespace) -> list[type[Server]]:
+    kinds = KINDS
+    if arguments.live:
+        with_protobuf = arguments.full or arguments.servers
+        kinds = LIVE_KINDS + (PROTOBUF_KINDS if with_protobuf else ())
+    return [kind for kind in kinds if not arguments.servers or kind.name in arguments.servers]
+
+
 class _Bench:
-    def __init__(
-        self,
-        folder: Path,
-        redis: BenchRedis,
-        cases: list[Case],
-        only: str,
-        seconds: float,
-        measured: Measured,
-    ) -> None:
+    def __init__(self, folder: Path, redis: BenchRedis, seconds: float, measured: Measured) -> None:
         self._folder = folder
         self._redis = redis
-        self._cases = cases
-        self._only = only
         self._seconds = seconds
         self._measured = measured
         self._missing: set[type[Server]] = set()
 
-    def measure(self, kind: type[Server], *, is_first: bool) -> None:
-        """One round of one server; what needs no rounds is measured in the first."""
-        cases = [case for case in self._cases if case.concerns(kind)]
-        with_extras = kind is Fastimd and is_first
-        if not (cases or with_extras) or kind in self._missing:
-            return
-        if missing := kind.missing():
+    def measure(self, cases: list[Case], kinds: list[type[Server]]) -> None:
+        """One round: each case on each server, one right after the other."""
+        peaks: dict[type[Server], float] = {}
+        for case in cases:
+            for kind in kinds:
+                if case.concerns(kind) and self._is_there(kind):
+                    self._measure(case, kind, peaks)
+
+    def measure_extras(self, only: str) -> None:
+        """What needs no rounds."""
+        self._measure_lists(only)
+        self._measure_history(only)
+
+    def _is_there(self, kind: type[Server]) -> bool:
+        if kind not in self._missing and (missing := kind.missing()):
             self._missing.add(kind)
             self._measured.missing[kind.name] = missing
-            return
-        peak = 0.0
-        for case in cases:
-            spec = case.spec
-            if case.name.endswith("% of the peak"):
-                if not peak:
-                    continue
-                spec = spec | {"rate": peak * int(case.name.split()[0]) / 100}
-            result = self._run(kind, case.name, case.mode, spec)
-            if case.name == PEAK and result is not None:
-                peak = result.messages_per_second or 0.0
-        if with_extras:
-            self._measure_lists()
-            self._measure_history()
+        return kind not in self._missing
 
-    def _measure_history(self) -> None:
-        if self._only in "history":
+    def _measure(self, case: Case, kind: type[Server], peaks: dict[type[Server], float]) -> None:
+        spec = case.spec
+        if case.name.endswith("% of the peak"):
+            if not peaks.get(kind):
+                return
+            spec = spec | {"rate": peaks[kind] * int(case.name.split()[0]) / 100}
+        result = self._run(kind, case.name, case.mode, spec)
+        if case.name == PEAK and result is not None:
+            peaks[kind] = result.messages_per_second or 0.0
+
+    def _measure_history(self, only: str) -> None:
+        if only in "history":
             with Fastimd(self._folder, self._redis) as server, self._redis.client() as client:
                 self._measured.history.update(measure_history(server, client))
             self._redis.flush()
 
-    def _measure_lists(self) -> None:
+    def _measure_lists(self, only: str) -> None:
         for name, spec in LISTS.items():
-            if self._only not in name:
+            if only not in name:
                 continue
             self._join_groups("lists")
             self._run(Fastimd, name, "list", spec | {"run": "lists"})
@@ -247,7 +173,10 @@ class _Bench:
         if result.is_sound:
             self._measured.add(kind.name, name, result)
             return result
-        fault = result.disorder or f"{result.lost} lost, {result.refused} refused {result.reason}"
+        fault = result.disorder or (
+            f"{result.lost} lost, {result.unanswered} not acknowledged, "
+            f"{result.refused} refused {result.reason}"
+        )
         self._measured.failures.append(f"{kind.name}, {name}: {fault}")
         return None
 

@@ -137,7 +137,18 @@ def _load(address: Address, redis: BenchRedis) -> None:
     _pause(address)
     run(Spec("burst", (address,), members=1000, rate=150, seconds=20))
     _pause(address)
-    run(Spec("list", (address,), members=500, groups=200, active=20, rate=20, seconds=15))
+    run(
+        Spec(
+            "list",
+            (address,),
+            members=500,
+            groups=200,
+            groups_each=20,
+            active=20,
+            rate=20,
+            seconds=15,
+        )
+    )
     _pause(address)
 
 

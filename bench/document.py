@@ -1,14 +1,14 @@
-"""RESULTS.md and its plots."""
+"""RESULTS.md and its plots, and LIVE.md."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
-from goals import PER_DELIVERY, check_goals
+from goals import PER_DELIVERY, Goals, check_goals, check_live_goals
 from results import Measured, machine
 
 mpl.use("svg")
@@ -85,26 +85,28 @@ PLOTS = (
 
 
 def write_results(measured: Measured, path: Path) -> None:
-    """Write everything that was measured."""
-    lines = [
-        "# Results",
-        "",
+    """Write everything that was measured on the seed's wire."""
+    goals = check_goals(measured)
+    path.write_text("\n".join(_document("Results", measured, goals, _plots(measured, path.parent))))
+
+
+def write_live(measured: Measured, path: Path) -> None:
+    """Write everything that was measured on the live wire."""
+    goals = check_live_goals(measured)
+    path.write_text("\n".join(_document("Results on the live wire", measured, goals, ())))
+
+
+def _document(title: str, measured: Measured, goals: Goals, plots: Iterable[str]) -> Iterator[str]:
+    yield from (f"# {title}", "")
+    yield (
         f"Measured by `{measured.command}` in {measured.seconds / 60:.0f} minutes on {machine()}, "
         f"Python {platform.python_version()}. One process of each server, one Redis, one client; "
         "medians over the rounds. CPU is that of the server alone. On a machine that others use, "
-        "compare ratios.",
-        "",
-        *(f"- {version}" for version in measured.versions),
-        "",
-        "## What is to be reached",
-        check_goals(measured).table(),
-        "",
-        *_plots(measured, path.parent),
-        "## All",
-        measured.table(),
-        "",
-    ]
-    path.write_text("\n".join(lines))
+        "compare ratios."
+    )
+    yield from ("", *(f"- {version}" for version in measured.versions), "")
+    yield from ("## What is to be reached", goals.table(), "", *plots)
+    yield from ("## All", measured.table(), "")
 
 
 def _plots(measured: Measured, folder: Path) -> Iterator[str]:

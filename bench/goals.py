@@ -9,11 +9,18 @@ from dataclasses import dataclass
 from results import Measured, aligned
 
 FASTIMD, NCHAN, CENTRIFUGO, LOOP = "fastimd", "Nchan", "Centrifugo", "send() loop"
+LIVE_PAIRS = (
+    ("", "fastimd, live wire", "Centrifugo, recovery"),
+    ("Protobuf, ", "fastimd, Protobuf", "Centrifugo, Protobuf"),
+)
+"""Who is held against whom on the live wire, and what the names of the goals begin with."""
 
 PER_DELIVERY = "server.cpu_us_per_delivery"
 PER_MESSAGE = "server.cpu_us_per_message"
 PER_CONNECT = "server.cpu_us_per_socket"
 THROUGHPUT = "messages_per_second"
+MEMORY = "server.bytes_per_socket"
+P99 = "latency.p99"
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ def _goals(measured: Measured) -> Iterator[Goal]:
     yield Goal(
         f"{case}: CPU/delivery", "<= 1.5 x send() loop", ratio(case, PER_DELIVERY, LOOP), 1.5
     )
-    yield Goal("p99 at half of the peak", "<= Nchan", ratio("50 % of the peak", "latency.p99"), 1.0)
+    yield Goal("p99 at half of the peak", "<= Nchan", ratio("50 % of the peak", P99), 1.0)
     yield from _sockets(measured)
     yield from _flatness(measured)
     for name, value in measured.history.items():
@@ -88,7 +95,7 @@ def _goals(measured: Measured) -> Iterator[Goal]:
 
 def _sockets(measured: Measured) -> Iterator[Goal]:
     median = measured.median
-    memory = median(FASTIMD, "idle 5000", "server.bytes_per_socket")
+    memory = median(FASTIMD, "idle 5000", MEMORY)
     yield Goal(
         "memory of an idle socket",
         "<= 10 KiB",
@@ -152,6 +159,58 @@ def _flatness(measured: Measured) -> Iterator[Goal]:
     ):
         few, many = (measured.median(FASTIMD, case, value) for case in cases)
         yield Goal(name, "<= 1.3 x", _quotient(many, few), 1.3)
+
+
+# The live wire
+
+
+def check_live_goals(measured: Measured) -> Goals:
+    """Hold fastimd's live wire against Centrifugo: quotients of what both did with one client."""
+    return Goals(
+        [
+            goal
+            for prefix, ours, theirs in LIVE_PAIRS
+            if not prefix or measured.has(ours)
+            for goal in _live_goals(measured, prefix, ours, theirs)
+        ]
+    )
+
+
+LIVE_GOALS = (
+    ("burst 100: CPU/delivery", "burst 100", PER_DELIVERY, 0.25),
+    ("burst 1000: CPU/delivery", "burst 1000", PER_DELIVERY, 0.25),
+    ("talk 100 x 5: CPU/message", "talk 100 x 5", PER_MESSAGE, 0.7),
+    ("talk 20 x 25: CPU/message", "talk 20 x 25", PER_MESSAGE, 0.7),
+    ("p99 at half of the server's own peak", "50 % of the peak", P99, 1.0),
+    ("memory of a socket with 1 subscription", "idle 3000 in 1", MEMORY, 0.4),
+    ("memory of a socket with 20 subscriptions", "idle 2000 in 20", MEMORY, 0.4),
+    ("sockets come one after the other: CPU/connect", "idle 3000 in 1", PER_CONNECT, 1.0),
+)
+"""What it is, the case, the value, and how much of Centrifugo's it may be."""
+
+
+def _live_goals(measured: Measured, prefix: str, ours: str, theirs: str) -> Iterator[Goal]:
+    def ratio(case: str, value: str) -> float | None:
+        return _quotient(measured.median(ours, case, value), measured.median(theirs, case, value))
+
+    for name, case, value, limit in LIVE_GOALS:
+        yield Goal(f"{prefix}{name}", f"<= {limit} x Centrifugo", ratio(case, value), limit)
+    for case in ("talk 100 x 5", "talk 20 x 25"):
+        yield Goal(
+            f"{prefix}{case}: messages/s",
+            ">= 1.4 x Centrifugo",
+            ratio(case, THROUGHPUT),
+            1.4,
+            is_least=True,
+        )
+    cost = ratio("storm 10000", PER_CONNECT)
+    yield Goal(
+        f"{prefix}10,000 clients return: connects/s a core",
+        ">= 1.0 x Centrifugo",
+        _quotient(1.0, cost),
+        1.0,
+        is_least=True,
+    )
 
 
 def _quotient(one: float | None, other: float | None) -> float | None:

@@ -54,6 +54,10 @@ class Measured:
         """Who was measured in a case."""
         return [server for server, name in self.results if name == case]
 
+    def has(self, server: str) -> bool:
+        """Whether there is a result of a server."""
+        return any(name == server for name, _ in self.results)
+
     def table(self) -> str:
         """Every case and server, medians."""
         return "\n".join(self._lines())

@@ -37,7 +37,8 @@ from websockets.sync.client import connect
 import fastimd
 from fastimd.base.address import Address
 from fastimd.base.errors import StartupError
-from fastimd.bench.dialect import FASTIMD, Dialect, Lines
+from fastimd.bench.dialect import FASTIMD, TEXT, Dialect, Visit
+from fastimd.bench.live import LIVE, LIVE_PROTOBUF
 from fastimd.redis.embedded import find_server
 
 PEERS = Path(__file__).with_name("peers")
@@ -51,6 +52,8 @@ GO = "1.26"
 CENTRIFUGO = "6.9.1"
 """The version that is measured; its module is built once for each."""
 SAYINGS = 10
+START = "start"
+"""The group, and its only user, in which a server is asked whether it serves."""
 
 _LIBC = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
@@ -247,20 +250,21 @@ class Server(Program):
     def _answers(self) -> bool:
         """Whether a member hears what it says: the server is up, and so is its way to Redis."""
         dialect, text = self.dialect, b"is anybody there"
-        url = f"ws://127.0.0.1:{self.port}{dialect.target('start', 'start')}"
+        visit, is_text = Visit((START,), START), dialect.opcode == TEXT
+        url = f"ws://127.0.0.1:{self.port}{dialect.target(visit)}"
         try:
             with connect(
                 url, compression=None, proxy=None, open_timeout=2, close_timeout=1
             ) as link:
-                for hello in dialect.hello_in("start"):
-                    link.send(hello.decode())
-                greeted = 0
-                while greeted < dialect.greetings:
-                    greeted += dialect.greetings_in(str(link.recv(timeout=2)).encode())
+                greeting = dialect.greeting(visit)
+                for hello in greeting.hello:
+                    link.send(hello, text=is_text)
+                while greeting.awaited > 0:
+                    greeting.take(link.recv(timeout=2, decode=False))
                 for _ in range(SAYINGS):  # the first may come before Nchan has subscribed
-                    link.send((dialect.before_in("start") + text + dialect.after).decode())
+                    link.send(text.join(dialect.around(START, len(text))), text=is_text)
                     with suppress(TimeoutError):
-                        while text.decode() not in str(link.recv(timeout=0.2)):
+                        while text not in link.recv(timeout=0.2, decode=False):
                             pass  # an answer: the message comes behind it
                         return True
         except (OSError, WebSocketException, EOFError):
@@ -302,6 +306,20 @@ class Fastimd(Server):
     def _serves(self) -> bool:
         events = (json.loads(line) for line in self.log_lines() if line.startswith("{"))
         return any(event["event"] == "daemon.serving" for event in events)
+
+
+class FastimdLive(Fastimd):
+    """The same daemon, spoken with as Centrifugo is."""
+
+    name = "fastimd, live wire"
+    dialect = LIVE
+
+
+class FastimdProtobuf(Fastimd):
+    """The same in Protobuf."""
+
+    name = "fastimd, Protobuf"
+    dialect = LIVE_PROTOBUF
 
 
 class Nchan(Server):
@@ -392,15 +410,7 @@ class Centrifugo(Server):
     """Centrifugo, on as many cores as it takes."""
 
     name = "Centrifugo"
-    dialect = Dialect(
-        path="/connection/websocket",
-        greetings=2,
-        hello=(b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"@GROUP@"}}',),
-        before=b'{"id":3,"publish":{"channel":"@GROUP@","data":"',
-        after=b'"}}',
-        has_ts=False,
-        lines=Lines(answer=b'{"id":', refusal=b'"error":', ping=b"{}"),
-    )
+    dialect = LIVE
 
     @classmethod
     def missing(cls) -> str:
@@ -428,6 +438,25 @@ class Centrifugo(Server):
         start = next(event for event in events if event["message"] == "starting Centrifugo")
         cores = start["gomaxprocs"]
         return f"Centrifugo {start['version']}, {start['runtime']}, GOMAXPROCS {cores}"
+
+
+class CentrifugoRecovery(Centrifugo):
+    """Centrifugo that does what fastimd does on the live wire, where each client may recover."""
+
+    name = "Centrifugo, recovery"
+
+    def environment(self) -> Mapping[str, str]:
+        return {
+            **super().environment(),
+            "CENTRIFUGO_CHANNEL_WITHOUT_NAMESPACE_FORCE_RECOVERY": "true",
+        }
+
+
+class CentrifugoProtobuf(CentrifugoRecovery):
+    """The same in Protobuf."""
+
+    name = "Centrifugo, Protobuf"
+    dialect = LIVE_PROTOBUF
 
 
 class NodeServer(Server):
@@ -532,6 +561,9 @@ KINDS: tuple[type[Server], ...] = (
     *(Fastimd, Nchan, NchanNoDelay, Centrifugo),
     *(NodeWs, SocketIo, Starlette, SendLoop),
 )
+LIVE_KINDS: tuple[type[Server], ...] = (FastimdLive, CentrifugoRecovery)
+"""Those that speak the live wire, and do the same work."""
+PROTOBUF_KINDS: tuple[type[Server], ...] = (FastimdProtobuf, CentrifugoProtobuf)
 
 
 # What they need

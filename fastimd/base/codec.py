@@ -46,7 +46,7 @@ class Message(msgspec.Struct, frozen=True):
     userId: str
     info: str
     ts: int
-    tags: Mapping[str, str] = {}
+    tags: dict[str, str] = {}
 
 
 class _StoredMessage(msgspec.Struct):

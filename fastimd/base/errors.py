@@ -11,6 +11,7 @@ FastimdError
 ├── TokenRefused          a JWT is not good
 │   └── TokenExpired      it was
 ├── Refused               a hook says no, and perhaps why
+│   └── PrivateGroup      the group's id names its users, and this one is none of them
 └── HookFailed            a hook crashed, was late or answered what it may not
 
 Errors of a client carry what the client may be told. Errors of Redis are redis-py's own classes
@@ -113,6 +114,10 @@ class Refused(FastimdError):
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason.encode(errors="replace").decode())
+
+
+class PrivateGroup(Refused):
+    """The id of a group names its users, and this one is none of them."""
 
 
 class HookFailed(FastimdError):

@@ -17,6 +17,7 @@ NO_SUCH_MESSAGE = "消息不存在"
 
 TOO_MANY_GROUPS = "加入的群组过多 (too many groups)"
 NOT_A_MEMBER = "不是该群组的成员 (not a member)"
+PRIVATE_GROUP = "该群组仅限指定的用户 (private group)"
 NOT_ALLOWED = "没有权限 (not allowed)"
 MESSAGE_REFUSED = "消息被拒绝 (message refused)"
 HOOK_FAILED = "暂时无法服务 (try again)"

@@ -19,8 +19,9 @@ from ..base.errors import BadParameter, FastimdError
 from ..base.password import read_password
 from ..base.signals import signals_raised
 from .accounts import Accounts, OnProgress
-from .dialect import MIN_TEXT_BYTES
+from .dialect import FASTIMD, MIN_TEXT_BYTES
 from .links import Unusable
+from .live import LIVE, LIVE_PROTOBUF
 from .report import Result
 from .run import Failed, run
 from .spec import Spec
@@ -60,9 +61,12 @@ _MODES = {
     ),
     "idle": _Mode(
         "silent sockets: their cost, and how fast they connect",
-        {"groups": 100, "members": 10, "opening": 128},
+        {"groups": 100, "members": 10, "groups_each": 1, "opening": 128},
     ),
-    "storm": _Mode("sockets that all drop and reconnect at once", {"groups": 100, "members": 10}),
+    "storm": _Mode(
+        "sockets that all drop and reconnect at once",
+        {"groups": 100, "members": 10, "groups_each": 1},
+    ),
     "list": _Mode(
         "group-list sockets, with some of the groups active",
         {
@@ -84,9 +88,10 @@ _HELP = {
     "rate": "messages a second in total, or per active group; 0 = as fast as in_flight allows",
     "warm_up": "seconds of talk before measuring starts",
     "opening": "concurrent handshakes per process",
-    "groups_each": "groups per list socket",
+    "groups_each": "groups per socket; except for list, more than 1 needs --wire live",
     "active": "groups with a talker",
 }
+_WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
 _MAY_BE_ZERO = ("rate", "warm_up", "active")
 
 
@@ -102,6 +107,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         for number, default in mode.numbers.items():
             _add_number(sub, number, default)
+        if name != "list":
+            sub.add_argument(
+                "--wire", choices=_WIRES, default=FASTIMD.name, help="the client protocol"
+            )
         if name not in ("idle", "storm"):
             _add(sub, "size", at_least(int, MIN_TEXT_BYTES), 64, "bytes per message")
             _add(sub, "messages", at_least(int, 0), 0, "messages to measure; 0 = measure by time")
@@ -205,7 +214,7 @@ def _measure(
         )
         is_settled = True
     except Failed as exc:
-        if _LOGIN_REQUIRED not in str(exc):
+        if not any(reason in str(exc) for reason in _LOGIN_REQUIRED):
             raise
         why = f"the server does not log {spec.user(0)} in ({accounts.trouble})"
         raise Failed(f"{exc}: {why}; give --users and --password-file") from exc
@@ -224,7 +233,9 @@ def _spec(arguments: argparse.Namespace) -> Spec:
     given = {name: value for name, value in vars(arguments).items() if name in _FIELDS}
     name = secrets.token_hex(4)
     users = given.pop("users") or f"bench-{name}-"
-    spec = Spec(addresses=tuple(arguments.address), run=name, users=users, **given)
+    dialect = _WIRES[getattr(arguments, "wire", FASTIMD.name)]
+    addresses = tuple(arguments.address)
+    spec = Spec(addresses=addresses, dialect=dialect, run=name, users=users, **given)
     try:
         check_id("--users", spec.user(spec.sockets))
     except BadParameter as exc:
@@ -249,8 +260,8 @@ def _password(path: Path | None) -> str:
 
 
 _FIELDS = {field for field in Spec.__dataclass_fields__ if field not in ("addresses", "dialect")}
-_LOGIN_REQUIRED = "login required"
-"""What a server closes a socket with whose token is not good."""
+_LOGIN_REQUIRED = ("login required", "3500 invalid token")
+"""What a server closes a socket with whose token is not good, on either wire."""
 
 
 def _add_number(parser: argparse.ArgumentParser, name: str, default: float) -> None:

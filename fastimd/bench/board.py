@@ -23,6 +23,7 @@ class Counter(IntEnum):
     SAID = 1
     HEARD = 2
     DONE = 3
+    ANSWERED = 4
 
 
 class Board:

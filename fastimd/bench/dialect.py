@@ -2,34 +2,72 @@
 
 from __future__ import annotations
 
+import re
 import secrets
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
 from urllib.parse import quote
 
-TEXT, CLOSE, PING, PONG = 0x1, 0x8, 0x9, 0xA
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
 NO_TOKEN = "bench"  # noqa: S105 - no secret
 """Stands in a path where the server gave none: without ``login_auth`` anything will do."""
 MIN_TEXT_BYTES = 40
 """The shortest text that holds what a message carries."""
-GROUP = b"@GROUP@"
-"""Stands for the group's id in what a client sends."""
+
+Found: TypeAlias = tuple[int, int, int] | None
+"""Opcode, start and end of what is said; None if it is cut."""
+
+_TS = re.compile(rb":(\d+)}$")
 
 
 @dataclass(frozen=True)
-class Lines:
-    """A text frame that holds one message or more, a line each, and other lines among them.
+class Position:
+    """How far a group has come, as the live wire tells it."""
+
+    epoch: str = ""
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class Visit:
+    """Who comes to which groups with one socket.
 
     Args:
-        answer: what a line begins with that answers a member; it is no message.
-        refusal: what stands in an answer that refuses.
-        ping: a line that is to be sent back.
+        token: of the user's login; empty if there is none.
+        since: where the client stands in the groups, if it was there before.
+        positions: gets where they stand now.
     """
 
-    answer: bytes
-    refusal: bytes
-    ping: bytes
+    groups: tuple[str, ...]
+    user: str
+    token: str = ""
+    since: Mapping[str, Position] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
+
+
+class Greeting:
+    """What one client says first, and what it awaits before the first message of its groups.
+
+    Args:
+        awaited: how many frames.
+        hello: the payloads that it sends.
+    """
+
+    def __init__(self, awaited: int, hello: tuple[bytes, ...] = ()) -> None:
+        self.awaited = awaited
+        self.hello = hello
+
+    def take(self, _payload: bytes) -> bytes:
+        """A frame has come; returns the payload that answers it, empty if there is none.
+
+        Raises:
+            ConnectionError: it refuses what the client sent.
+            ValueError: it cannot be read.
+        """
+        self.awaited -= 1
+        return b""
 
 
 @dataclass(frozen=True)
@@ -40,11 +78,10 @@ class Dialect:
         path: of a member's socket; ``{group}`` and ``{user}`` stand for the ids, ``{token}`` for
             what the user got at the login.
         greetings: messages that come before the first one of the group.
-        hello: text frames that a client sends first; ``@GROUP@`` stands for the group's id.
-        before: what stands before a text that is said; ``@GROUP@`` stands for the group's id.
+        hello: text frames that a client sends first.
+        before: what stands before a text that is said.
         after: what stands behind it.
         has_ts: whether each message ends with a ``ts`` that increases within its group.
-        lines: how a text frame holds more than one message; None if it holds just one.
     """
 
     path: str = "/group/chat/{group}/{user}/{token}"
@@ -53,33 +90,44 @@ class Dialect:
     before: bytes = b""
     after: bytes = b""
     has_ts: bool = True
-    lines: Lines | None = None
 
-    def target(self, group: str, user: str, token: str = NO_TOKEN) -> str:
+    @property
+    def name(self) -> str:
+        """What ``--wire`` calls it."""
+        return "fast-im"
+
+    @property
+    def opcode(self) -> int:
+        """Of the frames that clients send."""
+        return TEXT
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a socket is in several groups, and gets an answer to what it says."""
+        return False
+
+    def target(self, visit: Visit) -> str:
         """The request target of a member's handshake."""
-        named = {"group": group, "user": user, "token": token}
+        group = visit.groups[0] if visit.groups else ""
+        named = {"group": group, "user": visit.user, "token": visit.token or NO_TOKEN}
         return self.path.format(**{name: quote(text, safe="") for name, text in named.items()})
 
-    def hello_in(self, group: str) -> Iterator[bytes]:
-        """The text frames that a client of a group sends first."""
-        for text in self.hello:
-            yield text.replace(GROUP, group.encode())
+    def greeting(self, _visit: Visit) -> Greeting:
+        """What a member says and awaits first."""
+        return Greeting(self.greetings, self.hello)
 
-    def before_in(self, group: str) -> bytes:
-        """The bytes before a text that is sent to a group."""
-        return self.before.replace(GROUP, group.encode())
+    def around(self, _group: str, _size: int) -> tuple[bytes, bytes]:
+        """What stands before and behind a text of ``size`` bytes that is said in a group."""
+        return self.before, self.after
 
-    def greetings_in(self, payload: bytes) -> int:
-        """How much of the greeting a text frame holds.
+    def find(self, data: bytes, at: int) -> Found:
+        """The message at ``at`` in what a member gets; ValueError if it cannot be."""
+        return find_frame(data, at)
 
-        Raises:
-            ConnectionError: it refuses what the client sent.
-        """
-        if self.lines is None:
-            return 1
-        if self.lines.refusal in payload:
-            raise ConnectionError(f"refused: {payload[:200]!r}")
-        return payload.count(b"\n") + 1
+    def position(self, payload: bytes) -> int | None:
+        """What increases from message to message of a group; None if this one has nothing."""
+        found = _TS.search(payload)
+        return None if found is None else int(found[1])
 
 
 FASTIMD = Dialect()
@@ -92,24 +140,22 @@ class Texts:
     Args:
         size: bytes of a text.
         mark: what they begin with; by default a new one.
+        group: where they are said.
 
     Raises:
         ValueError: ``size`` is too small for what a text carries.
     """
 
-    def __init__(self, dialect: Dialect, size: int, mark: bytes = b"") -> None:
+    def __init__(self, dialect: Dialect, size: int, mark: bytes = b"", group: str = "") -> None:
         if size < MIN_TEXT_BYTES:
             raise ValueError(f"a text has at least {MIN_TEXT_BYTES} bytes, not {size}")
         self.mark = mark or b"~" + secrets.token_hex(3).encode()
         self._dialect, self._size = dialect, size
-        self._frame_start, self._frame_end = self._frame_around(dialect, size)
+        self._frame_start, self._frame_end = self._frame_around(group)
 
     def in_group(self, group: str) -> Texts:
-        """Those that are said in a group: these, unless what is said names its group."""
-        if GROUP not in self._dialect.before:
-            return self
-        dialect = replace(self._dialect, before=self._dialect.before_in(group))
-        return Texts(dialect, self._size, self.mark)
+        """Those that are said in one group."""
+        return Texts(self._dialect, self._size, self.mark, group)
 
     def frame(self, sender: int, number: int, moment: int) -> bytes:
         """A client's frame with a sender's ``number``th text, sent at ``moment`` (ns)."""
@@ -134,13 +180,11 @@ class Texts:
         for fields in payload.split(self.mark)[1:]:
             yield int(fields[:6]), int(fields[6:14]), int(fields[14:30])
 
-    def _frame_around(self, dialect: Dialect, size: int) -> tuple[bytes, bytes]:
-        filler = b"." * (size - len(self.mark) - 30)
-        length = len(dialect.before) + size + len(dialect.after)
-        return (
-            client_frame_head(TEXT, length) + dialect.before + self.mark,
-            filler + dialect.after,
-        )
+    def _frame_around(self, group: str) -> tuple[bytes, bytes]:
+        filler = b"." * (self._size - len(self.mark) - 30)
+        before, after = self._dialect.around(group, self._size)
+        head = client_frame_head(self._dialect.opcode, len(before) + self._size + len(after))
+        return head + before + self.mark, filler + after
 
 
 def client_frame_head(opcode: int, length: int) -> bytes:
@@ -157,7 +201,7 @@ def client_frame(opcode: int, payload: bytes) -> bytes:
     return client_frame_head(opcode, len(payload)) + payload
 
 
-def find_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
+def find_frame(data: bytes, at: int) -> Found:
     """Opcode, start and end of the payload of the server's frame at ``at``; None if it is cut.
 
     Raises:
@@ -174,9 +218,3 @@ def find_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
     if len(data) < start + size:
         return None
     return data[at] & 0x0F, start, start + size
-
-
-def find_line(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """A text's opcode, and start and end of the line at ``at``; None if it is cut."""
-    end = data.find(b"\n", at) + 1
-    return (TEXT, at, end) if end else None

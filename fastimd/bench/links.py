@@ -15,7 +15,7 @@ from hashlib import sha1
 from typing import TypeAlias
 
 from ..base.address import Address
-from .dialect import CLOSE, NO_TOKEN, PING, PONG, TEXT, Dialect, client_frame, find_frame
+from .dialect import BINARY, CLOSE, PING, PONG, TEXT, Dialect, Visit, client_frame, find_frame
 from .histogram import Histogram
 
 RECEIVE_BYTES = 65_536
@@ -48,12 +48,11 @@ class Link:
     """
 
     __slots__ = (
-        "_awaited",
-        "_dialect",
-        "_group",
+        "_greeting",
         "_is_accepted",
         "_on_data",
         "_on_open",
+        "_opcode",
         "_opening",
         "_poll",
         "_unsent",
@@ -68,13 +67,12 @@ class Link:
         self._on_open = plan.on_open
         self.is_ready = False
         self._poll = poll
-        self._dialect = plan.dialect
-        self._group = plan.group
-        self._awaited = plan.dialect.greetings
+        self._opcode = plan.dialect.opcode
+        self._greeting = plan.dialect.greeting(plan.visit)
         self._is_accepted = False
         self._opening = b""
         request = _REQUEST.format(
-            target=address.prefix + plan.dialect.target(plan.group, plan.user, plan.token),
+            target=address.prefix + plan.dialect.target(plan.visit),
             host=address.authority,
             key=_KEY.decode(),
         )
@@ -143,10 +141,13 @@ class Link:
                 return
             _check_answer(head)
             self._is_accepted, self._opening = True, rest
-            for text in self._dialect.hello_in(self._group):
-                self.send(client_frame(TEXT, text))
-        self._take_greetings()
-        if self._awaited <= 0:
+            for payload in self._greeting.hello:
+                self.send(client_frame(self._opcode, payload))
+        try:
+            self._take_greetings()
+        except ValueError as exc:
+            raise ConnectionError(f"no greeting: {exc}") from exc
+        if self._greeting.awaited <= 0:
             self.is_ready = True
             self._on_open(self)
             rest, self._opening = self._opening, b""
@@ -155,10 +156,12 @@ class Link:
 
     def _take_greetings(self) -> None:
         at = 0
-        while self._awaited > 0 and (frame := find_frame(self._opening, at)) is not None:
+        greeting = self._greeting
+        while greeting.awaited > 0 and (frame := find_frame(self._opening, at)) is not None:
             opcode, start, at = frame
-            if opcode == TEXT:
-                self._awaited -= self._dialect.greetings_in(self._opening[start:at])
+            if opcode in (TEXT, BINARY):
+                if answer := greeting.take(self._opening[start:at]):
+                    self.send(client_frame(self._opcode, answer))
             elif opcode == PING:
                 self.pong(self._opening[start:at])
             elif opcode == CLOSE:
@@ -181,15 +184,12 @@ class Plan:
     Args:
         on_open: gets the socket when it is greeted.
         on_data: gets what comes after the greetings.
-        token: of the user's login.
     """
 
     dialect: Dialect
-    group: str
-    user: str
+    visit: Visit
     on_open: Callable[[Link], None]
     on_data: Callable[[bytes], None]
-    token: str = NO_TOKEN
 
 
 class QuietSocket:

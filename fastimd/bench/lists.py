@@ -64,7 +64,7 @@ class Lists(Worker):
             self.open(self._joins())
         self.open(self._talks(active))
         self.open(
-            self.plan("", place.user, lists.enter, lists.take, GROUP_LIST)
+            self.plan((), place.user, lists.enter, lists.take, dialect=GROUP_LIST)
             for place, lists in zip(self.places, self._sockets, strict=True)
         )
         self.wait_for(Phase.WARMING)
@@ -89,16 +89,15 @@ class Lists(Worker):
     def _joins(self) -> Iterable[Plan]:
         # Who opens a group's socket has joined it, and may leave.
         for place in self.places:
-            for group in self.spec.groups_of(place.number):
-                name = self.spec.group(group)
-                yield self.plan(name, place.user, self.crowd.drop, _hear_nothing)
+            for group in place.groups:
+                yield self.plan((group,), place.user, self.crowd.drop, _hear_nothing)
 
     def _talks(self, active: Iterable[int]) -> Iterable[Plan]:
         for group in active:
             quiet = QuietSocket()
             enter = partial(self._enter, quiet, group)
             talker = self.spec.user(self.spec.sockets)
-            yield self.plan(self.spec.group(group), talker, enter, quiet.take)
+            yield self.plan((self.spec.group(group),), talker, enter, quiet.take)
 
     def _enter(self, quiet: QuietSocket, group: int, link: Link) -> None:
         quiet.enter(link)

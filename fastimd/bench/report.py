@@ -51,6 +51,7 @@ class Result:
         messages: said in that time.
         deliveries: heard by members in that time; in ``list``, pushes.
         lost: deliveries of the whole run that did not come.
+        unanswered: messages that were not acknowledged, where a server does that.
         disorder: what was wrong with one that came; empty if nothing was.
         latency: from sending to hearing; in ``idle`` and ``storm`` from connecting to the greeting.
         refused: sockets that could not be opened; ``reason`` of the first.
@@ -70,6 +71,7 @@ class Result:
     refused: int = 0
     reason: str = ""
     lost: int = 0
+    unanswered: int = 0
     disorder: str = ""
     client_cpu_seconds: float = 0.0
     parameters: dict[str, int | float | str] = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Result:
     @property
     def is_sound(self) -> bool:
         """Whether everything arrived."""
-        return not (self.lost or self.disorder or self.refused)
+        return not (self.lost or self.unanswered or self.disorder or self.refused)
 
     def withdraw_speeds(self) -> None:
         """What did not arrive has no speed."""
@@ -111,6 +113,8 @@ class Result:
         yield "load generator", f"{self.client_cpu_seconds:.2f} s of CPU"
         yield "refused", f"{self.refused}" + (f" ({self.reason})" if self.reason else "")
         yield "lost", str(self.lost)
+        if self.unanswered:
+            yield "not acknowledged", str(self.unanswered)
         yield "disorder", self.disorder or "none"
 
     def _speeds(self) -> Iterator[tuple[str, str]]:

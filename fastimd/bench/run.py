@@ -44,10 +44,10 @@ _WORKERS: dict[str, type[Worker]] = {
 _TOLD = (Counter.OPEN, Counter.SAID, Counter.HEARD)
 
 _PARAMETERS = {
-    "burst": ("members", "in_flight", "at_once", "rate", "size", "processes"),
-    "talk": ("groups", "members", "in_flight", "rate", "size", "processes"),
-    "idle": ("groups", "members", "processes"),
-    "storm": ("groups", "members", "processes"),
+    "burst": ("wire", "members", "in_flight", "at_once", "rate", "size", "processes"),
+    "talk": ("wire", "groups", "members", "in_flight", "rate", "size", "processes"),
+    "idle": ("wire", "groups", "members", "groups_each", "processes"),
+    "storm": ("wire", "groups", "members", "groups_each", "processes"),
     "list": ("members", "groups", "groups_each", "active", "rate", "size", "processes"),
 }
 """What a result repeats of its spec."""
@@ -141,6 +141,7 @@ class _Run:
             self._wait_quiet()
         else:
             result.lost = self._wait_heard()
+            result.unanswered = self._wait_answered()
         return result
 
     def _sit(self, before: Usage, opened: Usage, opening_seconds: float) -> Result:
@@ -247,6 +248,18 @@ class _Run:
             if now == awaited or time.monotonic() - since > PATIENCE:
                 return awaited - now
             self._look("waiting for the last")
+
+    def _wait_answered(self) -> int:
+        """Wait for the last answers; how many messages got none, where they get one."""
+        if not self._spec.dialect.is_live:
+            return 0
+        until = time.monotonic() + PATIENCE
+        while time.monotonic() < until and self._unanswered():
+            self._look("waiting for the last answers")
+        return self._unanswered()
+
+    def _unanswered(self) -> int:
+        return self._count(Counter.SAID) - self._count(Counter.ANSWERED)
 
     def _wait_quiet(self) -> None:
         """Wait until no more pushes come."""

@@ -13,11 +13,16 @@ MODES = ("burst", "talk", "idle", "storm", "list")
 
 @dataclass(frozen=True)
 class Place:
-    """One socket: its number in the run, its group and its user."""
+    """One socket: its number in the run, its groups and its user."""
 
     number: int
-    group: str
+    groups: tuple[str, ...]
     user: str
+
+    @property
+    def group(self) -> str:
+        """The only one, of a socket that talks."""
+        return self.groups[0]
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Spec:
         rate: messages a second of all talkers together, whatever comes back; 0 = as many as
             ``in_flight`` lets through. In ``list`` of each active group.
         messages: how many are measured; 0 = as many as come in ``seconds``.
-        groups_each: groups that each list socket is in.
+        groups_each: groups that each list socket is in, or each silent socket of the live wire; the
+            ``members`` of one group share their other groups.
         active: groups in which is talked while lists are read.
         opening: handshakes that a process has under way.
         settle: seconds between the last greeting and the first message.
@@ -55,7 +61,7 @@ class Spec:
     messages: int = 0
     seconds: float = 10.0
     warm_up: float = 2.0
-    groups_each: int = 20
+    groups_each: int = 1
     active: int = 0
     opening: int = 128
     settle: float = 0.0
@@ -63,6 +69,11 @@ class Spec:
     run: str = ""
     users: str = "b"
     tokens: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def wire(self) -> str:
+        """What is spoken."""
+        return self.dialect.name
 
     @property
     def sockets(self) -> int:
@@ -78,10 +89,10 @@ class Spec:
     def places(self, process: int) -> Iterator[Place]:
         """The sockets of one process; a group of talkers is in one process."""
         for number in range(self.sockets):
-            group = number // self.members  # of a list socket it means nothing
-            unit = group if self.mode == "talk" else number
+            unit = number // self.members if self.mode == "talk" else number
             if unit % self.processes == process:
-                yield Place(number, self.group(group), self.user(number))
+                groups = tuple(map(self.group, self.groups_of(number)))
+                yield Place(number, groups, self.user(number))
 
     def group(self, number: int) -> str:
         """A group's id."""
@@ -104,8 +115,7 @@ class Spec:
     def memberships(self) -> Iterator[tuple[str, str]]:
         """Who becomes a member of what, user and group, as a socket of a group joins it."""
         for number in range(self.sockets):
-            in_groups = self.groups_of(number) if self.mode == "list" else (number // self.members,)
-            for group in in_groups:
+            for group in self.groups_of(number):
                 yield self.user(number), self.group(group)
         for group in range(self.active):
             yield self.user(self.sockets), self.group(group)
@@ -116,7 +126,7 @@ class Spec:
         return [self.group(number) for number in range(talked_in)]
 
     def groups_of(self, number: int) -> Iterator[int]:
-        """The groups of a list socket, by number; ``list`` only."""
-        first = number * self.groups_each
+        """The groups of a socket, by number."""
+        first = number * self.groups_each if self.mode == "list" else number // self.members
         for group in range(first, first + self.groups_each):
             yield group % self.groups

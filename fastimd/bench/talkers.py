@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable
 
 from .board import Board, Counter, Phase
-from .dialect import find_frame, find_line
 from .links import Link
 from .spec import Place, Spec
 from .transcript import Transcript
@@ -87,7 +86,7 @@ class Talkers(Worker):
     def run(self) -> None:
         """Open the members' sockets, and let them talk until the run is over."""
         self.open(
-            self.plan(place.group, place.user, member.enter, member.take)
+            self.plan(place.groups, place.user, member.enter, member.take)
             for place, member in zip(self.places, self._members.values(), strict=True)
         )
         self.wait_for(Phase.WARMING)
@@ -104,6 +103,7 @@ class Talkers(Worker):
             self.board.set(self.process, Counter.SAID, self._said)
             self.crowd.turn(wait)
             self.board.set(self.process, Counter.HEARD, self.heard)
+            self.board.set(self.process, Counter.ANSWERED, self.answers)
 
     def note(self, now: int, sent_at: int) -> None:
         """Note how long a message of the measured time took."""
@@ -119,12 +119,7 @@ class Talkers(Worker):
     def _group(self, place: Place) -> Transcript:
         group = self._groups.get(place.group)
         if group is None:
-            dialect = self.spec.dialect
-            group = Transcript(
-                self.texts.in_group(place.group),
-                has_ts=dialect.has_ts,
-                find=find_frame if dialect.lines is None else find_line,
-            )
+            group = Transcript(self.texts.in_group(place.group), self.spec.dialect)
             self._groups[place.group] = group
         return group
 

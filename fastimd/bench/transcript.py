@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable
-from typing import TypeAlias
 
-from .dialect import CLOSE, PING, TEXT, Texts, find_frame
+from .dialect import CLOSE, PING, TEXT, Dialect, Found, Texts
 from .links import closing
 
 _KEPT = 4096
 """Messages kept before those that every member has heard are forgotten."""
-
-Find: TypeAlias = Callable[[bytes, int], tuple[int, int, int] | None]
-"""Opcode, start and end of what is said; None if it is cut, ValueError if it cannot be."""
 
 
 class Disorder(Exception):
@@ -39,21 +35,19 @@ class Transcript:
 
     Args:
         texts: those that are said in it.
-        has_ts: whether to check that ``ts`` increases.
-        find: finds the message at a place in what members get.
+        dialect: how messages come; whether to check that their positions increase.
     """
 
-    def __init__(self, texts: Texts, *, has_ts: bool, find: Find = find_frame) -> None:
+    def __init__(self, texts: Texts, dialect: Dialect) -> None:
         self.texts = texts
-        self._find = find
-        self._has_ts = has_ts
+        self._dialect = dialect
         self._listeners: list[Listener] = []
         self._frames = bytearray()
         self._ends: list[int] = []
         self._senders: list[int] = []
         self._moments: list[int] = []
         self._next_number: dict[int, int] = {}
-        self._newest_ts = 0
+        self._newest = 0
         # What was forgotten: bytes and messages.
         self._base = 0
         self._first = 0
@@ -138,9 +132,9 @@ class Transcript:
             at = stop
         listener.rest = data[at:]
 
-    def _find_frame(self, data: bytes, at: int) -> tuple[int, int, int] | None:
+    def _find_frame(self, data: bytes, at: int) -> Found:
         try:
-            return self._find(data, at)
+            return self._dialect.find(data, at)
         except ValueError as exc:
             raise Disorder(str(exc)) from None
 
@@ -154,8 +148,8 @@ class Transcript:
             fault = "lost" if number > expected else "doubled"
             raise Disorder(f"{fault}: number {number} of sender {sender} came for {expected}")
         self._next_number[sender] = number + 1
-        if self._has_ts:
-            self._check_ts(payload)
+        if self._dialect.has_ts:
+            self._check_position(payload)
         if len(self._ends) >= _KEPT:
             self._forget()
         self._frames += frame
@@ -163,11 +157,11 @@ class Transcript:
         self._senders.append(sender)
         self._moments.append(moment)
 
-    def _check_ts(self, payload: bytes) -> None:
-        digits = payload[payload.rfind(b":") + 1 : -1]
-        if not digits.isdigit() or int(digits) <= self._newest_ts:
-            raise Disorder(f"ts {digits!r} after {self._newest_ts}")
-        self._newest_ts = int(digits)
+    def _check_position(self, payload: bytes) -> None:
+        position = self._dialect.position(payload)
+        if position is None or position <= self._newest:
+            raise Disorder(f"position {position} after {self._newest}: {payload[-200:]!r}")
+        self._newest = position
 
     def _forget(self) -> None:
         count = self.delivered - self._first

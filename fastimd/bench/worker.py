@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from .board import Board, Counter, Phase
-from .dialect import NO_TOKEN, Dialect, Texts
+from .dialect import Dialect, Position, Texts, Visit
 from .histogram import Histogram
-from .lines import LineReader
-from .links import Crowd, Link, Openings, Plan, QuietSocket, allow_files, resolve
-from .spec import Spec
+from .links import Crowd, Link, Openings, Plan, QuietSocket, Unusable, allow_files, resolve
+from .live import Live, ReplyReader
+from .spec import Place, Spec
 from .transcript import Disorder
 
 TURN_SECONDS = 0.02
@@ -24,6 +24,10 @@ def check(spec: Spec) -> None:
     Raises:
         Unusable: it cannot.
     """
+    if spec.groups_each > spec.groups:
+        raise Unusable(f"{spec.groups_each} groups each of {spec.groups} groups")
+    if spec.groups_each > 1 and spec.mode != "list" and not spec.dialect.is_live:
+        raise Unusable("only on the live wire is a socket in several groups")
     allow_files(files_of(spec))
     resolve(spec.addresses)
 
@@ -66,6 +70,9 @@ class Worker:
         self.crowd = Crowd(spec.addresses)
         self.texts = Texts(spec.dialect, spec.size, mark)
         self.places = list(spec.places(process))
+        self.answers = 0
+        self.positions: dict[str, Position] = {}
+        """Where the groups stand, as far as sockets of this process have been told."""
 
     def work(self) -> Tally:
         """Do it.
@@ -99,23 +106,30 @@ class Worker:
 
     def plan(
         self,
-        group: str,
+        groups: tuple[str, ...],
         user: str,
         on_open: Callable[[Link], None],
         on_data: Callable[[bytes], None],
+        *,
         dialect: Dialect | None = None,
+        since: Mapping[str, Position] | None = None,
     ) -> Plan:
         """A socket of a user, with the token if there is one.
 
         Args:
-            on_data: gets what comes: frames, or lines where the dialect has such.
+            on_data: gets what comes: frames, or pushes on the live wire.
+            since: where the user stands in groups that it returns to.
         """
-        token = self.spec.tokens.get(user, NO_TOKEN)
+        token = self.spec.tokens.get(user, "")
+        visit = Visit(groups, user, token, since or {}, self.positions)
         dialect = dialect or self.spec.dialect
-        if dialect.lines is not None:
-            reader = LineReader(dialect.lines, on_open, on_data)
+        if isinstance(dialect, Live):
+            reader = ReplyReader(dialect.encoding, on_open, on_data, self._count_answers)
             on_open, on_data = reader.enter, reader.take
-        return Plan(dialect, group, user, on_open, on_data, token)
+        return Plan(dialect, visit, on_open, on_data)
+
+    def _count_answers(self, count: int) -> None:
+        self.answers += count
 
     def count_open(self, _link: Link) -> None:
         """Tell the others that one more is open."""
@@ -132,19 +146,19 @@ class Sitters(Worker):
 
     def run(self) -> None:
         """Open them, and in a storm drop them all and open them again, all at once."""
-        self.open(self._plans())
+        self.open(self._plans({}))
         self.wait_for(Phase.MEASURED)
         if self.spec.mode == "storm":
             self.crowd.close()
-            self.open(self._plans(), at_once=len(self.places))
+            self.open(self._plans(self.positions.copy()), at_once=len(self.places))
             self.board.set(self.process, Counter.DONE, 1)
         self.wait_for(Phase.OVER)
 
-    def _plans(self) -> Iterable[Plan]:
+    def _plans(self, since: Mapping[str, Position]) -> Iterable[Plan]:
         for place in self.places:
-            yield self.quiet_plan(place.group, place.user)
+            yield self._quiet_plan(place, since)
 
-    def quiet_plan(self, group: str, user: str) -> Plan:
+    def _quiet_plan(self, place: Place, since: Mapping[str, Position]) -> Plan:
         """A socket that only answers pings."""
         quiet = QuietSocket()
 
@@ -152,9 +166,9 @@ class Sitters(Worker):
             quiet.enter(link)
             self.count_open(link)
 
-        is_of_frames = self.spec.dialect.lines is None
-        return self.plan(group, user, enter, quiet.take if is_of_frames else _hear_nothing)
+        take = _hear_nothing if self.spec.dialect.is_live else quiet.take
+        return self.plan(place.groups, place.user, enter, take, since=since)
 
 
-def _hear_nothing(_lines: bytes) -> None:
-    """Lines for a socket that only sits there; their reader has answered the pings."""
+def _hear_nothing(_pushes: bytes) -> None:
+    """Pushes for a socket that only sits there; their reader has answered the pings."""

@@ -46,10 +46,12 @@ async def serve_chat(
     try:
         await _begin(session, domain, route, membership)
         visit = domain.presence.join(route.group, route.user)
+        domain.comings.come(route.group, session)
         try:
             await _listen(session, _Speaker(session, domain, route), first)
         finally:
             domain.presence.leave(visit)
+            domain.comings.go(route.group, session)
     finally:
         membership.leave()
 

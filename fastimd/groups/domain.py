@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner
 from .access import Access
+from .comings import Comings
 from .hub import Hub
 from .lists.poller import Poller
 from .store import Store
@@ -26,3 +27,4 @@ class Domain:
     presence: Presence
     hub: Hub
     poller: Poller
+    comings: Comings = field(default_factory=Comings)

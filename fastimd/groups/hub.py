@@ -90,7 +90,8 @@ class _Group:
         missed = [(ts, message) for ts, message in self.recent if arrival.lacks(ts, message)]
         frames = audience.dialect.encode(self.name, missed) if missed else []
         first = b"".join([opening, greeting.data, *frames])
-        outbox.push(first)
+        if first:
+            outbox.push(first)
         outbox.messages += bool(greeting.data) + _messages_of(missed)
         audience.arrivals[outbox] = arrival
         self._forget_recent()

@@ -21,6 +21,7 @@ from ..base.errors import (
     HookFailed,
     KeyUnusable,
     NotLoggedIn,
+    PrivateGroup,
     Refused,
     StoreUnavailable,
 )
@@ -65,6 +66,10 @@ def add_errors(app: QuartTrio) -> None:
     @app.errorhandler(NotLoggedIn)
     async def not_logged_in(_error: NotLoggedIn) -> Response:
         return answer(440, texts.LOGIN_REQUIRED)
+
+    @app.errorhandler(PrivateGroup)
+    async def private_group(_error: PrivateGroup) -> Response:
+        return answer(403, texts.PRIVATE_GROUP)
 
     @app.errorhandler(Refused)
     async def refused(error: Refused) -> Response:

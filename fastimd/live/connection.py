@@ -18,7 +18,7 @@ from ..websocket.session import Session
 from ..websocket.subprotocol import Reason
 from ..websocket.timers import Timer
 from .codes import INSUFFICIENT_STATE, INTERNAL, UNSUBSCRIBED, Refusal
-from .protocol import ClientInfo, Push, Reply, Unsubscribed
+from .protocol import ClientInfo, Joined, Push, Reply, Unsubscribed
 from .service import Service
 
 FRAME_ROOM = 65_536
@@ -31,14 +31,13 @@ class Subscription:
     ``expiry`` ends it when its token has expired, ``since`` is when it began, by the clock of Trio.
     """
 
-    __slots__ = ("expiry", "membership", "since", "visit", "wants_joins")
+    __slots__ = ("expiry", "membership", "since", "visit")
 
     def __init__(self, membership: Membership, visit: Visit | None) -> None:
         self.membership = membership
         self.visit = visit
         self.expiry: Timer | None = None
         self.since = trio.current_time()
-        self.wants_joins = False
 
     def end(self, presence: Presence) -> None:
         """Hear nothing more."""
@@ -53,13 +52,15 @@ class Connection(Session):
 
     ``token`` is what the client has shown, for hooks and for logins of Fast-IM; it
     ``is_login`` when it has to be checked with every message. ``sdk`` is the client's name and
-    version of its library, as it says. ``in_flight`` counts messages on their way to Redis.
+    version of its library, as it says. ``in_flight`` counts messages on their way to Redis;
+    ``entering`` are groups to which the way is open, and that it is not in yet.
     """
 
     __slots__ = (
         "_answered",
         "conn_info",
         "deadline",
+        "entering",
         "in_flight",
         "is_login",
         "outbox",
@@ -88,6 +89,7 @@ class Connection(Session):
         self.is_login = False
         self.sdk = ""
         self.in_flight = 0
+        self.entering: set[str] = set()
         self._answered: trio.Event | None = None
         # Ends the connection: as no connect command comes, later as its token has expired.
         self.deadline: Timer | None = None
@@ -121,7 +123,15 @@ class Connection(Session):
         """Leave a group; nothing happens when the connection is not in it."""
         subscription = self.subscriptions.pop(group, None)
         if subscription is not None:
-            subscription.end(self.service.domain.presence)
+            domain = self.service.domain
+            subscription.end(domain.presence)
+            domain.comings.unlisten(group, self)
+            domain.comings.go(group, self)
+
+    def tell_coming(self, group: str, session: Session, has_come: bool) -> None:
+        """Tell the client that somebody has come into a group, or left it."""
+        joined = Joined(info_of(session))
+        self.push(Push(group, join=joined) if has_come else Push(group, leave=joined))
 
     def put_out(self, group: str, why: Unsubscribed) -> None:
         """Leave a group, and tell the client."""
@@ -131,6 +141,7 @@ class Connection(Session):
 
     def lose(self, group: str) -> None:
         """A group can no longer be heard: the client comes again, and is told why."""
+        self.entering.discard(group)
         self.put_out(group, INSUFFICIENT_STATE)
 
     def kick(self, group: str, given_at: float) -> None:

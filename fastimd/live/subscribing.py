@@ -11,9 +11,11 @@ from ..base.codec import check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
 from ..groups.audience import Greeting, Since
 from ..groups.hub import Membership
+from ..groups.whispers import may_enter
 from .codes import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST,
+    INSUFFICIENT_STATE,
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
     NOT_AVAILABLE,
@@ -29,6 +31,7 @@ from .connection import Connection, Subscription
 from .protocol import (
     Channel,
     Nothing,
+    Push,
     Reply,
     SubRefresh,
     SubRefreshed,
@@ -48,13 +51,20 @@ class Entry(NamedTuple):
     membership: Membership
     result: Subscribed
 
-    def begin(self, connection: Connection) -> Subscription:
-        """Hear the group from now on."""
-        visit = connection.service.domain.presence.join(self.group, connection.user)
-        subscription = Subscription(self.membership, visit)
-        connection.subscriptions[self.group] = subscription
+    def begin(self, connection: Connection, *, wants_comings: bool = False) -> None:
+        """Hear the group from now on, if it still can be heard."""
+        domain = connection.service.domain
+        if self.group not in connection.entering:
+            self.membership.leave()
+            connection.push(Push(self.group, unsubscribe=INSUFFICIENT_STATE))
+            return
+        connection.entering.discard(self.group)
+        visit = domain.presence.join(self.group, connection.user)
+        connection.subscriptions[self.group] = Subscription(self.membership, visit)
         self.membership.begin()
-        return subscription
+        if wants_comings:
+            domain.comings.listen(self.group, connection, connection.tell_coming)
+        domain.comings.come(self.group, connection)
 
 
 async def subscribe(connection: Connection, number: int, request: Subscribe) -> None:
@@ -76,8 +86,7 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
     ttl = _ttl(expires_at or 0)
     entry.result.expires, entry.result.ttl = ttl > 0, ttl
     connection.reply(number, Reply(subscribe=entry.result))
-    subscription = entry.begin(connection)
-    subscription.wants_joins = request.join_leave
+    entry.begin(connection, wants_comings=request.join_leave)
     _expire(connection, group, ttl)
 
 
@@ -135,6 +144,7 @@ async def enter(
     auto_join = domain.config.group.auto_join
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
+    connection.entering.add(group)
     membership = domain.hub.enter(
         group, connection.outbox, service.dialect, partial(connection.lose, group)
     )
@@ -144,6 +154,7 @@ async def enter(
         if join is not None and await members.joined(join) == "full":
             raise Refusal(LIMIT_EXCEEDED)
     except BaseException:
+        connection.entering.discard(group)
         membership.leave()
         raise
     return Entry(group, membership, _result(greeting, since))
@@ -151,13 +162,16 @@ async def enter(
 
 async def _check_access(connection: Connection, group: str) -> None:
     access = connection.service.domain.access
-    if access.asks_hook:
-        try:
-            await access.check_opening(connection.user, connection.token, "chat", group)
-        except NotLoggedIn:
-            raise Refusal(PERMISSION_DENIED) from None
-        except Refused as exc:
-            raise Refusal(denied(str(exc))) from None
+    if not (access.asks_hook or connection.is_login):  # else a token has said who it is
+        if not may_enter(group, connection.user):
+            raise Refusal(denied("private group"))
+        return
+    try:
+        await access.check_opening(connection.user, connection.token, "chat", group)
+    except NotLoggedIn:
+        raise Refusal(PERMISSION_DENIED) from None
+    except Refused as exc:
+        raise Refusal(denied(str(exc))) from None
 
 
 def _result(greeting: Greeting, since: Since | None) -> Subscribed:

@@ -28,7 +28,7 @@ LEEWAY = 10.0
 """Seconds that the clock of who signs may be ahead; a token that expires does so at once."""
 ROLES = ("", "moderator")
 
-_TO_STANDARD = bytes.maketrans(b"-_+/", b"+/!!")  # "!" is in no alphabet of base64
+_TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")  # "!" is in no alphabet of base64
 _Time = Annotated[float, Meta(ge=0, le=2**53)] | UnsetType
 _Kind = TypeVar("_Kind", bound="_Signed")
 
@@ -241,10 +241,13 @@ def _from_base64url(text: bytes) -> bytes:
     """Decode what has no padding, as RFC 7515 has it.
 
     Raises:
-        ValueError: it is not base64url.
+        ValueError: it is not base64url, or not the only way to write this.
     """
     padded = text.translate(_TO_STANDARD) + b"=" * (-len(text) % 4)
-    return binascii.a2b_base64(padded, strict_mode=True)
+    decoded = binascii.a2b_base64(padded, strict_mode=True)
+    if binascii.b2a_base64(decoded, newline=False) != padded:
+        raise ValueError("bits that mean nothing are set")
+    return decoded
 
 
 def _ids(name: str, values: list[str]) -> tuple[str, ...]:

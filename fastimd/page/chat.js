@@ -15,6 +15,7 @@ const CLOSED = {
   "flood": "chatFlood",
   "not allowed": "chatNotAllowed",
   [NOT_MEMBER]: "chatNotMember",
+  "private group": "chatPrivate",
   "too many groups": "chatTooMany",
 };
 const TOO_MANY_WAIT = "too many texts wait for the connection";

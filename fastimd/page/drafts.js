@@ -45,6 +45,7 @@ const REASONS = {
   "left the group": "draftOffline",
   "flood": "draftOffline",
   "not a member": "draftOffline",
+  "private group": "draftOffline",
   "too many groups": "draftOffline",
   "not allowed": "draftOffline",
   "too large": "draftTooLarge",

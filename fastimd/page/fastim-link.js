@@ -25,8 +25,8 @@ const CLOSED_HERE = "closed by the client";
  *
  * Event `state`: `state` has changed. `retryAt` is when it will be tried again, in milliseconds since
  * the epoch, while "waiting". `reason` is why it is "closed", until `reconnect`: "login required",
- * "kicked", "left the group", "flood", "not a member", "too many groups", "not allowed" or a hook's
- * own words.
+ * "kicked", "left the group", "flood", "not a member", "private group", "too many groups",
+ * "not allowed" or a hook's own words.
  */
 export class Link extends EventTarget {
   /** @type {LinkState} */

@@ -35,6 +35,7 @@ _MEANINGS = {
     "无法撤回消息": "it is too old to be recalled",
     "消息不存在": "it is not there any more",
     "没有权限 (not allowed)": "it is not allowed",
+    "该群组仅限指定的用户 (private group)": "the group is for other people",
     "加入的群组过多 (too many groups)": "you are in too many groups",
 }
 """What the server's answers say."""

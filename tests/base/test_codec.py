@@ -55,6 +55,32 @@ def test_no_text_passes_for_a_ts(info: str) -> None:
         assert codec.decode_message(form) == codec.Message("1", "3", info, ts)
 
 
+@pytest.mark.parametrize("info", ["hello", '","tags":{"a":"b"},"ts":5}'])
+@pytest.mark.parametrize(
+    "tags",
+    [{}, {"a": "b"}, {"ts": "5", '"ts":5}': '"ts":5}', "": "", "好": "\u2028", "tags": "{}"}],
+)
+def test_tags_stand_before_the_ts(info: str, tags: dict[str, str]) -> None:
+    """They are read again in both forms, and a message without any has no place for them."""
+    stored = codec.message_prefix("1", "3", info, tags) + b"1648368380132}"
+    fields = ["groupId", "userId", "info", *(["tags"] if tags else []), "ts"]
+    assert list(json.loads(stored)) == fields
+    assert json.loads(stored).get("tags", {}) == tags
+    assert tags or stored == complete(info, 1648368380132)
+    for form in (stored, codec.wrap(stored.decode())):
+        assert codec.read_entry(form) == (1648368380132, stored)
+        assert codec.decode_message(form) == codec.Message("1", "3", info, 1648368380132, tags)
+
+
+@pytest.mark.parametrize("tags", [b"null", b"5", b'"a"', b"[]", b'{"a":5}', b'{"a":null}', b"[{}]"])
+def test_tags_of_others_are_none_of_ours(tags: bytes) -> None:
+    """The message is one all the same, and a plain entry is handed on as it is."""
+    stored = b'{"groupId":"1","userId":"3","info":"hello","tags":%s,"ts":1648368380132}' % tags
+    assert codec.read_entry(stored) == (1648368380132, stored)
+    assert codec.read_entry(codec.wrap(stored.decode())) == (1648368380132, PLAIN)
+    assert codec.decode_message(stored) == codec.decode_message(PLAIN)
+
+
 @pytest.mark.parametrize(
     "stored",
     [

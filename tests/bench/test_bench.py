@@ -11,58 +11,37 @@ import socket
 import socketserver
 import statistics
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import parse_qs
 
 import pytest
 import trio
+from chats import COMMAND, FAULTS, Group, bench, honest, result_of, served
 from clients import kick, log_in, metrics
 from conftest import Daemon, StartDaemon, redis_servers, run_daemon, run_redis, wait_for
 from hypothesis import given
 from hypothesis import strategies as st
 from redis import Redis
-from websockets.exceptions import ConnectionClosed
-from websockets.sync.server import Server, ServerConnection, serve
 
 from fastimd.bench.dialect import (
     FASTIMD,
     PING,
     TEXT,
     Dialect,
-    Lines,
     Texts,
     client_frame,
     find_frame,
-    find_line,
 )
 from fastimd.bench.histogram import Histogram
-from fastimd.bench.lines import LineReader
-from fastimd.bench.links import Link
-from fastimd.bench.transcript import Disorder, Listener, Transcript
+from fastimd.bench.live import LIVE, LIVE_PROTOBUF
+from fastimd.bench.transcript import Disorder, Transcript
 from fastimd.websocket.frames import text_frame
 
-COMMAND = (sys.executable, "-m", "fastimd", "bench")
-
 # One run against a real daemon
-
-
-def bench(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def result_of(*arguments: object) -> dict[str, Any]:
-    done = bench(*arguments, "--json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    result: dict[str, Any] = json.loads(done.stdout)
-    assert (result["lost"], result["disorder"], result["refused"]) == (0, "", 0)
-    return result
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -464,92 +443,6 @@ def test_a_server_that_is_not_there() -> None:
     assert "Connection refused" in done.stderr
 
 
-class Group:
-    """A chat of one group that is not to be relied on.
-
-    Args:
-        fault: gets each message's number and a member's; returns what the member is sent.
-    """
-
-    def __init__(self, fault: Callable[[list[str], int], list[str]]) -> None:
-        self._fault = fault
-        self._said: list[str] = []
-        self._members: list[ServerConnection] = []
-        self._lock = threading.Lock()
-
-    def serve(self, member: ServerConnection) -> None:
-        """One member."""
-        with self._lock:
-            member.send("greeting")
-            self._members.append(member)
-        with suppress(ConnectionClosed):  # the load generator goes without a word
-            for text in member:
-                self._pass_on(str(text))
-
-    def _pass_on(self, text: str) -> None:
-        with self._lock:
-            self._said.append(text)
-            for number, each in enumerate(self._members):
-                for message in self._fault(self._said, number):
-                    each.send(f'{{"info":"{message}","ts":{len(self._said)}}}')
-
-
-@contextmanager
-def served(group: Group) -> Iterator[str]:
-    server: Server
-    with serve(group.serve, "127.0.0.1", 0, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def honest(said: list[str], _member: int) -> list[str]:
-    return said[-1:]
-
-
-def loses_the_last(said: list[str], member: int) -> list[str]:
-    return said[-1:] if len(said) < 30 or member != 3 else []
-
-
-def loses_one(said: list[str], member: int) -> list[str]:
-    return said[-1:] if len(said) != 30 or member != 3 else []
-
-
-def loses_one_for_all(said: list[str], _member: int) -> list[str]:
-    return said[-1:] if len(said) != 30 else []
-
-
-def doubles_one(said: list[str], _member: int) -> list[str]:
-    return said[-1:] * (2 if len(said) == 30 else 1)
-
-
-def swaps_two(said: list[str], _member: int) -> list[str]:
-    return {30: [], 31: said[:-3:-1]}.get(len(said), said[-1:])
-
-
-def changes_one(said: list[str], member: int) -> list[str]:
-    return [said[-1].replace(".", ",")] if (len(said), member) == (30, 3) else said[-1:]
-
-
-def makes_one_up(said: list[str], _member: int) -> list[str]:
-    return ["hello"] if len(said) == 30 else said[-1:]
-
-
-FAULTS = (
-    loses_the_last,
-    loses_one,
-    loses_one_for_all,
-    doubles_one,
-    swaps_two,
-    changes_one,
-    makes_one_up,
-)
-
-
 @pytest.mark.parametrize("fault", [honest, *FAULTS], ids=lambda fault: fault.__name__)
 def test_no_speed_of_what_did_not_arrive(fault: Callable[[list[str], int], list[str]]) -> None:
     """A server that is not to be relied on has no speed, and the status is not 0."""
@@ -575,125 +468,6 @@ def test_no_speed_of_what_did_not_arrive(fault: Callable[[list[str], int], list[
         assert not done.stdout
 
 
-# A server that answers, and puts several lines into a frame
-
-RUN_CENTRIFUGO = """
-import dataclasses, json, sys
-sys.path.insert(0, sys.argv[1])
-from servers import Centrifugo
-from fastimd.base.address import Address
-from fastimd.bench.run import Failed, run
-from fastimd.bench.spec import Spec
-
-address = Address.read(sys.argv[3])
-bounds = {"seconds": 5.0, "messages": 300, "warm_up": 0.0}
-spec = Spec(sys.argv[2], (address,), Centrifugo.dialect, groups=1, members=5, **bounds)
-try:
-    print(json.dumps(dataclasses.asdict(run(spec))))
-except Failed as failure:
-    print(json.dumps({"failed": str(failure)}))
-"""
-BENCH = Path(__file__).parents[2] / "bench"
-
-
-class Centrifugal(Group):
-    """A group that is spoken with as Centrifugo is, where each member is pinged once.
-
-    Args:
-        refused: the command that is refused.
-    """
-
-    def __init__(
-        self, fault: Callable[[list[str], int], list[str]] = honest, refused: str = ""
-    ) -> None:
-        super().__init__(fault)
-        self._refused = refused
-        self._channel = ""
-        self.pongs = 0
-
-    def serve(self, member: ServerConnection) -> None:
-        with suppress(ConnectionClosed):
-            for frame in member:
-                with self._lock:
-                    for line in str(frame).split("\n"):
-                        self._obey(member, json.loads(line))
-
-    def _obey(self, member: ServerConnection, command: dict[str, Any]) -> None:
-        number = command.pop("id", None)
-        if number is None:
-            assert command == {}
-            self.pongs += 1
-            return
-        ((name, fields),) = command.items()
-        answer = json.dumps({"id": number, name: {}}, separators=(",", ":"))
-        if name == self._refused:
-            answer = f'{{"id":{number},"error":{{"code":103,"message":"permission denied"}}}}'
-        if name == "subscribe":
-            self._channel = fields["channel"]
-            self._members.append(member)
-        if name != "publish":
-            member.send(answer)
-            return
-        assert fields["channel"] == self._channel
-        self._said.append(fields["data"])
-        for index, each in enumerate(self._members):
-            lines = [self._push(text) for text in self._fault(self._said, index)]
-            if each is member:
-                lines.insert(random.randrange(len(lines) + 1), answer)
-            if len(self._said) == 1:
-                lines.insert(random.randrange(len(lines) + 1), "{}")
-            if lines:
-                each.send("\n".join(lines))
-
-    def _push(self, text: str) -> str:
-        publication = f'{{"data":"{text}","offset":{len(self._said)}}}'
-        return f'{{"push":{{"channel":"{self._channel}","pub":{publication}}}}}'
-
-
-def run_centrifugo(mode: str, group: Centrifugal) -> dict[str, Any]:
-    with served(group) as address:
-        done = subprocess.run(
-            [sys.executable, "-c", RUN_CENTRIFUGO, str(BENCH), mode, address],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
-
-
-@pytest.mark.parametrize("mode", ["burst", "talk"])
-def test_a_server_that_answers(mode: str) -> None:
-    """Answers and pings are no messages, and pings are answered."""
-    group = Centrifugal()
-    result = run_centrifugo(mode, group)
-    assert (result["lost"], result["disorder"]) == (0, "")
-    assert result["messages"] >= 300
-    assert group.pongs == 5
-
-
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
-def test_no_speed_of_what_did_not_arrive_in_lines(
-    fault: Callable[[list[str], int], list[str]],
-) -> None:
-    """Each message is checked at each member there, too."""
-    result = run_centrifugo("burst", Centrifugal(fault))
-    if "failed" in result:
-        assert re.search("lost: |doubled: |different messages|nobody sent", result["failed"])
-        return
-    assert result["lost"] or result["disorder"]
-    assert result["messages_per_second"] is None
-
-
-@pytest.mark.parametrize("refused", ["connect", "subscribe", "publish"])
-def test_a_server_that_refuses(refused: str) -> None:
-    """What it says against the greeting or a message is told."""
-    told = run_centrifugo("burst", Centrifugal(refused=refused))["failed"]
-    assert "refused: " in told
-    assert "permission denied" in told
-
-
 # The transcript
 
 TEXTS = Texts(FASTIMD, 64)
@@ -716,7 +490,7 @@ def no_pong(_payload: bytes) -> None:
 @given(st.data())
 def test_members_that_hear_the_same_in_other_pieces(data: st.DataObject) -> None:
     """However what they hear is cut, and whatever pings come between, each hears all."""
-    transcript = Transcript(TEXTS, has_ts=True)
+    transcript = Transcript(TEXTS, FASTIMD)
     listeners = [transcript.listen() for _ in range(3)]
     pongs: list[bytes] = []
     streams = []
@@ -740,82 +514,14 @@ def test_members_that_hear_the_same_in_other_pieces(data: st.DataObject) -> None
     assert pongs == [b"hi"] * pings
 
 
-LINES = Lines(answer=b'{"id":', refusal=b'"error"', ping=b"{}")
-
-
-class Answered:
-    """A socket that notes with what pings are answered."""
-
-    def __init__(self) -> None:
-        self.pongs: list[bytes] = []
-
-    def send(self, frame: bytes) -> None:
-        self.pongs.append(frame)
-
-    def pong(self, payload: bytes) -> None:
-        self.pongs.append(payload)
-
-
-@given(st.data())
-def test_members_that_hear_the_same_lines_in_other_frames(data: st.DataObject) -> None:
-    """However many lines a frame holds, and whatever answers and pings are among them."""
-    texts = Texts(Dialect(lines=LINES), 64)
-    transcript = Transcript(texts, has_ts=False, find=find_line)
-    said = [find_payload(message(0, n, n + 1, texts)) for n in range(20)]
-    for _ in range(2):
-        listener, socket = transcript.listen(), Answered()
-
-        def hear(lines: bytes, listener: Listener = listener) -> None:
-            transcript.take(listener, lines, no_pong)
-
-        reader = LineReader(LINES, lambda _link: None, hear)
-        reader.enter(cast(Link, socket))
-        lines = list(said)
-        others = st.sampled_from([b"{}", b'{"id":3,"publish":{}}'])
-        for other in data.draw(st.lists(others, max_size=8)):
-            lines.insert(data.draw(st.integers(0, len(lines))), other)
-        ends = sorted(data.draw(st.sets(st.integers(1, len(lines) - 1))))
-        whole = b"".join(
-            text_frame(b"\n".join(lines[a:b]))
-            for a, b in zip([0, *ends], [*ends, len(lines)], strict=True)
-        )
-        cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
-        for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True):
-            reader.take(whole[a:b])
-        assert listener.heard == 20
-        assert socket.pongs == [client_frame(TEXT, b"{}")] * lines.count(b"{}")
-
-
-def find_payload(frame: bytes) -> bytes:
-    found = find_frame(frame, 0)
-    assert found is not None
-    return frame[found[1] : found[2]]
-
-
-@pytest.mark.parametrize(
-    ("frame", "error", "told"),
-    [
-        (text_frame(b'{}\n{"id":3,"error":{"code":103}}'), Disorder, "a message was refused"),
-        (b"\x01\x02hi", Disorder, "a frame begins with 0102"),
-        (b"\x88\x04\x0b\xb8by", ConnectionError, "closed by the server: 3000 by"),
-    ],
-)
-def test_lines_that_end_a_run(frame: bytes, error: type[Exception], told: str) -> None:
-    """A refusal, what is no frame, and a close frame."""
-    reader = LineReader(LINES, lambda _link: None, no_pong)
-    reader.enter(cast(Link, Answered()))
-    with pytest.raises(error, match=told):
-        reader.take(frame)
-
-
 @pytest.mark.parametrize(
     ("frames", "fault"),
     [
         ([message(0, 0, 1), message(0, 2, 2)], "lost: number 2 of sender 0 came for 1"),
         ([message(0, 1, 1)], "lost: number 1 of sender 0 came for 0"),
         ([message(0, 0, 1), message(0, 0, 2)], "doubled: number 0 of sender 0 came for 1"),
-        ([message(0, 0, 2), message(0, 1, 2)], "ts b'2' after 2"),
-        ([message(0, 0, 2), message(1, 0, 1)], "ts b'1' after 2"),
+        ([message(0, 0, 2), message(0, 1, 2)], "position 2 after 2"),
+        ([message(0, 0, 2), message(1, 0, 1)], "position 1 after 2"),
         ([message(0, 0, 1, Texts(FASTIMD, 64))], "a message that nobody sent in this run"),
         ([text_frame(b"hello")], "a message that nobody sent in this run"),
         ([b"\x01\x02hi"], "a frame begins with 0102"),
@@ -824,7 +530,7 @@ def test_lines_that_end_a_run(frame: bytes, error: type[Exception], told: str) -
 )
 def test_disorder(frames: list[bytes], fault: str) -> None:
     """What was not said, or not so."""
-    transcript = Transcript(TEXTS, has_ts=True)
+    transcript = Transcript(TEXTS, FASTIMD)
     with pytest.raises(Disorder, match=fault.replace("'", ".")):
         transcript.take(transcript.listen(), b"".join(frames), no_pong)
 
@@ -832,7 +538,7 @@ def test_disorder(frames: list[bytes], fault: str) -> None:
 def test_members_that_hear_otherwise() -> None:
     """One bit is enough, wherever it is."""
     for at in random.sample(range(len(STREAM[0])), 20):
-        transcript = Transcript(TEXTS, has_ts=True)
+        transcript = Transcript(TEXTS, FASTIMD)
         transcript.take(transcript.listen(), STREAM[0], no_pong)
         other = bytearray(STREAM[0] + STREAM[1])
         other[at] ^= 1
@@ -844,7 +550,7 @@ def test_members_that_hear_otherwise() -> None:
 
 def test_what_all_have_heard_is_forgotten() -> None:
     """A long run takes no more memory than a short one."""
-    transcript = Transcript(TEXTS, has_ts=True)
+    transcript = Transcript(TEXTS, FASTIMD)
     first, second = transcript.listen(), transcript.listen()
     for number in range(20_000):
         frame = message(0, number, number + 1)
@@ -864,10 +570,12 @@ def test_a_dialect_wraps_what_is_said() -> None:
     assert len(frame) == 8 + 1000 + 12
     assert texts.read(frame) == (7, 8, 9)
     assert list(texts.read_all(frame + frame)) == [(7, 8, 9)] * 2
-    assert texts.in_group("7") is texts
-    named = Texts(Dialect(before=b"@GROUP@ says ", hello=(b"@GROUP@?",)), 64, texts.mark)
-    assert b"a-7 says " + texts.mark in named.in_group("a-7").frame(7, 8, 9)
-    assert named.in_group("a-7").read(named.in_group("b").frame(7, 8, 9)) == (7, 8, 9)
+    assert texts.in_group("7").frame(7, 8, 9) == frame
+    for dialect in (LIVE, LIVE_PROTOBUF):
+        named = Texts(dialect, 64, texts.mark)
+        frame = named.in_group("a-7").frame(7, 8, 9)
+        assert b"a-7" in frame
+        assert named.in_group("b").read(frame) == (7, 8, 9)
     with pytest.raises(ValueError, match="at least 40 bytes, not 39"):
         Texts(FASTIMD, 39)
 

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -22,7 +21,7 @@ from conftest import redis_servers
 from faults import MortalRedis, Proxy
 
 from fastimd.base import codec
-from fastimd.base.errors import KeyUnusable, StoreUnavailable
+from fastimd.base.errors import BadParameter, KeyUnusable, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
 from fastimd.groups.store import Store
@@ -55,6 +54,11 @@ def proxies(redis: MortalRedis) -> Iterator[list[Proxy]]:
     yield made
     for proxy in made:
         proxy.close()
+
+
+def list_entries(redis: MortalRedis, group: str) -> list[bytes]:
+    """What is stored in a group."""
+    return list(redis.ask("LRANGE", f"gml:{group}", 0, -1))
 
 
 class Outlet:
@@ -95,13 +99,10 @@ class Said:
     group: str
     user: str
     nonce: str
+    info: str
     given: set[int | None] = field(default_factory=set)
     failures: list[Exception] = field(default_factory=list)
     tries: int = 0
-
-    @property
-    def info(self) -> str:
-        return f"{self.user} says {self.nonce}"
 
     def send(self, outlet: Outlet) -> trio.Event:
         """Try once; the event is set when that was answered."""
@@ -160,7 +161,7 @@ class Talk:
         for number in range(MESSAGES):
             async with trio.open_nursery() as nursery:
                 for group in GROUPS:
-                    said = Said(group, user, f"{number}")
+                    said = Said(group, user, f"{number}", f"{user} says {number}")
                     self.said.append(said)
                     nursery.start_soon(self._insist, said)
                 plain = f"{user} says {number} plainly"
@@ -183,7 +184,7 @@ class Talk:
 
     async def _speak_in_vain(self) -> None:
         for number in range(MESSAGES):
-            said = Said("1", BROKEN_USER, f"{number}")
+            said = Said("1", BROKEN_USER, f"{number}", f"in vain {number}")
             self.said.append(said)
             answered = said.send(self.rng.choice(self.outlets))
             with trio.move_on_after(0.1):
@@ -260,6 +261,62 @@ async def restart_redis(talk: Talk) -> None:
 BREAKING: list[Harm] = [kill_connections, cut, lose_answers, delay, kill_daemon]
 
 
+def test_no_two_users_in_groups_share_a_key() -> None:
+    """Whatever signs their ids have: both can be read off the key again."""
+    ids = ["1", "12", ":", "1:", ":1", "1:1", "1:1:1", "好", "好:1", "2:ab", "a b", "12:34:5"]
+    keys = {nonces_key(group, user): (group, user) for group in ids for user in ids}
+    assert len(keys) == len(ids) ** 2
+    for key, both in keys.items():
+        length, _, rest = key.removeprefix("fastimd:nonces:").partition(":")
+        group, user = rest[: int(length)], rest[int(length) + 1 :]
+        assert (group, user) == both
+
+
+@pytest.mark.parametrize("nonce", ["x" * 65, "好" * 22, "x" * 10_000])
+def test_a_nonce_that_is_too_long_is_refused(nonce: str) -> None:
+    """Before anything is sent; who sent it is told which parameter it is."""
+    messages = Outlet("redis://127.0.0.1:1/0").store.messages
+    with pytest.raises(BadParameter) as refusal:
+        messages.append_told("1", "3", "hi", lambda _failure, _ts: None, nonce=nonce)
+    assert refusal.value.name == "nonce"
+    assert messages.unanswered == 0
+
+
+async def test_any_nonce_up_to_64_bytes_is_one(redis: MortalRedis) -> None:
+    """Without one, messages are different ones, and get each a ts all the same."""
+    outlet = Outlet(redis.url)
+    nonces = ["x", "x" * 64, "好" * 21, "\0", "\r\n", "7", "0", "\ud800", "\udfff", " ", "x "]
+    said = [Said("1", "3", nonce, "hi") for nonce in [*nonces, ""]]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outlet.run)
+        for _ in range(2):
+            for answered in [each.send(outlet) for each in said]:
+                await answered.wait()
+        nursery.cancel_scope.cancel()
+    stored = {codec.read_entry(each)[0] for each in list_entries(redis, "1")}
+    given = [each.given for each in said]
+    assert [len(each) for each in given] == [1] * len(nonces) + [2]
+    assert set().union(*given) == stored
+    assert len(stored) == len(said) + 1
+
+
+async def test_tags_are_stored_with_the_message(redis: MortalRedis) -> None:
+    """Whether its ts is told or not."""
+    outlet, tags = Outlet(redis.url), {"color": "red", "ts": "1"}
+    answers: list[object] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(outlet.run)
+        messages = outlet.store.messages
+        messages.append("1", "3", "hi", answers.append, tags=tags)
+        messages.append_told("1", "3", "hi", lambda *told: answers.append(told), tags=tags)
+        messages.append("1", "3", "hi", answers.append)
+        await outlet.client.appender.wait_all_answered()
+        nursery.cancel_scope.cancel()
+    stored = [codec.decode_message(each) for each in list_entries(redis, "1")]
+    assert [each.tags for each in stored] == [tags, tags, {}]
+    assert answers == [None, (None, stored[1].ts), None]
+
+
 @pytest.mark.parametrize("with_restarts", [False, True])
 async def test_what_is_sent_until_it_is_acknowledged_is_stored_once(
     redis: MortalRedis, proxies: list[Proxy], with_restarts: bool
@@ -273,9 +330,7 @@ async def test_what_is_sent_until_it_is_acknowledged_is_stored_once(
         for _ in GROUPS:
             assert channels.get_message(timeout=5)["type"] == "subscribe"
         await talk.run(BREAKING + [restart_redis] * with_restarts)
-        stored: list[Any] = [
-            entry for group in GROUPS for entry in redis.client.lrange(f"gml:{group}", 0, -1)
-        ]
+        stored = [entry for group in GROUPS for entry in list_entries(redis, group)]
         published = (
             [] if with_restarts else [channels.get_message(timeout=5)["data"] for _ in stored]
         )

@@ -1170,10 +1170,11 @@ def test_the_authorize_of_the_modelling_page_lets_in_who_belongs(
         headers = {"userId": user, "token": token}
         return post(daemon, "/user/joinGroup", {"groupId": group}, headers).json
 
-    for group in ("guild:17", "dm:ann:bob", "world:en"):
+    for group in ("guild:17", "dm#ann,bob", "world:en"):
         assert join(group)["code"] == 200, group
     assert join("guild:18") == {"code": 403, "msg": "not your guild", "data": None}
-    assert join("dm:bob:cat") == {"code": 403, "msg": "not your conversation", "data": None}
+    private = {"code": 403, "msg": "该群组仅限指定的用户 (private group)", "data": None}
+    assert join("dm#bob,cat") == private
     assert join("world:en", user="bob") == LOGIN_REQUIRED
 
 

@@ -29,6 +29,7 @@ FIRST = {
     "fastimd/groups/repair.py": ("groups/test_relay.py",),
     "fastimd/groups/subscription.py": ("groups/test_hub_relay.py", "groups/test_relay.py"),
     "fastimd/redis/appender.py": ("redis/test_appender.py",),
+    "fastimd/redis/batch.py": ("redis/test_appender.py",),
     "fastimd/redis/scripts": ("redis/test_scripts.py",),
     "fastimd/websocket/frames.py": ("websocket/test_frames.py",),
     "fastimd/websocket/outbox.py": ("websocket/test_outbox.py",),

@@ -200,6 +200,7 @@ KEYS = {
     "rates": tuple(RATES),
     "members": (),  # users
     "troubles[].fields": (),  # of the event
+    "last[].tags": (),  # of the sender
 }
 """Those of the objects that are no structs."""
 

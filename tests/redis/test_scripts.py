@@ -370,6 +370,30 @@ def test_a_channel_that_may_not_be_published_in_keeps_no_other_from_hearing(redi
     assert redis.get(MARK) == b"1:3"
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("tags", [{"a": "b"}, {'"ts":5}': '"ts":5}', "ts": "5", "userId": "4"}])
+def test_a_message_with_tags_is_one_for_every_script(
+    redis: Redis, tags: dict[str, str], wrapped: bool
+) -> None:
+    """They stand before its ts, and nothing in them passes for that, or for its user."""
+    settle(redis, 1)
+    prefix = codec.message_prefix("1", "3", "hi", tags)
+    ts = append_batch(redis, {"1": [prefix] * 3}) - 2
+    plain = [prefix + b"%d}" % (ts + number) for number in range(3)]
+    assert listed(redis) == plain
+    stored = plain
+    if wrapped:
+        redis.delete(LIST)
+        stored = fill(redis, *(codec.wrap(each.decode()) for each in plain))
+    assert tail(redis, 2) == (3, stored[1:])
+    assert before(redis, "3", ts + 2, 5) == stored[:2]
+    assert after(redis, ts, 5) == stored[1:]
+    assert recall(redis, "4", ts + 1) == b"missing"
+    assert recall(redis, "3", ts + 1) == b"done"
+    assert listed(redis) == [stored[0], stored[2]]
+    assert append(redis) > ts + 2
+
+
 # Telling the ts, and nonces
 
 

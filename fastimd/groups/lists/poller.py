@@ -35,6 +35,7 @@ from ..relay import Relay
 from ..store import Store
 from ..store.history import Position
 from ..store.summaries import GroupState
+from ..whispers import may_enter
 from .expiry import Expiries
 from .parts import GROUPS_A_TURN, Subject, let_others, parts
 from .watched import UNKNOWN, Device, Happenings, User, Watched
@@ -274,8 +275,9 @@ class Poller:
         except BadParameter as exc:
             log.warning("poller.unknown_event", error=str(exc))
             return
-        self._watch(name, user)
-        self._stir(self._groups[name])
+        if may_enter(name, user.name):
+            self._watch(name, user)
+            self._stir(self._groups[name])
 
     def _note_leave(self, name: str, user_name: str) -> None:
         user = self._users.get(user_name)

@@ -13,6 +13,7 @@ from ...base.settings import Config
 from ...redis import scripts
 from ...redis.client import Client, ScriptCall
 from ..events import EVENTS_CHANNEL, Event
+from ..whispers import may_enter
 from .keyspace import Keyspace, groups_key
 
 Joined: TypeAlias = Literal["joined", "member", "full"]
@@ -68,22 +69,21 @@ class Members:
         return any(await self._keys.call("SMISMEMBER", groups_key(user), *forms))
 
     async def groups_of(self, user: str) -> list[str]:
-        """The groups a user is in, in no order."""
-        key = groups_key(user)
-        return await self._read_groups(key, await self._keys.call("SMEMBERS", key))
+        """The groups a user is in, in no order, without those whose id does not let them in."""
+        members = await self._keys.call("SMEMBERS", groups_key(user))
+        return await self._read_groups(user, members)
 
     async def groups_of_each(self, users: list[str]) -> list[list[str] | KeyUnusable]:
         """The groups of each of ``users``, or why there are none, asked in one pipelined batch."""
-        keys = [groups_key(user) for user in users]
-        replies = await self._client.call_many([("SMEMBERS", key) for key in keys])
+        replies = await self._client.call_many([("SMEMBERS", groups_key(user)) for user in users])
         return [
-            self._keys.refused(key, members)
+            self._keys.refused(groups_key(user), members)
             if isinstance(members, Exception)
-            else await self._read_groups(key, members)
-            for key, members in zip(keys, replies, strict=True)
+            else await self._read_groups(user, members)
+            for user, members in zip(users, replies, strict=True)
         ]
 
-    async def _read_groups(self, key: str, members: list[bytes]) -> list[str]:
+    async def _read_groups(self, user: str, members: list[bytes]) -> list[str]:
         """Members of a user's set as ids, without those that are none."""
         groups: dict[str, None] = {}
         for start in range(0, len(members), GROUPS_A_TURN):
@@ -91,7 +91,10 @@ class Members:
                 await trio.lowlevel.checkpoint()
             for member in members[start : start + GROUPS_A_TURN]:
                 try:
-                    groups[codec.read_group(member)] = None
+                    group = codec.read_group(member)
                 except codec.CorruptEntry as exc:
-                    self._keys.corrupt(key, exc)
+                    self._keys.corrupt(groups_key(user), exc)
+                    continue
+                if may_enter(group, user):  # joined elsewhere, or before ids named their users
+                    groups[group] = None
         return list(groups)
