@@ -168,6 +168,18 @@ async def test_data_of_other_kinds_is_refused(driver: Driver, house: House, grou
     await ann.hears(group, ["still here"])
 
 
+async def test_a_long_message_arrives_whole(driver: Driver, house: House, group: str) -> None:
+    """As long as may be, in whichever way an SDK writes its signs; a longer one is refused."""
+    (ann,) = await enter(driver, house.daemon, group, "ann")
+    longest = "🙂" * (65_536 // 4)
+    await ann.publish(group, longest)
+    with pytest.raises(Refused) as refused:
+        await ann.publish(group, longest + "!")
+    assert refused.value.code == 106
+    await ann.publish(group, [longest[:-1]])
+    await ann.hears(group, [longest, [longest[:-1]]])
+
+
 @in_pages
 async def test_two_groups_are_on_one_socket(driver: Driver, house: House, group: str) -> None:
     """Each publication tells its group, and who left one hears the other on."""
@@ -250,6 +262,13 @@ async def test_methods_are_called(driver: Driver, house: House, group: str) -> N
         heard = await ben.next("publication", channel=group)
         assert (heard["data"], heard["user"]) == (data, "ann")
         assert sent["data"]["ts"] == heard["offset"]
+    for _ in range(2):
+        said = {"channel": group, "data": "once", "nonce": "a nonce"}
+        sent = await ann.ask("rpc", method="send", data=said)
+    await ann.publish(group, "a mark")
+    heard = await ben.next("publication", data="once")
+    assert sent["data"]["ts"] == heard["offset"]
+    assert (await ben.next("publication"))["data"] == "a mark"
     await ann.ask("rpc", method="recall", data={"channel": group, "ts": heard["offset"]})
     recalled = await ben.next("publication", channel=group)
     assert recalled["tags"] == {"event": "recall"}
@@ -298,15 +317,20 @@ async def test_a_signed_token_is_renewed(driver: Driver, house: House, group: st
         assert ann.told(event) == []
 
 
-async def test_a_kick_ends_the_connection_for_good(
-    driver: Driver, house: House, group: str
-) -> None:
-    """3503: the SDK does not come back by itself, and the others stay."""
+async def test_a_kick_is_final(driver: Driver, house: House, group: str) -> None:
+    """From a group: unsubscribed with 2000. Altogether: 3503, and the SDK does not come back."""
     ann, mallory = await enter(driver, house.daemon, group, "ann", "mallory")
+    other = f"{group} too"
+    await mallory.subscribe(other)
+    await kick(house.daemon, "mallory", group)
+    assert (await mallory.next("unsubscribed", channel=group))["code"] == 2000
+    await ann.publish(group, "alone")
+    await mallory.publish(other, "still there")
+    await mallory.hears(other, ["still there"])
     await kick(house.daemon, "mallory")
     assert (await mallory.next("disconnected"))["code"] == 3503
-    await ann.publish(group, "alone")
-    await ann.hears(group, ["alone"])
+    await ann.publish(group, "and alone")
+    await ann.hears(group, ["alone", "and alone"])
     assert mallory.heard(group) == []
 
 
