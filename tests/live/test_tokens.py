@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import json
 import subprocess
+import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
@@ -450,8 +451,15 @@ def test_public_keys_need_cryptography(key: str, tmp_path: Path, redis_url: str)
 
 @pytest.mark.usefixtures("no_cryptography")
 def test_a_secret_needs_no_cryptography() -> None:
-    """Nor is it loaded to sign or verify with one."""
+    """Whoever has no public key does not have to install it."""
     assert check(hmac_secret=SECRET).returncode == 0
+
+
+def test_without_keys_nothing_is_loaded_for_them() -> None:
+    """Neither the memory of a daemon nor the start of a command pays for what is not used."""
+    asks = "import sys, fastimd.cli; print(*{'jwt', 'cryptography.hazmat'} & sys.modules.keys())"
+    run = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
 
 
 # --- refusals are told
