@@ -31,9 +31,10 @@ class Peer:
 
     ``told`` are the latest time shown and the newest ts heard, as they came with each group of a
     batch. ``stored`` are the prefixes it has applied, in order; a ``ts`` is the number of those.
-    ``remembered`` is the ts by key and nonce. While ``refusal`` is set, every command is refused
-    with it. With ``is_silent`` it applies nothing and answers nothing. ``lookups`` are how many
-    nonces it was asked for at once, ``refused_lookup`` is what it says to that.
+    ``asked`` tells of each batch whether it asked for each ts. ``remembered`` is the ts by key and
+    nonce. While ``refusal`` is set, every command is refused with it. With ``is_silent`` it applies
+    nothing and answers nothing. ``lookups`` are how many nonces it was asked for at once,
+    ``refused_lookup`` is what it says to that.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class Peer:
         self.submitted = trio.Event()
         self.waiting: deque[tuple[OnReply, tuple[Any, ...]]] = deque()
         self.batches: list[int] = []
+        self.asked: list[bool] = []
         self.told: list[tuple[int, int]] = []
         self.failed: str | None = None
         self.mark: tuple[int, int] | None = None
@@ -102,6 +104,7 @@ class Peer:
             groups = groups[messages:]
         assert len(prefixes) == last - first + 1
         self.batches.append(len(prefixes))
+        self.asked.append(bool(groups))
         if self.refusal is not None:
             return self.refusal
         if any(prefix.startswith(b"forbidden") for prefix in prefixes):
@@ -626,6 +629,7 @@ async def test_who_wants_the_ts_of_a_message_is_told_it(nursery: trio.Nursery) -
     await house.append("d", group="2")
     await house.append_told("e", group="2")
     assert house.peer.batches == [1, 3, 1]
+    assert house.peer.asked == [False, True, True]
     assert house.peer.stored == ["a", "b", "d", "c", "e"]
     assert house.given == {"b": 2, "c": 4, "e": 5}
     assert house.succeeded() == ["a", "b", "c", "d", "e"]

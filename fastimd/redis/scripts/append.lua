@@ -37,8 +37,8 @@ for key = 2, last, 3 do
   tails[key] = redis.call('LINDEX', KEYS[key], -1)
 end
 local clock = now()
--- By the number of a message that has a nonce: the key, the nonce, and the ts if there is one. Two
--- with the same nonce have the same of these.
+-- By the number of a message that has a nonce: the key, the nonce, and the ts if it is known. Two
+-- messages with one nonce share them, so that the second is told the ts of the first.
 local named = nonces and {}
 if nonces then
   local known = {}
@@ -64,7 +64,7 @@ end
 local longest = tonumber(ARGV[6])
 local shown = math.max(clock, ARGV[7])
 local ts, argument, published = 0, 8, {}
-local given, fresh, mark = {}, {}, 2
+local given, fresh, mark = nonces and {}, nonces and {}, 2
 for key = 2, last, 3 do
   local channel, heard, count = ARGV[argument], tonumber(ARGV[argument + 1]), ARGV[argument + 2]
   local floor, life = marks[mark], marks[mark + 1]
@@ -82,13 +82,13 @@ for key = 2, last, 3 do
     newest = newest_ts(KEYS[key], tails[key], limit)
   end
   ts = math.max(shown - 1, newest, floor, heard)
-  local messages = {}
+  local messages, stored = {}, 0
   for number = 1, count do
     local name = nonces and named[#given + 1]
     if not name or not name.ts then
-      ts = ts + 1
+      ts, stored = ts + 1, stored + 1
       local message = ARGV[argument + 2 + number] .. string.format('%.0f}', ts)
-      messages[#messages + 1] = message
+      messages[stored] = message
       published[#published + 1] = channel
       published[#published + 1] = message
       if name then
@@ -101,14 +101,15 @@ for key = 2, last, 3 do
     end
   end
   argument = argument + 3 + count
-  if #messages > 0 then
+  if stored > 0 then
     local length = redis.call('RPUSH', KEYS[key], unpack(messages))
     local is_trimmed = longest > 0 and length > longest
     if is_trimmed then
       redis.call('LTRIM', KEYS[key], -longest, -1)
     end
-    if life and (is_trimmed or length == #messages) then
-      note_change(KEYS[key + 2], life, length == #messages and ts, is_trimmed)
+    local is_begun = length == stored
+    if life and (is_begun or is_trimmed or string.sub(life, 1, 1) == 'p') then
+      note_append(KEYS[key + 2], life, is_begun and ts, is_trimmed)
     end
     redis.call('EXPIRE', KEYS[key], ARGV[5])
     if ts > clock + NEAR then
@@ -119,9 +120,8 @@ end
 redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[3], 'EX', ARGV[4])
 -- What is stored is remembered and published as far as that is allowed: nothing may fail between
 -- two groups.
-local refused = {}
-for index = 1, #fresh do
-  local name = fresh[index]
+local refused
+for _, name in ipairs(fresh or {}) do
   for _, command in ipairs({
     {'ZREMRANGEBYRANK', name.key, 0, -MOST},
     {'ZADD', name.key, as_text(name.ts), name.nonce},
@@ -139,7 +139,7 @@ for index = 1, #published, 2 do
     refused = {published[index], answer.err}
   end
 end
-if nonces or #refused > 0 then
-  return {nonces and given or ts, unpack(refused)}
+if nonces or refused then
+  return {given or ts, unpack(refused or {})}
 end
 return ts
