@@ -1,7 +1,11 @@
-"""docs/LIVE.md: its examples are chats, and its tables have what the code has."""
+"""docs/LIVE.md: its examples are chats, and its tables have what the code has.
+
+So has docs/asyncapi.json, where it is about this wire.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -11,19 +15,22 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 import trio
 from clients import log_in_async, post_async
 from conftest import Daemon, connect, receive, wait_for
+from jsonschema import Draft202012Validator
+from raw import connected
 from redis import Redis
 from sdks import BUILD_SECONDS, built, find_package
 
 from fastimd.groups.comings import ANNOUNCE_UP_TO
 from fastimd.groups.store.keyspace import NONCE_SECONDS, NONCES
 from fastimd.groups.store.messages import NONCE_BYTES
-from fastimd.live import codes, json_wire, rpc
+from fastimd.live import codes, json_wire, protocol, rpc
 from fastimd.live.connecting import CONNECT_SECONDS, EXPIRED_SECONDS
 from fastimd.live.connection import FRAME_ROOM
 from fastimd.live.protocol import Error, Unsubscribed
@@ -31,10 +38,13 @@ from fastimd.live.reading import MOST_MESSAGES, MOST_PRESENT
 from fastimd.live.rpc import MOST_GROUPS
 from fastimd.live.sockets import PATH
 from fastimd.live.speaking import ANSWER_SECONDS, MAX_IN_FLIGHT
-from fastimd.live.wire import subprotocol
+from fastimd.live.wire import Wire, subprotocol
 from fastimd.websocket.pace import FLOOD_SECONDS
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "LIVE.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+DOCUMENT = (DOCS / "LIVE.md").read_text()
+ASYNCAPI: dict[str, Any] = json.loads((DOCS / "asyncapi.json").read_text())
+COMPONENTS: dict[str, Any] = ASYNCAPI["components"]
 SECONDS = 60.0
 """How long a program may take, compiling it included."""
 
@@ -109,15 +119,9 @@ def running(
         process.wait()
 
 
-async def until_printed(printed: Callable[[], list[str]], *lines: str) -> None:
-    """Wait until a program has printed such lines, patterns, in this order and no other."""
-
-    def is_printed() -> bool:
-        return len(printed()) >= len(lines)
-
-    await trio.to_thread.run_sync(lambda: wait_for(is_printed, seconds=SECONDS))
-    for line, pattern in zip(printed(), lines, strict=True):
-        assert re.fullmatch(pattern, line), printed()
+async def until_many(printed: Callable[[], list[str]], count: int) -> None:
+    """Wait until a program has printed so many lines."""
+    await trio.to_thread.run_sync(lambda: wait_for(lambda: len(printed()) >= count, seconds=SECONDS))
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -136,9 +140,10 @@ async def test_each_language_has_a_chat(language: str, daemon: Daemon, tmp_path:
             gone = {"groupId": "7", "ts": str(said["ts"])}
             answer = await post_async(daemon, "/group/delMessage", gone, login)
             assert answer.json["code"] == 200
-            await until_printed(
-                printed, 'mara "?hello"?', 'carl "?hi"?', rf"recall .*{said['ts']}.*carl.*"
-            )
+            shown = ['mara "?hello"?', 'carl "?hi"?', rf"recall .*{said['ts']}.*carl.*"]
+            await until_many(printed, len(shown))
+            for line, pattern in zip(printed(), shown, strict=True):
+                assert re.fullmatch(pattern, line), printed()
 
 
 async def test_the_other_examples_work_in_that_chat(
@@ -146,29 +151,24 @@ async def test_the_other_examples_work_in_that_chat(
 ) -> None:
     """An object is published, a text is said once, and the history has all of them."""
     chat, publish, history, say = blocks("js")
-    call = 'console.log("said", (await say("once")) > 0);'
-    program = "\n".join([chat, publish, say, call, history])
-    shown = [
-        ("mara", "hello"),
-        ("mara", r"\{ text: 'Look at this', item: 4711 \}"),
-        ("mara", "once"),
-    ]
+    program = "\n".join([chat, publish, say, 'await say("once");', history])
+    shown = ["hello", "{ text: 'Look at this', item: 4711 }", "once"]
     with running("js", program, daemon, tmp_path / "chat") as printed:
-        await until_printed(
-            printed,
-            *(f"{user} {data}" for user, data in shown),
-            "said true",
-            *(rf"\d+ {data}" for _, data in reversed(shown)),
-        )
+        await until_many(printed, 2 * len(shown))
+        heard = [line.removeprefix("mara ") for line in printed() if line.startswith("mara ")]
+        read = re.findall(r"^\d+ (.*)$", "\n".join(printed()), re.M)
+    assert heard == shown
+    assert read == shown[::-1]
     assert redis.llen("gml:7") == len(shown)
 
 
 def table(first: str) -> list[list[str]]:
-    """The rows of the table whose head begins so, without backquotes."""
+    """The rows of the table whose head begins so; without the backquotes around a cell."""
     head, found, rest = DOCUMENT.partition(f"\n| {first} |")
     assert found, (first, head[-200:])
     rows = rest.split("\n\n", 1)[0].splitlines()[2:]
-    return [[cell.strip().strip("`") for cell in row.strip("|").split("|")] for row in rows]
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return [[re.sub(r"^`([^`]*)`$", r"\1", cell) for cell in row] for row in cells]
 
 
 def test_the_page_has_every_error() -> None:
@@ -182,10 +182,10 @@ def test_the_page_has_every_error() -> None:
 
 def test_the_page_has_every_close_code() -> None:
     """Those of commands, and those of any connection."""
-    (wire,) = {subprotocol(each)._replace(name="", ping=b"") for each in (json_wire,)}
-    written = {each for each in (*vars(codes).values(), *wire) if isinstance(each, tuple)}
-    rows = [row for row in table("code | reason | when | what to do")]
-    assert [(int(code), reason) for code, reason, *_ in rows] == sorted(written)
+    ends = (*vars(codes).values(), *subprotocol(cast(Wire, json_wire)))
+    written = {each for each in ends if isinstance(each, tuple)}
+    rows = table("code | reason | when | what to do")
+    assert [(int(row[0]), row[1]) for row in rows] == sorted(written)
 
 
 def test_the_page_has_every_end_of_a_subscription() -> None:
@@ -231,3 +231,64 @@ def test_the_page_has_the_limits_of_the_code() -> None:
     ]
     text = " ".join(DOCUMENT.split())
     assert [each for each in said if each not in text] == []
+
+
+# The document for machines
+
+
+def test_the_schemas_are_those_of_the_code() -> None:
+    """Every struct with its fields, and those that may not be missing."""
+    structs = {
+        f"Live{name}": msgspec.structs.fields(struct)
+        for name, struct in vars(protocol).items()
+        if isinstance(struct, type) and struct.__module__ == protocol.__name__
+    }
+    schemas = {name: each for name, each in COMPONENTS["schemas"].items() if name[:4] == "Live"}
+    assert schemas.keys() == structs.keys()
+    for name, fields in structs.items():
+        assert list(schemas[name]["properties"]) == [field.name for field in fields], name
+        required = [field.name for field in fields if field.required]
+        assert schemas[name].get("required", []) == required, name
+
+
+async def test_the_commands_of_the_document_are_obeyed(daemon: Daemon) -> None:
+    """Each example gets the result that belongs to it, and all that comes is as documented."""
+    messages = COMPONENTS["messages"]
+    validator = Draft202012Validator({**messages["liveReply"]["payload"], "components": COMPONENTS})
+    pushed: set[str] = set()
+    async with connected(daemon.address, "json") as client:
+        for example in messages["liveCommand"]["examples"]:
+            command = example["payload"]
+            await client.say(command)
+            answers: list[dict[str, Any]] = []
+            while not answers:
+                replies = await client.hear(5)
+                assert replies is not None, command
+                for reply in replies:
+                    validator.validate(reply)
+                    if "push" in reply:
+                        pushed |= set(reply["push"]) - {"channel"}
+                    else:
+                        answers.append(reply)
+            assert [each.keys() for each in answers] == [command.keys()], answers
+    assert pushed == {"pub", "join"}
+
+
+def test_the_codes_are_those_of_the_page() -> None:
+    """Both tables, with their words."""
+    errors = [
+        [
+            str(each["code"]),
+            each["message"],
+            "yes" if each["temporary"] else "no",
+            each["when"],
+            each["client"],
+        ]
+        for each in ASYNCAPI["x-live-errors"]
+    ]
+    assert table("code | message") == errors
+    closes = [
+        [str(each["code"]), each["reason"], each["when"], each["client"]]
+        for each in ASYNCAPI["x-live-close-codes"]
+    ]
+    assert table("code | reason | when | what to do") == closes
