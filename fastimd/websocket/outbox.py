@@ -117,8 +117,9 @@ class Outbox:
         self._closed = True
 
     def close(self) -> None:
-        """Forget what is queued and take nothing more."""
+        """Forget what is queued, and the owner, and take nothing more."""
         self._closed = True
+        self._on_slow = None  # else the two would hold each other, and only the collector free them
         if self._queue is not None:
             self._queue.clear()
             self._set_queued(0)
