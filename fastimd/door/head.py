@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from random import getrandbits
 
-import structlog
 import trio
+
+from ..base import log as logs
 
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_SECONDS = 10.0
@@ -79,7 +80,7 @@ def new_request_id() -> str:
 
 def request_id_field() -> bytes:
     """The header field of an answer that names the request which the task serves."""
-    request_id: str = structlog.contextvars.get_contextvars()["request_id"]
+    request_id: str = logs.bound()["request_id"]
     return b"X-Request-Id: %s\r\n" % request_id.encode()
 
 
@@ -186,7 +187,7 @@ class HeadReader:
         Raises:
             as ``read_first_head``; ``HEAD_SECONDS`` begin with the first byte.
         """
-        structlog.contextvars.bind_contextvars(request_id=new_request_id())
+        logs.bind(request_id=new_request_id())
         data = b""
         with trio.move_on_after(IDLE_SECONDS):
             data = await self.receive()
@@ -215,5 +216,5 @@ class HeadReader:
         self.buffer = data[end:] + self.buffer
         head = parse_head(data[:end])
         if self._peer_names_requests and head.given_id:
-            structlog.contextvars.bind_contextvars(request_id=head.given_id)
+            logs.bind(request_id=head.given_id)
         return head

@@ -141,7 +141,6 @@ class Session:
         "_receiver",
         "_scope",
         "_settings",
-        "_turnstile",
         "groups",
         "heard_at",
         "is_dismissed",
@@ -179,7 +178,6 @@ class Session:
         self._pace: Pace | None = None
         self._opening = opening
         self._receiver = around.readiness.watch(connection)
-        self._turnstile = around.turnstile
         self._outcome: tuple[int, str] | None = None
         self._ended = False
         self._heard_eof = False
@@ -197,10 +195,7 @@ class Session:
         """
         texts = self._feed(first) if first else []
         while not texts and self.is_open:
-            data = await self._receiver.receive()
-            if not data:
-                await self._turnstile.pass_through()  # many may go at once
-            texts = self._feed(data)
+            texts = self._feed(await self._receiver.receive())
         return texts
 
     def has_turn(self) -> bool:
@@ -355,7 +350,7 @@ async def run_session(
     session.kind = kind
     session.user = user
     session.groups = () if group is None else (group,)
-    session.opened_at = trio.current_time()
+    session.opened_at = session.heard_at
     around.sessions.add(session)
     log.info("socket.opened", kind=kind, group=group, user=user)
     try:
