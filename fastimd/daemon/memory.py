@@ -3,8 +3,9 @@
 All that a connection leaves is freed as soon as nobody holds it, so the collector finds next to
 nothing, and yet it would look at every socket again and again: Python's own thresholds took a
 quarter of the CPU time of a storm of connections. So it looks when so many objects are new, and
-what it has looked at is frozen, which is not looked at again. What became garbage after that, as
-the code of hooks may have it, waits for a look at everything: seldom, and in a quiet moment.
+what it has looked at is frozen, which is not looked at again. When a look has found nothing, the
+next ones are spared: what is new then is frozen unseen. What became garbage after that, or was
+frozen as such, waits for a look at everything: seldom, and in a quiet moment.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from ..base.metrics import Metrics
 
 YOUNG = 10_000
 """How many new objects there are when they are looked at."""
+SPARED = 9
+"""How many such looks are spared after one that has found nothing."""
 LOOKS = 1000
-"""How many of these looks come before one at everything, which stops the daemon for some 10 ms for
+"""How many of these looks, spared or not, come before one at everything, which stops the daemon for some 10 ms for
 each thousand sockets."""
 QUIET = 50
 """No more new sockets than these make a second quiet."""
@@ -33,6 +36,8 @@ class Memory:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._looks = 0
+        self._to_spare = 0
+        self._is_spared = False
 
     async def run(self) -> None:
         """Freeze what the start has made, and see to it that everything is looked at now and then.
@@ -63,8 +68,15 @@ class Memory:
                 if self._metrics.sockets_opened - opened <= QUIET or waited == PATIENCE:
                     return
 
-    def _keep(self, phase: Literal["start", "stop"], _info: dict[str, int]) -> None:
-        """Freeze what the collector has looked at."""
-        if phase == "stop":
-            self._looks += 1
-            gc.freeze()
+    def _keep(self, phase: Literal["start", "stop"], info: dict[str, int]) -> None:
+        """Freeze what the collector has looked at, or before it does when the look is spared."""
+        if phase == "start":
+            self._is_spared = self._to_spare > 0 and not info["generation"]  # else it is asked for
+            if self._is_spared:
+                self._to_spare -= 1
+                gc.freeze()
+            return
+        self._looks += 1
+        if not self._is_spared:
+            self._to_spare = 0 if info["collected"] else SPARED
+        gc.freeze()

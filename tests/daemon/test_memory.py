@@ -25,7 +25,7 @@ from trio.testing import MockClock
 
 from fastimd.base.metrics import Metrics
 from fastimd.daemon import memory
-from fastimd.daemon.memory import LOOKS, PATIENCE, QUIET, YOUNG, Memory
+from fastimd.daemon.memory import LOOKS, PATIENCE, QUIET, SPARED, YOUNG, Memory
 
 LOOK = ["unfreeze", "collect", "freeze"]
 
@@ -49,18 +49,21 @@ class Collector:
 
     def collect(self) -> None:
         self.did.append("collect")
-        self.tell()
+        self.tell(generation=2)
 
     def look(self, times: int = 1) -> None:
-        """Look at what is young, as it does by itself."""
+        """Look at what is young, as it does by itself, and find something."""
         for _ in range(times):
-            self.tell()
+            self.tell(found=1)
         self.did.clear()
 
-    def tell(self) -> None:
+    def tell(self, generation: int = 0, found: int = 0) -> None:
+        """Have a look, and note when it is."""
         for callback in self.callbacks:
-            for phase in ("start", "stop"):
-                callback(phase, {})
+            callback("start", {"generation": generation, "collected": 0})
+            if not generation:
+                self.did.append("look")
+            callback("stop", {"generation": generation, "collected": found})
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ async def counts(nursery: trio.Nursery, autojump_clock: MockClock, collector: Co
     counts = Metrics()
     nursery.start_soon(Memory(counts).run)
     await trio.sleep(0.5)
-    assert collector.did == ["collect", "freeze"]
+    assert collector.did == ["collect", "freeze"]  # the callback is not there yet
     assert collector.threshold == YOUNG
     collector.did.clear()
     return counts
@@ -84,9 +87,28 @@ async def counts(nursery: trio.Nursery, autojump_clock: MockClock, collector: Co
 async def test_what_was_looked_at_is_frozen(
     counts: Metrics, collector: Collector, autojump_clock: MockClock
 ) -> None:
-    """Once a look, at its end."""
+    for _ in range(3):
+        collector.tell(found=1)
+    assert collector.did == ["look", "freeze"] * 3
+
+
+async def test_after_a_look_at_no_garbage_some_are_spared(
+    counts: Metrics, collector: Collector, autojump_clock: MockClock
+) -> None:
+    """What is new is frozen before, so they look at nothing; never those that are asked for."""
+    collector.look()
+    looked, spared = ["look", "freeze"], ["freeze", "look", "freeze"]
+    for _ in range(2):
+        collector.did.clear()
+        for _ in range(1 + SPARED):
+            collector.tell()
+        assert collector.did == looked + spared * SPARED
+    collector.did.clear()
+    collector.tell(found=1)
     collector.tell()
-    assert collector.did == ["freeze"]
+    collector.tell(generation=1)
+    collector.tell()
+    assert collector.did == looked + looked + ["freeze"] + spared
 
 
 async def test_everything_is_looked_at_seldom(
@@ -139,6 +161,7 @@ from pathlib import Path
 
 async def log_in(user: str, password: str) -> str:
     gc.set_debug(gc.DEBUG_SAVEALL)
+    gc.unfreeze()
     gc.collect()
     kinds = {f"{type(found).__module__}.{type(found).__qualname__}" for found in gc.garbage}
     gc.set_debug(0)
