@@ -2,10 +2,9 @@
 
 All that a connection leaves is freed as soon as nobody holds it, so the collector finds next to
 nothing, and yet it would look at every socket again and again: Python's own thresholds took a
-quarter of the CPU time of a storm of connections. So it looks when so many objects are new, and
-what it has looked at is frozen, which is not looked at again. When a look has found nothing, the
-next ones are spared: what is new then is frozen unseen. What became garbage after that, or was
-frozen as such, waits for a look at everything: seldom, and in a quiet moment.
+quarter of the CPU time of a storm of connections. So what it has looked at is frozen, and after a
+look that has found nothing some are spared: what is new then is frozen unseen. Garbage that was
+frozen, as the code of hooks may leave it, waits for a look at everything, in a quiet moment.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ YOUNG = 10_000
 SPARED = 9
 """How many such looks are spared after one that has found nothing."""
 LOOKS = 1000
-"""How many of these looks, spared or not, come before one at everything, which stops the daemon for some 10 ms for
-each thousand sockets."""
+"""How many of these, spared or not, come before a look at everything, which stops the daemon for
+some 40 ms for each thousand sockets."""
 QUIET = 50
 """No more new sockets than these make a second quiet."""
 PATIENCE = 60
