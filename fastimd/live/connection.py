@@ -108,8 +108,14 @@ class Connection(Session):
             "sdk": self.sdk or None,
         }
 
-    def reply(self, number: int, reply: Reply) -> None:
-        """Answer a command, in a moment."""
+    def answer(self, number: int, reply: Reply) -> None:
+        """Answer a command while it is obeyed: with what else is answered in the same turn."""
+        reply.id = number
+        if self.is_open:
+            self.outbox.keep(self.service.wire.encode(reply))
+
+    def answer_later(self, number: int, reply: Reply) -> None:
+        """Answer a command after that, in a moment."""
         reply.id = number
         if self.is_open:
             self.outbox.reply(self.service.wire.encode(reply))
