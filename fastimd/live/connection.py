@@ -110,6 +110,11 @@ class Connection(Session):
             "sdk": self.sdk or None,
         }
 
+    def ping(self) -> None:
+        """Ask the client whether it is there, once it has said who it is."""
+        if self.user:
+            super().ping()
+
     def answer(self, number: int, reply: Reply) -> None:
         """Answer a command while it is obeyed: with what else is answered in the same turn."""
         reply.id = number
