@@ -12,7 +12,6 @@ import msgspec
 from .. import __version__
 from ..base.codec import check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
-from ..groups.audience import Since
 from ..websocket.frames import cut_reason
 from ..websocket.life import tell_opened
 from .codes import (
@@ -27,7 +26,7 @@ from .codes import (
 )
 from .connection import Connection
 from .protocol import Connect, Connected, Refresh, Refreshed, Reply
-from .subscribing import Entry, enter
+from .subscribing import Entry, enter, since_of
 
 CONNECT_SECONDS = 10.0
 """How long a client may take for its connect command."""
@@ -60,8 +59,7 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
     entries: list[Entry] = []
     try:
         for group in who.channels:
-            known = request.subs.get(group)
-            since = Since(known.epoch, known.offset) if known and known.recover else None
+            since = since_of(request.subs.get(group))
             entries.append(await enter(connection, group, since, is_invited=True))
     except BaseException:
         for entry in entries:
@@ -79,7 +77,7 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
         pong=True,
     )
     tell_opened(connection)
-    connection.reply(number, Reply(connect=connected))
+    connection.answer(number, Reply(connect=connected))
     for entry in entries:
         entry.begin(connection)
 
@@ -104,7 +102,7 @@ async def refresh(connection: Connection, number: int, request: Refresh) -> None
         raise connection.token_refused("refresh", exc, bad, expired) from None
     connection.token, connection.conn_info = request.token, claims.info
     ttl = expire(connection, claims.expires_at)
-    connection.reply(number, Reply(refresh=Refreshed(ttl > 0, ttl)))
+    connection.answer(number, Reply(refresh=Refreshed(ttl > 0, ttl)))
 
 
 def expire(connection: Connection, expires_at: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -13,6 +14,9 @@ from .wire import BadFrame
 NAME = "live-json"
 OPCODE = TEXT
 
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\."
+)
 _decode = msgspec.json.Decoder(Command).decode
 encode = msgspec.json.Encoder().encode
 
@@ -24,16 +28,30 @@ def read_commands(payload: str) -> Iterator[Command]:
         BadFrame: what comes next is no command.
     """
     for line in payload.removesuffix("\n").split("\n"):
-        try:
-            command = _decode(line)
-        except (ValueError, RecursionError):  # not UTF-8, not JSON, another type, too deep
-            raise BadFrame from None
-        yield command
+        yield _read(line)
 
 
 def frame(replies: Iterable[bytes]) -> bytes:
     """Encoded replies in one frame."""
     return text_frame(b"\n".join(replies))
+
+
+def _read(line: str) -> Command:
+    try:
+        return _decode(line)
+    except (ValueError, RecursionError):  # not JSON, another type, too deep
+        pass
+    try:
+        return _decode(_ESCAPE.sub(_whole, line))
+    except (ValueError, RecursionError):
+        raise BadFrame from None
+
+
+def _whole(found: re.Match[str]) -> str:
+    """An escape; in the place of half a pair, as of an emoji that was cut, U+FFFD."""
+    escape = found[0]
+    is_half = len(escape) == 6 and escape[2] in "dD" and escape[3] in "89abcdefABCDEF"
+    return "\\ufffd" if is_half else escape
 
 
 PING = frame([b"{}"])

@@ -14,6 +14,7 @@ from .codes import (
 from .connection import Connection, info_of
 from .protocol import Channel, ClientInfo, History, Page, Present, PresentStats, Reply
 from .publications import publication
+from .subscribing import offset_of
 
 MOST_MESSAGES = 1000
 """How many messages a page of history has at most."""
@@ -36,14 +37,14 @@ async def history(connection: Connection, number: int, request: History) -> None
     page = await connection.service.domain.store.stands.history(
         group,
         since.epoch if since is not None else "",
-        since.offset if since is not None else None,
+        offset_of(since.offset) if since is not None else None,
         limit,
         reverse=request.reverse,
     )
     if not page.is_of_epoch:
         raise Refusal(UNRECOVERABLE_POSITION)
     publications = [publication(ts, message) for ts, message in page.messages]
-    connection.reply(number, Reply(history=Page(publications, page.epoch, page.offset)))
+    connection.answer(number, Reply(history=Page(publications, page.epoch, page.offset)))
 
 
 async def presence(connection: Connection, number: int, request: Channel) -> None:
@@ -55,7 +56,7 @@ async def presence(connection: Connection, number: int, request: Channel) -> Non
     present = _present(connection, _subscribed(connection, request.channel))
     if len(present) > MOST_PRESENT:
         raise Refusal(LIMIT_EXCEEDED)
-    connection.reply(number, Reply(presence=Present(present)))
+    connection.answer(number, Reply(presence=Present(present)))
 
 
 async def presence_stats(connection: Connection, number: int, request: Channel) -> None:
@@ -66,7 +67,7 @@ async def presence_stats(connection: Connection, number: int, request: Channel) 
     """
     present = _present(connection, _subscribed(connection, request.channel))
     users = {info.user for info in present.values()}
-    connection.reply(number, Reply(presence_stats=PresentStats(len(present), len(users))))
+    connection.answer(number, Reply(presence_stats=PresentStats(len(present), len(users))))
 
 
 def _present(connection: Connection, group: str) -> dict[str, ClientInfo]:

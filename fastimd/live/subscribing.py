@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import NamedTuple
 
-from ..base.codec import check_id
+from ..base.codec import MAX_TS, check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
 from ..groups.audience import Greeting, Since
 from ..groups.hub import Membership
@@ -81,13 +81,31 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
     group = _group(request.channel)
     bad = Refusal(PERMISSION_DENIED)
     expires_at = await _read_token(connection, group, request.token, bad)
-    since = Since(request.epoch, request.offset) if request.recover else None
+    since = since_of(request)
     entry = await enter(connection, group, since, is_invited=expires_at is not None)
     ttl = _ttl(expires_at or 0)
     entry.result.expires, entry.result.ttl = ttl > 0, ttl
-    connection.reply(number, Reply(subscribe=entry.result))
+    connection.answer(number, Reply(subscribe=entry.result))
     entry.begin(connection, wants_comings=request.join_leave)
     _expire(connection, group, ttl)
+
+
+def since_of(request: Subscribe | None) -> Since | None:
+    """Up to where a client knows a group, if it wants to go on from there."""
+    if request is None or not request.recover:
+        return None
+    return Since(request.epoch, offset_of(request.offset))
+
+
+def offset_of(offset: int) -> int:
+    """An offset that a client knows; one that no message can have is as good as the latest.
+
+    Raises:
+        Disconnect: it is none.
+    """
+    if offset >= 2**64:
+        raise Disconnect(BAD_REQUEST)
+    return min(offset, MAX_TS)
 
 
 async def unsubscribe(connection: Connection, number: int, request: Channel) -> None:
@@ -95,7 +113,7 @@ async def unsubscribe(connection: Connection, number: int, request: Channel) -> 
     if not request.channel:
         raise Disconnect(BAD_REQUEST)
     connection.unsubscribe(request.channel)
-    connection.reply(number, Reply(unsubscribe=Nothing()))
+    connection.answer(number, Reply(unsubscribe=Nothing()))
 
 
 async def sub_refresh(connection: Connection, number: int, request: SubRefresh) -> None:
@@ -118,7 +136,7 @@ async def sub_refresh(connection: Connection, number: int, request: SubRefresh) 
     expires_at = await _read_token(connection, request.channel, request.token, bad)
     ttl = _ttl(expires_at or 0)
     _expire(connection, request.channel, ttl)
-    connection.reply(number, Reply(sub_refresh=SubRefreshed(ttl > 0, ttl)))
+    connection.answer(number, Reply(sub_refresh=SubRefreshed(ttl > 0, ttl)))
 
 
 async def enter(
