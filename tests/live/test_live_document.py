@@ -121,7 +121,9 @@ def running(
 
 async def until_many(printed: Callable[[], list[str]], count: int) -> None:
     """Wait until a program has printed so many lines."""
-    await trio.to_thread.run_sync(lambda: wait_for(lambda: len(printed()) >= count, seconds=SECONDS))
+    await trio.to_thread.run_sync(
+        lambda: wait_for(lambda: len(printed()) >= count, seconds=SECONDS)
+    )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
