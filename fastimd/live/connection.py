@@ -18,7 +18,7 @@ from ..websocket.session import Session
 from ..websocket.subprotocol import Reason
 from ..websocket.timers import Timer
 from .codes import INSUFFICIENT_STATE, INTERNAL, UNSUBSCRIBED, Refusal
-from .protocol import ClientInfo, Joined, Push, Reply, Unsubscribed
+from .protocol import ABSENT, ClientInfo, Joined, Push, Reply, Unsubscribed
 from .service import Service
 
 FRAME_ROOM = 65_536
@@ -218,4 +218,4 @@ class Connection(Session):
 def info_of(session: Session) -> ClientInfo:
     """Who a socket of any wire is, as others are told."""
     info = session.conn_info if isinstance(session, Connection) else b""
-    return ClientInfo(session.user, session.client, msgspec.Raw(info))
+    return ClientInfo(session.user, session.client, msgspec.Raw(info) if info else ABSENT)

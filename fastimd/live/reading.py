@@ -13,7 +13,7 @@ from .codes import (
 )
 from .connection import Connection, info_of
 from .protocol import Channel, ClientInfo, History, Page, Present, PresentStats, Reply
-from .publications import publication
+from .publications import publications
 
 MOST_MESSAGES = 1000
 """How many messages a page of history has at most."""
@@ -33,7 +33,8 @@ async def history(connection: Connection, number: int, request: History) -> None
     if since is not None and not since.offset and request.reverse:
         raise Refusal(bad_request("since.offset: must be more than 0, to go back from it"))
     limit = MOST_MESSAGES if request.limit < 0 else min(request.limit, MOST_MESSAGES)
-    page = await connection.service.domain.store.stands.history(
+    stands = connection.service.domain.store.stands
+    page = await stands.history(
         group,
         since.epoch if since is not None else "",
         since.offset if since is not None else None,
@@ -42,8 +43,8 @@ async def history(connection: Connection, number: int, request: History) -> None
     )
     if not page.is_of_epoch:
         raise Refusal(UNRECOVERABLE_POSITION)
-    publications = [publication(ts, message) for ts, message in page.messages]
-    connection.reply(number, Reply(history=Page(publications, page.epoch, page.offset)))
+    told = publications(stands, group, page.messages)
+    connection.reply(number, Reply(history=Page(told, page.epoch, page.offset)))
 
 
 async def presence(connection: Connection, number: int, request: Channel) -> None:
