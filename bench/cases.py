@@ -74,13 +74,10 @@ CASES = (
     Case("storm 10000", "storm", {"groups": 1000, "members": 10}, PRODUCTS),
 )
 
-LIST_USERS = 5000
-LIST_GROUPS = 10_000
-
-LISTS = {
+LISTS: dict[str, dict[str, Any]] = {
     f"lists, {active} active": {
-        "members": LIST_USERS,
-        "groups": LIST_GROUPS,
+        "members": 5000,
+        "groups": 10_000,
         "groups_each": 20,
         "active": active,
         "rate": 1.0,

@@ -18,7 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cases import CASES, LIST_GROUPS, LIST_USERS, LISTS, LIVE_CASES, PEAK, Case
+from cases import CASES, LISTS, LIVE_CASES, PEAK, Case
 from document import write_live, write_results
 from goals import check_goals, check_live_goals
 from history import measure_history
@@ -133,16 +133,16 @@ class _Bench:
         for name, spec in LISTS.items():
             if only not in name:
                 continue
-            self._join_groups("lists")
-            self._run(Fastimd, name, "list", spec | {"run": "lists"})
+            options = spec | {"run": "lists"}
+            self._join_groups(options)
+            self._run(Fastimd, name, "list", options)
 
-    def _join_groups(self, run_name: str) -> None:
+    def _join_groups(self, options: dict[str, Any]) -> None:
         """What 5,000 users would do by 100,000 requests."""
-        spec = Spec("list", (), run=run_name, members=LIST_USERS, groups=LIST_GROUPS)
+        spec = Spec("list", (), **options)
         with self._redis.client() as client, client.pipeline(transaction=False) as pipeline:
             for place in spec.places(0):
-                groups = [spec.group(group) for group in spec.groups_of(place.number)]
-                pipeline.sadd(f"ugs:{place.user}", *groups)
+                pipeline.sadd(f"ugs:{place.user}", *place.groups)
             pipeline.execute()
 
     def _run(

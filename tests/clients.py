@@ -132,11 +132,11 @@ def stored(redis: Redis, group: str = "1") -> list[str]:
     return [json.loads(entry)["info"] for entry in entries]
 
 
-async def kick(daemon: Daemon, user: str = "1") -> None:
+async def kick(daemon: Daemon, user: str = "1", group: str | None = None) -> None:
     """Kick a user, with the request that ``fastimd kick`` makes, and without its start."""
     asking = Request(
         f"{daemon.admin}/operate/kick",
-        json.dumps({"user": user}).encode(),
+        json.dumps({"user": user, "group": group}).encode(),
         {"Fastimd-Command": "1", "Content-Type": "application/json"},
     )
     with await trio.to_thread.run_sync(partial(urlopen, asking, timeout=10)) as answer:

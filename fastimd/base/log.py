@@ -15,8 +15,10 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import msgspec
@@ -45,6 +47,8 @@ _LIMITED_LEVELS = frozenset(("warning", "error", "exception"))
 _ALSO_LIMITED = frozenset(("connection.refused",))
 _NEVER_LIMITED = "log.suppressed"
 
+_bound: ContextVar[Mapping[str, Any]] = ContextVar("bound", default=MappingProxyType({}))
+
 log = structlog.get_logger("fastimd.log")
 
 
@@ -71,14 +75,13 @@ def configure(log_format: str, level: str) -> None:
     recent.forget()
     structlog.configure(
         processors=[
-            _drop_lesser,
-            structlog.contextvars.merge_contextvars,
+            _add_bound,
             recent.remember,  # before lines are left out: it counts them
             _limit,
             *render,
             *([_put_priority] if _is_journal() else []),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        wrapper_class=_Logger,
         logger_factory=lambda *_names: _LINES,
         cache_logger_on_first_use=True,
     )
@@ -92,6 +95,16 @@ def set_level(level: str) -> None:
     _least = _LEVELS[level]
     is_debug = _least <= logging.DEBUG
     logging.getLogger().setLevel(max(_least, logging.WARNING))
+
+
+def bind(**fields: Any) -> None:
+    """Have each line of this task have these fields too, and of the tasks that it starts."""
+    _bound.set({**_bound.get(), **fields})
+
+
+def bound() -> Mapping[str, Any]:
+    """The fields that each line of this task has."""
+    return _bound.get()
 
 
 def print_mistake(text: str) -> None:
@@ -126,6 +139,40 @@ def tell_left_out(before: float = float("inf")) -> None:
             )
 
 
+class _Logger(structlog.BoundLoggerBase):
+    """Makes a line by a shorter way than structlog's own: each connection has two."""
+
+    def debug(self, event: str, **fields: Any) -> None:
+        self._tell("debug", event, fields)
+
+    def info(self, event: str, **fields: Any) -> None:
+        self._tell("info", event, fields)
+
+    def warning(self, event: str, **fields: Any) -> None:
+        self._tell("warning", event, fields)
+
+    def error(self, event: str, **fields: Any) -> None:
+        self._tell("error", event, fields)
+
+    def exception(self, event: str, **fields: Any) -> None:
+        fields.setdefault("exc_info", True)
+        self._tell("error", event, fields)
+
+    def critical(self, event: str, **fields: Any) -> None:
+        self._tell("critical", event, fields)
+
+    def _tell(self, method: str, event: str, fields: Any) -> None:
+        if _LEVELS[method] < _least:
+            return
+        fields["event"] = event
+        try:
+            for process in self._processors:
+                fields = process(self._logger, method, fields)
+        except structlog.DropEvent:
+            return
+        self._logger.msg(fields)
+
+
 class _Lines:
     """Writes lines whole, whichever thread they come from.
 
@@ -134,15 +181,14 @@ class _Lines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._may_fail = contextlib.suppress(OSError)
 
     def msg(self, line: bytes) -> None:
         line += b"\n"
-        with self._lock, contextlib.suppress(OSError):
+        with self._lock, self._may_fail:
             written = os.write(_STDERR, line)
             while written < len(line):
                 written += os.write(_STDERR, line[written:])
-
-    debug = info = warning = error = exception = critical = msg
 
 
 _LINES = _Lines()
@@ -162,9 +208,9 @@ class _LibraryHandler(logging.Handler):
             self.handleError(record)
 
 
-def _drop_lesser(_logger: Any, method: str, event: EventDict) -> EventDict:
-    if _LEVELS[method] < _least:
-        raise structlog.DropEvent
+def _add_bound(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    for name, value in _bound.get().items():
+        event.setdefault(name, value)
     return event
 
 

@@ -88,7 +88,7 @@ _HELP = {
     "rate": "messages a second in total, or per active group; 0 = as fast as in_flight allows",
     "warm_up": "seconds of talk before measuring starts",
     "opening": "concurrent handshakes per process",
-    "groups_each": "groups per socket; except for list, more than 1 needs --wire live",
+    "groups_each": "groups per socket; more than 1 for a list or on the live wire",
     "active": "groups with a talker",
 }
 _WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
@@ -109,7 +109,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             _add_number(sub, number, default)
         if name != "list":
             sub.add_argument(
-                "--wire", choices=_WIRES, default=FASTIMD.name, help="the client protocol"
+                "--wire",
+                choices=_WIRES,
+                default=FASTIMD.name,
+                help="Fast-IM, or the live wire as JSON or Protobuf",
             )
         if name not in ("idle", "storm"):
             _add(sub, "size", at_least(int, MIN_TEXT_BYTES), 64, "bytes per message")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import socket
 from collections.abc import Awaitable
@@ -25,6 +24,7 @@ from ..live.sockets import LiveSockets
 from ..live.tokens import Tokens
 from ..websocket.session import Sessions, Surroundings
 from .drain import drain
+from .memory import Memory
 from .reload import reload
 from .stop import Stop
 
@@ -66,13 +66,13 @@ async def serve_public(
         async with open_floor() as accepting:
             accept = partial(door.accept_connections, connections)
             accepting.start_soon(supervise, "door", accept)
+            accepting.start_soon(supervise, "memory", Memory(around.metrics).run)
             log.info(
                 "daemon.serving",
                 page=f"{address_of(listeners[0])}/test/websocket",
                 admin=admin,
                 max_connections=limit,
             )
-            _settle_memory()
             stop.serving.set()
             stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
@@ -119,17 +119,6 @@ def _adopt_limits(config: Config, door: Door) -> None:
         max_connections=connection_limit(config.server.max_connections),
         max_connections_per_ip=config.server.max_connections_per_ip,
     )
-
-
-def _settle_memory() -> None:
-    """Let the garbage collector leave alone what stays, and look seldom for what seldom is.
-
-    Sockets are freed without it. With its defaults it took a quarter of the CPU time of a storm of
-    connections, and held everybody up for a full look at all objects again and again.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)
 
 
 def _connections_by_kind(door: Door, sessions: Sessions) -> dict[str, float]:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 import trio
 
+from ..base import log as logs
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from .clients import Crowd, Proxies
@@ -108,7 +109,9 @@ class Door:
     def close_all(self) -> None:
         """Cut every connection that is still open."""
         for connection in list(self._open):
-            _close(connection)
+            if connection.fileno() >= 0:
+                trio.lowlevel.notify_closing(connection)
+                connection.close()
 
     async def _rest(self, failure: OSError) -> None:
         if failure.errno not in OUT_OF_FILES and failure.errno != errno.ECONNABORTED:
@@ -128,7 +131,7 @@ class Door:
         return _one_too_many() if name is None else name
 
     async def _serve(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
-        structlog.contextvars.bind_contextvars(conn=next(_numbers), request_id=new_request_id())
+        logs.bind(conn=next(_numbers), request_id=new_request_id())
         places = [] if isinstance(place, Refused) else [place]
         try:
             connection.setblocking(False)
@@ -156,7 +159,7 @@ class Door:
             for name in places:
                 self._crowd.leave(name)
             self._open.discard(connection)
-            _close(connection)
+            connection.close()  # nobody waits for it any more
 
     def _crashed(self, failure: BaseException) -> None:
         self._metrics.connections_crashed += 1
@@ -211,15 +214,9 @@ class Door:
 
     def _find_client(self, peer: str, head: Head) -> str:
         client = self._proxies.client_of(peer, head.fields)
-        structlog.contextvars.bind_contextvars(client=client)
+        logs.bind(client=client)
         return client
 
 
 def _one_too_many() -> Refused:
     return Refused(429, "too many connections from one address", "Retry-After: 5\r\n")
-
-
-def _close(connection: socket.socket) -> None:
-    if connection.fileno() >= 0:
-        trio.lowlevel.notify_closing(connection)
-        connection.close()

@@ -10,10 +10,12 @@ import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from random import getrandbits
 
-import structlog
 import trio
+
+from ..base import log as logs
 
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_SECONDS = 10.0
@@ -79,7 +81,7 @@ def new_request_id() -> str:
 
 def request_id_field() -> bytes:
     """The header field of an answer that names the request which the task serves."""
-    request_id: str = structlog.contextvars.get_contextvars()["request_id"]
+    request_id: str = logs.bound()["request_id"]
     return b"X-Request-Id: %s\r\n" % request_id.encode()
 
 
@@ -117,13 +119,18 @@ def _judge(head: Head) -> Head:
     path_or_star = head.target.startswith(b"/") or head.target == b"*"
     if head.method == b"CONNECT" or not (path_or_star or _ABSOLUTE.fullmatch(head.target)):
         raise Refused(400, "malformed request target")
-    if not _HOST_FIELD.fullmatch(head.fields.get(b"host", b"")):
+    if not _is_host(head.fields.get(b"host", b"")):
         raise Refused(400, "malformed host header field")
     if not _NAMES.fullmatch(head.fields.get(b"access-control-request-headers", b"")):
         raise Refused(400, "malformed access-control-request-headers")
     if b"upgrade" in head.fields and not head.wants_websocket:
         raise Refused(501, "the only upgrade is websocket")
     return head
+
+
+@lru_cache(maxsize=64)  # nearly all clients name the same
+def _is_host(field: bytes) -> bool:
+    return _HOST_FIELD.fullmatch(field) is not None
 
 
 class HeadReader:
@@ -186,7 +193,7 @@ class HeadReader:
         Raises:
             as ``read_first_head``; ``HEAD_SECONDS`` begin with the first byte.
         """
-        structlog.contextvars.bind_contextvars(request_id=new_request_id())
+        logs.bind(request_id=new_request_id())
         data = b""
         with trio.move_on_after(IDLE_SECONDS):
             data = await self.receive()
@@ -215,5 +222,5 @@ class HeadReader:
         self.buffer = data[end:] + self.buffer
         head = parse_head(data[:end])
         if self._peer_names_requests and head.given_id:
-            structlog.contextvars.bind_contextvars(request_id=head.given_id)
+            logs.bind(request_id=head.given_id)
         return head

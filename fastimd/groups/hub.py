@@ -18,14 +18,13 @@ from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since
+from .pieces import PIECE_BYTES, messages_of, pieces_of
 from .relay import Relay
 from .store.history import History
 from .subscription import NOTICE, OnLost, OnMessage, Subscription
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
-PIECE_BYTES = 65536
-"""Frames of a batch are joined up to this length."""
 
 log = structlog.get_logger("fastimd.hub")
 
@@ -92,7 +91,7 @@ class _Group:
         first = b"".join([opening, greeting.data, *frames])
         if first:
             outbox.push(first)
-        outbox.messages += bool(greeting.data) + _messages_of(missed)
+        outbox.messages += bool(greeting.data) + messages_of(missed)
         audience.arrivals[outbox] = arrival
         self._forget_recent()
         return len(first)
@@ -142,11 +141,11 @@ class _Group:
                 continue
             chosen, is_settled = arrival.choose(batch, first)
             if chosen:
-                for piece in _pieces(audience.dialect.encode(self.name, chosen), piece_bytes):
+                for piece in pieces_of(audience.dialect.encode(self.name, chosen), piece_bytes):
                     outbox.push(piece)
                     size += len(piece)
-                outbox.messages += _messages_of(chosen)
-                given += _messages_of(chosen)
+                outbox.messages += messages_of(chosen)
+                given += messages_of(chosen)
             if is_settled:
                 audience.promote(outbox, self.delivered)
         return given, size
@@ -341,7 +340,7 @@ class Hub:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         hearers = group.count_hearers(batch) if logs.is_debug else []
-        messages = _messages_of(batch)
+        messages = messages_of(batch)
         group.delivered += messages
         deliveries = size = 0
         # Who is a member now gets the batch whole, whatever becomes of the arrivals meanwhile.
@@ -353,7 +352,7 @@ class Hub:
                 size += bytes_given
         for audience, outboxes in members:
             if outboxes:
-                pieces = _pieces(audience.dialect.encode(group.name, batch), piece_bytes)
+                pieces = pieces_of(audience.dialect.encode(group.name, batch), piece_bytes)
                 await self._push(outboxes, pieces)
                 deliveries += len(outboxes) * messages
                 size += len(outboxes) * sum(map(len, pieces))
@@ -379,24 +378,3 @@ class Hub:
     async def _yield_turn(self) -> None:
         self._served = 0
         await trio.lowlevel.checkpoint()
-
-
-def _messages_of(batch: Batch) -> int:
-    """How many messages a batch has."""
-    return sum([ts != NOTICE for ts, _ in batch])
-
-
-def _pieces(frames: list[bytes], most: int) -> list[bytes]:
-    """Frames joined, and parted again where they become longer than ``most`` bytes."""
-    joined = b"".join(frames)
-    if len(joined) <= most:
-        return [joined] if joined else []
-    pieces: list[list[bytes]] = []
-    room = 0
-    for frame in frames:
-        if len(frame) > room:
-            pieces.append([])
-            room = most
-        pieces[-1].append(frame)
-        room -= len(frame)
-    return [b"".join(piece) for piece in pieces]

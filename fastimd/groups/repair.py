@@ -55,6 +55,7 @@ class Repairs:
     async def repair(self, subscription: Subscription) -> None:
         """Hand on what a subscription missed, and then what is held, until nothing is held."""
         repaired = 0
+        is_first = True
         async with self._limiter:
             while subscription.held is not None and self._is_current(subscription):
                 position = Position(subscription.last_ts, subscription.last_entry)
@@ -67,6 +68,11 @@ class Repairs:
                     self._lose(subscription)
                     return
                 await self._fence()
+                if is_first:
+                    # Later pages tell only of deletions since the page before. And who is cut off
+                    # after the next message comes back with its ts: what is older must be told.
+                    subscription.hand_on_notices(gap.removals)
+                    is_first = False
                 repaired += self._fill(subscription, gap)
                 await self._flush()
                 await trio.sleep(PAUSE_SECONDS)
@@ -84,8 +90,6 @@ class Repairs:
                 tell_foreign(self._metrics, subscription.group, ts)
             messages.append((0 if is_foreign else ts, message, entry))
         subscription.overheld, overheld = False, subscription.overheld
-        if not gap.more:
-            subscription.notices = [*gap.removals, *subscription.notices]
         subscription.fill(messages, gap.end, more=gap.more or overheld)
         return len(messages)
 

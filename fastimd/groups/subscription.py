@@ -120,13 +120,15 @@ class Subscription:
     def notice(self, event: bytes) -> None:
         """Take a notice of what became of messages: it follows those that came before."""
         if self.held is None:
-            self._hand_on_notice(event)
+            self.hand_on_notices([event])
         else:
             self.notices.append(event)
 
-    def _hand_on_notice(self, event: bytes) -> None:
-        for listener in self.listeners:
-            listener(NOTICE, event)
+    def hand_on_notices(self, events: list[bytes]) -> None:
+        """Give notices to everybody who listens."""
+        for event in events:
+            for listener in self.listeners:
+                listener(NOTICE, event)
 
     def fill(self, messages: list[Live], end: bytes, *, more: bool) -> None:
         """Hand on a page of the gap, and of what is held what came before its end.
@@ -159,8 +161,7 @@ class Subscription:
             for live in held:
                 self.hand_on(*live)
             notices, self.notices = self.notices, []
-            for event in notices:
-                self._hand_on_notice(event)
+            self.hand_on_notices(notices)
 
 
 def _user_of(message: bytes) -> str | None:

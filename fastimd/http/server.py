@@ -112,10 +112,12 @@ class HttpServer:
                 self._stop_asking(guarded)
 
         state = ConnectionState(self._state.copy())
+        server = _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
         try:
-            await _Server(cast(Any, app), self._config, self._context, state, cast(Any, guarded))
+            await server
         finally:
             self._stop_asking(guarded)
+            _untie(server)
         return guarded.handshake
 
     def _stop_asking(self, stream: _GuardedStream) -> None:
@@ -130,6 +132,17 @@ async def serve_http(
     """Serve a connection that the door hands over; returns what ``HttpServer.serve`` returns."""
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(connection))
     return await http.serve(stream, reader, head)
+
+
+def _untie(server: _Server) -> None:
+    """Have a server that has ended hold nothing: what hypercorn makes of a connection is a ring.
+
+    So it is freed at once, and needs no garbage collector (``daemon/memory.py``).
+    """
+    wrapper = vars(server).get("protocol")  # none, if the client went at once
+    if wrapper is not None:
+        vars(wrapper.protocol).clear()
+    vars(server).clear()
 
 
 class _Server(TCPServer):

@@ -45,6 +45,7 @@ async def _take(connection: Connection, payload: Any) -> None:
         for command in connection.service.wire.read_commands(payload):
             if not connection.is_open or connection.is_dismissed:
                 return
+            connection.outbox.flush_in_a_moment()  # this one may take longer than those before
             await _obey(connection, command)
     except BadFrame:
         _disconnect(connection, Disconnect(BAD_REQUEST))
@@ -66,13 +67,13 @@ async def _obey(connection: Connection, command: Command) -> None:
         metrics.count_command(wire, name, "ok")
     except Refusal as refusal:
         metrics.count_command(wire, name, str(refusal.error.code))
-        connection.reply(command.id, Reply(error=refusal.error))
+        connection.answer(command.id, Reply(error=refusal.error))
     except Disconnect as disconnect:
         metrics.count_command(wire, name, str(disconnect.reason[0]))
         _disconnect(connection, disconnect)
     except (StoreUnavailable, KeyUnusable, HookFailed) as exc:
         metrics.count_command(wire, name, str(INTERNAL.code))
-        connection.reply(command.id, Reply(error=INTERNAL))
+        connection.answer(command.id, Reply(error=INTERNAL))
         log.warning("socket.command_failed", command=name, user=connection.user, error=str(exc))
 
 
@@ -81,7 +82,7 @@ def _disconnect(connection: Connection, disconnect: Disconnect) -> None:
 
 
 async def _ping(connection: Connection, number: int, _request: Nothing) -> None:
-    connection.reply(number, Reply(ping=Nothing()))
+    connection.answer(number, Reply(ping=Nothing()))
 
 
 async def _send(_connection: Connection, _number: int, _request: Nothing) -> None:

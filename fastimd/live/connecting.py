@@ -79,7 +79,7 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
         pong=True,
     )
     tell_opened(connection)
-    connection.reply(number, Reply(connect=connected))
+    connection.answer(number, Reply(connect=connected))
     for entry in entries:
         entry.begin(connection)
 
@@ -104,7 +104,7 @@ async def refresh(connection: Connection, number: int, request: Refresh) -> None
         raise connection.token_refused("refresh", exc, bad, expired) from None
     connection.token, connection.conn_info = request.token, claims.info
     ttl = expire(connection, claims.expires_at)
-    connection.reply(number, Reply(refresh=Refreshed(ttl > 0, ttl)))
+    connection.answer(number, Reply(refresh=Refreshed(ttl > 0, ttl)))
 
 
 def expire(connection: Connection, expires_at: int) -> int:

@@ -21,8 +21,10 @@ from .codes import INSUFFICIENT_STATE, INTERNAL, UNSUBSCRIBED, Refusal
 from .protocol import ABSENT, ClientInfo, Joined, Push, Reply, Unsubscribed
 from .service import Service
 
+ESCAPED = 6
+"""How much longer than a text JSON may say it: a control character as six."""
 FRAME_ROOM = 65_536
-"""How much longer than a message a frame may be, for what stands around it and more commands."""
+"""How much longer than that a frame may be, for what stands around it and more commands."""
 
 
 class Subscription:
@@ -97,7 +99,7 @@ class Connection(Session):
     @property
     def max_bytes(self) -> int:
         """The longest frame that the client may send."""
-        return super().max_bytes + FRAME_ROOM
+        return ESCAPED * super().max_bytes + FRAME_ROOM
 
     def description(self) -> dict[str, object]:
         """What it is, as the log tells it."""
@@ -108,8 +110,14 @@ class Connection(Session):
             "sdk": self.sdk or None,
         }
 
-    def reply(self, number: int, reply: Reply) -> None:
-        """Answer a command, in a moment."""
+    def answer(self, number: int, reply: Reply) -> None:
+        """Answer a command while it is obeyed: with what else is answered in the same turn."""
+        reply.id = number
+        if self.is_open:
+            self.outbox.keep(self.service.wire.encode(reply))
+
+    def answer_later(self, number: int, reply: Reply) -> None:
+        """Answer a command after that, in a moment."""
         reply.id = number
         if self.is_open:
             self.outbox.reply(self.service.wire.encode(reply))

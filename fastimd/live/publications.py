@@ -7,6 +7,7 @@ delivered as that, and any other text as a string.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import msgspec
@@ -18,6 +19,9 @@ from ..groups.subscription import NOTICE
 from .protocol import ClientInfo, Publication
 
 _encode = msgspec.json.encode
+_ESCAPE = re.compile(
+    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\."
+)
 
 
 def publications(
@@ -74,7 +78,19 @@ def info_of(data: msgspec.Raw) -> str:
         if value[:1] == b'"':
             return msgspec.json.decode(value, type=str)
         if value[:1] in (b"{", b"["):
-            return msgspec.json.format(value, indent=-1).decode()
+            return _ESCAPE.sub(_unescape, msgspec.json.format(value, indent=-1).decode())
     except (ValueError, RecursionError) as exc:
         raise ValueError("data: not JSON, or nested too deep") from exc
     raise ValueError("data: must be a string, an object or an array")
+
+
+def _unescape(found: re.Match[str]) -> str:
+    """An escape of JSON as the sign itself, where JSON may say it so: as most clients write it."""
+    escape = found[0]
+    if escape[1] != "u":
+        return escape
+    try:
+        sign = msgspec.json.decode(f'"{escape}"', type=str)
+    except ValueError:  # half of a pair
+        return escape
+    return escape if sign < " " or sign in '"\\' else sign

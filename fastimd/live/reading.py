@@ -44,7 +44,7 @@ async def history(connection: Connection, number: int, request: History) -> None
     if not page.is_of_epoch:
         raise Refusal(UNRECOVERABLE_POSITION)
     told = publications(stands, group, page.messages)
-    connection.reply(number, Reply(history=Page(told, page.epoch, page.offset)))
+    connection.answer(number, Reply(history=Page(told, page.epoch, page.offset)))
 
 
 async def presence(connection: Connection, number: int, request: Channel) -> None:
@@ -56,7 +56,7 @@ async def presence(connection: Connection, number: int, request: Channel) -> Non
     present = _present(connection, _subscribed(connection, request.channel))
     if len(present) > MOST_PRESENT:
         raise Refusal(LIMIT_EXCEEDED)
-    connection.reply(number, Reply(presence=Present(present)))
+    connection.answer(number, Reply(presence=Present(present)))
 
 
 async def presence_stats(connection: Connection, number: int, request: Channel) -> None:
@@ -67,7 +67,7 @@ async def presence_stats(connection: Connection, number: int, request: Channel) 
     """
     present = _present(connection, _subscribed(connection, request.channel))
     users = {info.user for info in present.values()}
-    connection.reply(number, Reply(presence_stats=PresentStats(len(present), len(users))))
+    connection.answer(number, Reply(presence_stats=PresentStats(len(present), len(users))))
 
 
 def _present(connection: Connection, group: str) -> dict[str, ClientInfo]:

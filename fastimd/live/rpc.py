@@ -91,7 +91,7 @@ async def send(connection: Connection, number: int, request: Send) -> None:
     def answer(failure: Exception | None, ts: int | None) -> None:
         connection.note_answered()
         if failure is None:
-            _answer(connection, number, Sent(ts))
+            connection.answer_later(number, _result(Sent(ts)))
         else:
             tell_failed(connection, number, request.channel, failure)
 
@@ -121,7 +121,7 @@ async def recall(connection: Connection, number: int, request: Recall) -> None:
         raise Refusal(denied("too old to be recalled"))
     if outcome == "missing":
         raise Refusal(NOT_FOUND)
-    _answer(connection, number, {})
+    connection.answer(number, _result({}))
 
 
 async def groups(connection: Connection, number: int, request: Groups) -> None:
@@ -141,12 +141,11 @@ async def groups(connection: Connection, number: int, request: Groups) -> None:
             found.append((state.position.ts, GroupState(name, state.total, last)))
         found.sort(key=lambda each: each[0], reverse=True)
         del found[request.limit :]
-    _answer(connection, number, GroupStates([state for _, state in found]))
+    connection.answer(number, _result(GroupStates([state for _, state in found])))
 
 
-def _answer(connection: Connection, number: int, result: object) -> None:
-    data = msgspec.Raw(msgspec.json.encode(result))
-    connection.reply(number, Reply(rpc=RpcResult(data)))
+def _result(result: object) -> Reply:
+    return Reply(rpc=RpcResult(msgspec.Raw(msgspec.json.encode(result))))
 
 
 METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {

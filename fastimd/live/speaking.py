@@ -50,7 +50,7 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
     def answer(failure: Exception | None) -> None:
         connection.note_answered()
         if failure is None:
-            connection.reply(number, Reply(publish=Nothing()))
+            connection.answer_later(number, Reply(publish=Nothing()))
         else:
             tell_failed(connection, number, request.channel, failure)
 
@@ -112,4 +112,4 @@ def tell_failed(connection: Connection, number: int, group: str, failure: Except
     connection.service.domain.metrics.appends_failed += 1
     log.warning("socket.append_failed", group=group, user=connection.user, error=str(failure))
     if not isinstance(failure, FateUnknown):
-        connection.reply(number, Reply(error=INTERNAL))
+        connection.answer_later(number, Reply(error=INTERNAL))

@@ -85,7 +85,7 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
     entry = await enter(connection, group, since, is_invited=expires_at is not None)
     ttl = ttl_of(expires_at or 0)
     entry.result.expires, entry.result.ttl = ttl > 0, ttl
-    connection.reply(number, Reply(subscribe=entry.result))
+    connection.answer(number, Reply(subscribe=entry.result))
     entry.begin(connection, wants_comings=request.join_leave)
     _expire(connection, group, ttl)
 
@@ -95,7 +95,7 @@ async def unsubscribe(connection: Connection, number: int, request: Channel) -> 
     if not request.channel:
         raise Disconnect(BAD_REQUEST)
     connection.unsubscribe(request.channel)
-    connection.reply(number, Reply(unsubscribe=Nothing()))
+    connection.answer(number, Reply(unsubscribe=Nothing()))
 
 
 async def sub_refresh(connection: Connection, number: int, request: SubRefresh) -> None:
@@ -118,7 +118,7 @@ async def sub_refresh(connection: Connection, number: int, request: SubRefresh) 
     expires_at = await _read_token(connection, request.channel, request.token, bad)
     ttl = ttl_of(expires_at or 0)
     _expire(connection, request.channel, ttl)
-    connection.reply(number, Reply(sub_refresh=SubRefreshed(ttl > 0, ttl)))
+    connection.answer(number, Reply(sub_refresh=SubRefreshed(ttl > 0, ttl)))
 
 
 async def enter(

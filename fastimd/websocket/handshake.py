@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import sha1
 
 from ..door.head import Head, Refused
@@ -27,9 +28,7 @@ def accept(head: Head, allowed_origins: Sequence[str], fields: bytes) -> bytes:
     """
     if head.method != b"GET" or head.body_bytes != 0:
         raise Refused(400, "a WebSocket handshake is a GET without a body")
-    if b"upgrade" not in [
-        t.strip().lower() for t in head.fields.get(b"connection", b"").split(b",")
-    ]:
+    if not _says_upgrade(head.fields.get(b"connection", b"")):
         raise Refused(400, "the Connection header field does not say Upgrade")
     if head.fields.get(b"sec-websocket-version") != b"13":
         raise Refused(426, "WebSocket version 13 only", "Sec-WebSocket-Version: 13\r\n")
@@ -43,6 +42,11 @@ def accept(head: Head, allowed_origins: Sequence[str], fields: bytes) -> bytes:
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Accept: %s\r\n%s\r\n" % (digest, fields)
     )
+
+
+@lru_cache(maxsize=16)  # browsers and libraries have few ways to say it
+def _says_upgrade(connection: bytes) -> bool:
+    return b"upgrade" in [option.strip().lower() for option in connection.split(b",")]
 
 
 def _is_allowed(origin: bytes, allowed_origins: Sequence[str]) -> bool:

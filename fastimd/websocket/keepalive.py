@@ -42,8 +42,8 @@ class Keepalive:
         self._due: deque[tuple[float, Pinged]] = deque()
 
     def watch(self, pinged: Pinged) -> None:
-        """Look after a socket until it closes."""
-        self._due.append((trio.current_time() + self._config.socket.ping_interval, pinged))
+        """Look after a socket that has just come, until it closes."""
+        self._due.append((pinged.heard_at + self._config.socket.ping_interval, pinged))
 
     async def run(self) -> None:
         """Ping until cancelled."""

@@ -64,6 +64,7 @@ class Outbox:
         "_on_slow",
         "_queue",
         "_wait_writable",
+        "_waiting",
         "messages",
         "queued",
     )
@@ -78,6 +79,7 @@ class Outbox:
     ) -> None:
         self._connection = connection
         self._wait_writable = wait_writable
+        self._waiting: trio.CancelScope | None = None  # of the flushing task, for the kernel
         self._nursery = nursery
         self._limit = limit
         self._on_slow: Callable[[], None] | None = on_slow
@@ -117,11 +119,14 @@ class Outbox:
         self._closed = True
 
     def close(self) -> None:
-        """Forget what is queued and take nothing more."""
+        """Forget what is queued, and the owner, and take nothing more."""
         self._closed = True
+        self._on_slow = None  # else the two would hold each other, and only the collector free them
         if self._queue is not None:
             self._queue.clear()
             self._set_queued(0)
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     async def wait_empty(self) -> None:
         """Wait until the kernel has everything, or the outbox is closed."""
@@ -164,6 +169,7 @@ class Outbox:
             stale_at = queue[0][1] + STALE_SECONDS if self._on_slow is not None else math.inf
             try:
                 with trio.CancelScope(deadline=stale_at) as waiting:
+                    self._waiting = waiting
                     await self._wait_writable(self._connection)
                 if waiting.cancelled_caught and queue and self._on_slow is not None:
                     self._give_up(queue)
@@ -173,7 +179,7 @@ class Outbox:
                 pass
             except (trio.ClosedResourceError, OSError):
                 self.close()
-        self._queue = None
+        self._queue = self._waiting = None
 
     def _write(self, queue: deque[tuple[bytes | memoryview, float]]) -> None:
         buffers = [data for data, _ in islice(queue, _BUFFERS_A_WRITE)]

@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import select
 import socket
+from collections import deque
 from typing import Self
 
 import trio
 
 RECEIVE_BYTES = 65536
+ENDS_A_TURN = 64
+"""Of how many sockets the end is told in one turn of the scheduler: many may go at once."""
 
 _END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -33,6 +36,7 @@ class Readiness:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._receivers: dict[int, Receiver] = {}
+        self._ended: deque[Receiver] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -61,11 +65,21 @@ class Readiness:
     async def run(self) -> None:
         """Wake whoever has something to read, until cancelled."""
         while True:
-            await trio.lowlevel.wait_readable(self._epoll.fileno())
+            if self._ended:
+                await trio.lowlevel.checkpoint()
+            else:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
             for descriptor, events in self._epoll.poll(0):
-                # None: it was cut, and lives on in a child process until that begins its program.
-                if (receiver := self._receivers.get(descriptor)) is not None:
+                receiver = self._receivers.get(descriptor)
+                if receiver is None:
+                    # It was cut, and lives on in a child process until that begins its program.
+                    continue
+                if events & _END:
+                    self._ended.append(receiver)
+                else:
                     receiver.wake(events)
+            for _ in range(min(ENDS_A_TURN, len(self._ended))):
+                self._ended.popleft().wake(_END)
 
     def forget(self, descriptor: int, receiver: Receiver) -> None:
         """Watch a socket no more: it is closed now, and so leaves the epoll by itself."""

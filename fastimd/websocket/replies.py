@@ -36,7 +36,7 @@ class Replies:
             self._some_wait = trio.Event()
             waiting, self._waiting = self._waiting, []
             for outbox in waiting:
-                outbox.flush_replies()
+                outbox.moment_is_over()
 
 
 class ReplyOutbox(Outbox):
@@ -47,7 +47,7 @@ class ReplyOutbox(Outbox):
         replies: who flushes it in a moment.
     """
 
-    __slots__ = ("_join", "_pending", "_replies")
+    __slots__ = ("_is_due", "_join", "_pending", "_replies")
 
     def __init__(
         self,
@@ -62,12 +62,22 @@ class ReplyOutbox(Outbox):
         self._join = join
         self._replies = replies
         self._pending: list[bytes] = []
+        self._is_due = False
 
     def reply(self, answer: bytes) -> None:
         """Push an answer together with what is pushed next, in a moment at the latest."""
-        if not self._pending:
-            self._replies.add(self)
+        self.keep(answer)
+        self.flush_in_a_moment()
+
+    def keep(self, answer: bytes) -> None:
+        """Push an answer together with what is pushed next, or when the caller flushes."""
         self._pending.append(answer)
+
+    def flush_in_a_moment(self) -> None:
+        """See to it that the answers that wait do so no longer than a moment."""
+        if self._pending and not self._is_due:
+            self._is_due = True
+            self._replies.add(self)
 
     def push(self, data: bytes) -> None:
         """Push ``data``, and before it the answers that wait."""
@@ -80,3 +90,8 @@ class ReplyOutbox(Outbox):
         """Push the answers that wait."""
         if self._pending:
             self.push(b"")
+
+    def moment_is_over(self) -> None:
+        """Push the answers that have waited for it."""
+        self._is_due = False
+        self.flush_replies()

@@ -143,7 +143,6 @@ class Session:
         "_receiver",
         "_scope",
         "_settings",
-        "_turnstile",
         "groups",
         "heard_at",
         "is_dismissed",
@@ -184,7 +183,6 @@ class Session:
         self._pace: Pace | None = None
         self._opening = opening
         self._receiver = around.readiness.watch(connection)
-        self._turnstile = around.turnstile
         self._outcome: tuple[int, str] | None = None
         self._ended = False
         self._heard_eof = False
@@ -228,10 +226,7 @@ class Session:
         """
         payloads = self._feed(first) if first else []
         while not payloads and self.is_open:
-            data = await self._receiver.receive()
-            if not data:
-                await self._turnstile.pass_through()  # many may go at once
-            payloads = self._feed(data)
+            payloads = self._feed(await self._receiver.receive())
         return payloads
 
     def has_turn(self) -> bool:

@@ -7,13 +7,25 @@ import random
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from chats import COMMAND, FAULTS, Group, bench, honest, result_of, served
+from chats import (
+    COMMAND,
+    FAULTS,
+    Group,
+    bench,
+    changes_one,
+    doubles_one,
+    honest,
+    loses_one,
+    result_of,
+    served,
+)
 from clients import log_in
 from conftest import Daemon, StartDaemon, wait_for
 from hypothesis import given
@@ -221,10 +233,16 @@ def test_a_server_that_answers(mode: str, wire: Live) -> None:
     assert group.pongs == 5
 
 
-@both
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+BAD = [(LIVE, fault) for fault in FAULTS] + [
+    (LIVE_PROTOBUF, fault) for fault in (loses_one, doubles_one, changes_one)
+]
+
+
+@pytest.mark.parametrize(
+    ("wire", "fault"), BAD, ids=[f"{wire.name}-{fault.__name__}" for wire, fault in BAD]
+)
 def test_no_speed_of_what_did_not_arrive(
-    fault: Callable[[list[str], int], list[str]], wire: Live
+    wire: Live, fault: Callable[[list[str], int], list[str]]
 ) -> None:
     """Each message is checked at each member there, too."""
     result = run_live("burst", Centrifugal(wire, fault), wire)
@@ -517,3 +535,42 @@ def test_what_stands_around_a_text(encoding: Encoding) -> None:
         payload = before + b"x" * size + after
         (command,) = read_commands(wire, payload.decode() if wire is LIVE else payload)
         assert command == {"id": PUBLISH, "publish": {"channel": group, "data": "x" * size}}
+
+
+# What is held against Centrifugo
+
+CHECK_GOALS = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from cases import LIVE_CASES
+from goals import check_live_goals
+from results import Measured
+from servers import LIVE_KINDS, PROTOBUF_KINDS
+from fastimd.bench.report import Latency, Result, Server
+
+measured = Measured(command="")
+for pair in (LIVE_KINDS, PROTOBUF_KINDS)[: int(sys.argv[2])]:
+    for kind, cost in zip(pair, (1.0, 4.0)):
+        for case in LIVE_CASES:
+            server = Server(1.0, 1, 0.5, cost, cost, cost, cost)
+            speed = 1 / cost
+            latency = Latency(cost, cost, cost)
+            result = Result(case.mode, 1, 1.0, 1, 1, speed, speed, speed, latency, server)
+            measured.add(kind.name, case.name, result)
+goals = check_live_goals(measured).goals
+print(json.dumps([(goal.name, goal.value, goal.is_reached) for goal in goals]))
+"""
+
+
+@pytest.mark.parametrize("pairs", [0, 1, 2])
+def test_goals_of_the_live_wire(pairs: int) -> None:
+    """Each is measured by one of the cases, and a quarter of the cost of Centrifugo reaches it."""
+    folder = Path(__file__).parents[2] / "bench"
+    command = [sys.executable, "-c", CHECK_GOALS, str(folder), str(pairs)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    goals = json.loads(done.stdout)
+    assert len(goals) == 11 * max(pairs, 1)
+    assert len({name for name, _, _ in goals}) == len(goals)
+    for _, value, is_reached in goals:
+        assert value in ((0.25, 4.0) if pairs else (None,))
+        assert is_reached == (True if pairs else None)

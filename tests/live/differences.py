@@ -1,23 +1,22 @@
-"""Where fastimd answers otherwise than Centrifugo, and wants to; docs/LIVE.md gives the reasons.
+"""Where fastimd answers otherwise than Centrifugo, and wants to: ``differences.toml``, read.
 
-The lines are those of ``compare.py``: what Centrifugo said, and what fastimd says.
+Each difference is one decision, with its name in docs/LIVE.md, which gives the reason, and with the
+scripts that show it. Their lines are those of ``likeness.py``: what Centrifugo said, and what
+fastimd says.
 """
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
+Scripts = Mapping[str, Sequence[str]]
 
-@dataclass(frozen=True)
-class Difference:
-    """One decision: its name on the page, and the lines of the scripts that show it."""
+_table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 
-    title: str
-    scripts: Mapping[str, Sequence[str]]
-
-
-NOT_SERVED_YET: tuple[str, ...] = ()
+NOT_SERVED_YET: Sequence[str] = _table["not_served_yet"]
 """Scripts that ask for what the daemon is still to serve."""
 
-DIFFERENCES: tuple[Difference, ...] = ()
+DIFFERENCES: Mapping[str, Scripts] = {one["title"]: one["scripts"] for one in _table["difference"]}
+"""The scripts of each difference, by its title."""

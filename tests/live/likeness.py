@@ -15,9 +15,10 @@ from scripts import SCRIPTS
 
 EPOCH_TOLD = "The epoch of a publication is not told"
 TIME_TOLD = "A publication has its time"
-NO_CLIENT = "A publication does not name the connection"
-REASON_TOLD = "A bad request is told why"
-EVERYWHERE = (EPOCH_TOLD, TIME_TOLD, NO_CLIENT, REASON_TOLD)
+ONLY_USER = "A publication names its user and nothing more"
+REASON_TOLD = "A refusal is told why"
+REFUSALS = {103: "permission denied", 107: "bad request"}
+EVERYWHERE = (EPOCH_TOLD, TIME_TOLD, ONLY_USER, REASON_TOLD)
 
 
 def differences(theirs: Played, ours: Played, found: set[str]) -> dict[str, list[str]]:
@@ -61,10 +62,14 @@ def _plain(value: Any, found: set[str], is_ours: bool, key: str = "") -> Any:
         if is_ours and kept.pop("time", None):
             found.add(TIME_TOLD)
         if not is_ours and "client" in kept.get("info", ()):
-            kept["info"] = {name: one for name, one in kept["info"].items() if name != "client"}
-            found.add(NO_CLIENT)
-    if key == "error" and is_ours and kept["message"].startswith("bad request: "):
-        kept["message"] = "bad request"
+            kept["info"] = {name: one for name, one in kept["info"].items() if name == "user"}
+            found.add(ONLY_USER)
+    if (
+        key == "error"
+        and is_ours
+        and REFUSALS.get(kept["code"], kept["message"]) != kept["message"]
+    ):
+        kept["message"] = REFUSALS[kept["code"]]
         found.add(REASON_TOLD)
     return {name: _plain(inner, found, is_ours, name) for name, inner in kept.items()}
 
@@ -100,4 +105,4 @@ def _join(path: str, name: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "nothing" if value is None else json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return "nothing" if value is None else json.dumps(value, sort_keys=True)

@@ -16,17 +16,19 @@ from typing import Any
 
 import jwt
 import trio
-from raw import HandshakeError, Message, RawLive, Wire, connected, encode
-from scripts import END_ID, SCRIPTS, Script, Step
+from raw import SUBPROTOCOLS, HandshakeError, Message, RawLive, Wire, connected, encode
+from scripts import SCRIPTS
+from steps import END_ID, Script, Step
 
 SECRET = "a-secret-that-only-the-tests-know"
 TOKENS = {"TOKEN", "FOREIGN", "EXPIRED", "EXPIRING", "INVITED", "TOLD", "ENTRY"}
-AT_ONCE = 12
+AT_ONCE = 64
 QUIET_SECONDS = 0.3
 ANSWER_SECONDS = 5.0
 FRAME_SECONDS = 4.0
 """How long something is awaited of a frame that may have no answer."""
 OTHER_WIRE: dict[Wire, Wire] = {"json": "protobuf", "protobuf": "json"}
+NOTHINGS: tuple[tuple[str, object], ...] = (("offset", 0), ("publications", []), ("user", ""))
 LONGEST = 65_536
 TOO_LONG = (1009, "or the end of the stream: the server has not read all that was sent")
 MANY = 20
@@ -81,7 +83,7 @@ class Player:
             pings = {name: client.pings for name, client in self._clients.items()}
             offered = self._clients["a"].subprotocol
         transcript = self._normalised()
-        if self._wire.endswith("by name"):
+        if self._wire in SUBPROTOCOLS:
             transcript.insert(0, {"subprotocol": offered})
         if any(step.pause for step in self._script.steps):
             transcript.append({"pinged": {name: bool(number) for name, number in pings.items()}})
@@ -206,7 +208,7 @@ class Player:
             return {
                 self._symbolic_name(name): self._symbolic(inner, ranks, name)
                 for name, inner in sorted(value.items())
-                if (name, inner) not in (("offset", 0), ("publications", []))
+                if (name, inner) not in NOTHINGS
             }
         if isinstance(value, list):
             shown = [self._symbolic(inner, ranks) for inner in value]

@@ -17,11 +17,26 @@ import trio
 from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
 
 Message = dict[str, Any]
-Wire = Literal["json", "protobuf", "json by name", "protobuf by name"]
+Wire = Literal[
+    "json",
+    "protobuf",
+    "json by name",
+    "protobuf by name",
+    "json before protobuf",
+    "protobuf before json",
+    "json beside another",
+]
+"""An encoding, and how the handshake asks for it."""
 
 PATH = "/connection/websocket"
 QUERIES = {"protobuf": "?format=protobuf"}
-SUBPROTOCOLS = {"json by name": ["centrifuge-json"], "protobuf by name": ["centrifuge-protobuf"]}
+SUBPROTOCOLS = {
+    "json by name": ["centrifuge-json"],
+    "protobuf by name": ["centrifuge-protobuf"],
+    "json before protobuf": ["centrifuge-json", "centrifuge-protobuf"],
+    "protobuf before json": ["centrifuge-protobuf", "centrifuge-json"],
+    "json beside another": ["chat", "centrifuge-json"],
+}
 BIGGEST = 1 << 24
 
 
@@ -101,9 +116,17 @@ async def connected(
     """A connection to HOST:PORT that has shaken hands and said nothing."""
     url = f"ws://{address}{PATH}{QUERIES.get(wire, '')}"
     async with open_websocket_url(
-        url, subprotocols=SUBPROTOCOLS.get(wire, ()), max_message_size=BIGGEST, disconnect_timeout=1
+        url,
+        subprotocols=SUBPROTOCOLS.get(wire, ()),
+        max_message_size=BIGGEST,
+        disconnect_timeout=10,
     ) as connection:
-        yield RawLive(connection, wire, answers_pings)
+        try:
+            yield RawLive(connection, wire, answers_pings)
+        finally:
+            if connection.closed is not None:
+                # The client leaves its stream open when the server was the first to close.
+                await connection._close_stream()
 
 
 __all__ = ["HandshakeError", "Message", "RawLive", "Wire", "connected", "decode", "encode"]

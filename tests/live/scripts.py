@@ -1,138 +1,52 @@
-"""What the raw client says to Centrifugo and to fastimd, script by script.
-
-A script is steps: commands in a frame, a frame as it is, or a pause. After each step all clients
-tell what they have heard. Capitals stand for what only the run knows: ``CHANNEL`` is a channel of
-the script's own, ``OFFSET2`` the second offset that was told, ``EPOCH1`` the first epoch,
-``OFFSET_FUTURE`` an offset long after them all, ``TOKEN mara`` a good token of the user mara.
-"""
+"""What the raw client says to Centrifugo and to fastimd, script by script."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
 
+from odd_frames import COMMANDS, FRAMES
 from protobuf_by_hand import delimited, encode, varint
-from raw import Message, Wire
-
-JSON: tuple[Wire, ...] = ("json",)
-PROTOBUF: tuple[Wire, ...] = ("protobuf",)
-BOTH: tuple[Wire, ...] = ("json", "protobuf")
-ALL: tuple[Wire, ...] = ("json", "protobuf", "json by name", "protobuf by name")
-
-
-END_ID = 99_999
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that a client does; ``pause`` is how long it only listens.
-
-    The client ``other`` speaks JSON where the others speak Protobuf, and the other way round.
-    """
-
-    commands: tuple[Message, ...] = ()
-    frame: str | bytes | None = None
-    pause: float = 0.0
-    client: str = "a"
-
-
-@dataclass(frozen=True)
-class Script:
-    """Steps, and the wires on which they are played."""
-
-    steps: tuple[Step, ...]
-    wires: tuple[Wire, ...] = BOTH
-    answers_pings: bool = True
-
-
-def say(*commands: Message, client: str = "a") -> Step:
-    return Step(commands=commands, client=client)
-
-
-def send(frame: str | bytes, client: str = "a") -> Step:
-    return Step(frame=frame, client=client)
-
-
-def pause(seconds: float) -> Step:
-    return Step(pause=seconds)
-
-
-def command(number: int, name: str, /, **fields: Any) -> Message:
-    return {"id": number, name: fields}
-
-
-def subscribe(number: int = 2, **fields: Any) -> Message:
-    return command(number, "subscribe", channel="CHANNEL", **fields)
-
-
-def publish(number: int, data: Any) -> Message:
-    return command(number, "publish", channel="CHANNEL", data=data)
-
-
-def history(number: int = 9, **fields: Any) -> Message:
-    return command(number, "history", channel="CHANNEL", **fields)
-
-
-MARA = {"token": "TOKEN mara", "data": {"userId": "mara"}}
-NILS = {"token": "TOKEN nils", "data": {"userId": "nils"}}
-CONNECT = command(1, "connect", **MARA)
-HELLO = say(CONNECT)
-ENTER = say(CONNECT, subscribe())
-OTHER = say(command(1, "connect", **NILS), subscribe(), client="b")
-LEAVE = say(command(3, "unsubscribe", channel="CHANNEL"))
-THREE = say(*(publish(number, f"number {number}") for number in (4, 5, 6)))
-MISSED = (ENTER, OTHER, say(publish(3, "first"), client="b"), LEAVE)
-"""Mara has heard the first message, and left."""
-TWO_MORE = say(publish(4, "second"), publish(5, "third"), client="b")
-NOTHING = command(3, "unsubscribe", channel="e")
-"""A command that is answered, and does nothing."""
-UNSUBSCRIBE = encode({"unsubscribe": {"channel": "e"}})
-END = Step(commands=(command(END_ID, "rpc"),))
-"""Shows whether a connection still answers; what, does not matter."""
-
-
-def connecting(**fields: Any) -> Script:
-    return Script((say(command(1, "connect", **fields)), END))
-
-
-def inside(*commands: Message, wires: tuple[Wire, ...] = BOTH) -> Script:
-    """One frame after another of somebody who has subscribed."""
-    return Script((ENTER, *(say(one) for one in commands), END), wires)
-
-
-def raw(frame: str | bytes) -> Script:
-    """A frame of somebody who has subscribed."""
-    wires = JSON if isinstance(frame, str) else PROTOBUF
-    return Script((ENTER, send(frame), END), wires)
-
-
-def recovering(offset: int | str, epoch: str = "EPOCH1") -> Script:
-    """Two messages are missed, and asked for."""
-    asked = subscribe(7, recover=True, offset=offset, epoch=epoch)
-    return Script((*MISSED, TWO_MORE, say(asked), say(publish(8, "live"), client="b")))
-
-
-def tokened(token: str) -> Script:
-    """Subscribe with a token, and show it once more."""
-    again = command(3, "sub_refresh", channel="CHANNEL", token=token)
-    return Script((HELLO, say(subscribe(token=token)), say(again), END))
-
-
-def reading(*asked: Message) -> Script:
-    """Three messages are there."""
-    return Script((ENTER, THREE, *(say(one) for one in asked)))
-
+from steps import (
+    BY_NAME,
+    CONNECT,
+    END,
+    ENTER,
+    HELLO,
+    JSON,
+    LEAVE,
+    MARA,
+    MISSED,
+    NILS,
+    OTHER,
+    TWO_MORE,
+    Script,
+    command,
+    connecting,
+    entering,
+    history,
+    inside,
+    pause,
+    publish,
+    raw,
+    reading,
+    recovering,
+    say,
+    speaking,
+    subscribe,
+    tokened,
+)
 
 CONNECTS = {
-    "connect": Script((HELLO, END), ALL),
+    "connect": Script((HELLO, END), BY_NAME),
+    "connect with JSON before Protobuf": Script((HELLO, END), ("json before protobuf",)),
+    "connect with Protobuf before JSON": Script((HELLO, END), ("protobuf before json",)),
+    "connect with JSON beside another": Script((HELLO, END), ("json beside another",)),
     "connect without a token": connecting(),
-    "connect with data": Script(
-        (
-            say(command(1, "connect", data={"userId": "mara"}), subscribe()),
-            say(command(3, "presence", channel="CHANNEL")),
-        )
-    ),
+    "connect as a guest": speaking(),
+    "connect with data": speaking(data={"userId": "mara"}),
+    "connect with data that names nobody": speaking(data={"userId": ""}),
+    "connect with data of a wrong type": connecting(data={"userId": ["mara"]}),
+    "connect with data that is an array": connecting(data=["mara"]),
     "connect with a name and a version": connecting(**MARA, name="js", version="1.0"),
     "connect with a token that is none": connecting(token="nonsense"),
     "connect with a token of another key": connecting(token="FOREIGN mara"),
@@ -212,36 +126,23 @@ SUBSCRIBES = {
     "subscribe twice": inside(subscribe(3)),
     "subscribe twice in a frame": Script((HELLO, say(subscribe(2), subscribe(3)), END)),
     "subscribe without channel": inside(command(3, "subscribe")),
-    "subscribe to a channel of 128": Script(
-        (HELLO, say(command(3, "subscribe", channel="c" * 128)), END)
-    ),
-    "subscribe to a channel of 200": Script(
-        (HELLO, say(command(3, "subscribe", channel="c" * 200)), END)
-    ),
-    "subscribe to a channel of 300": Script(
-        (HELLO, say(command(3, "subscribe", channel="c" * 300)), END)
-    ),
-    "subscribe to a channel with a space": Script(
-        (HELLO, say(command(3, "subscribe", channel="a b")), END)
-    ),
-    "subscribe to a channel with a space behind": Script(
-        (HELLO, say(command(3, "subscribe", channel="a ")), END)
-    ),
-    "subscribe to a channel with a line end": Script(
-        (HELLO, say(command(3, "subscribe", channel="a\nb")), END)
-    ),
-    "subscribe to a Chinese channel": Script(
-        (HELLO, say(command(3, "subscribe", channel="群聊")), END)
-    ),
-    "subscribe to a channel with a colon": Script(
-        (HELLO, say(command(3, "subscribe", channel="no:such")), END)
-    ),
-    "subscribe to a channel with a number sign": Script(
-        (HELLO, say(command(3, "subscribe", channel="a#nils")), END)
-    ),
-    "subscribe to a channel with a dollar": Script(
-        (HELLO, say(command(3, "subscribe", channel="$a")), END)
-    ),
+    "subscribe to a channel of 128": entering("c" * 128),
+    "subscribe to a channel of 200": entering("c" * 200),
+    "subscribe to a channel of 300": entering("c" * 300),
+    "subscribe to a channel with a space": entering("a b"),
+    "subscribe to a channel with a space behind": entering("a "),
+    "subscribe to a channel with a line end": entering("a\nb"),
+    "subscribe to a Chinese channel": entering("群聊"),
+    "subscribe to a channel with a colon": entering("no:such"),
+    "subscribe to a channel of another": entering("a#nils"),
+    "subscribe to a channel of two others": entering("a#nils,olga"),
+    "subscribe to a channel of one's own": entering("a#mara"),
+    "subscribe to a channel of oneself and another": entering("a#nils,mara"),
+    "subscribe to a channel of nobody": entering("a#"),
+    "subscribe to a channel with two number signs": entering("a#mara#nils"),
+    "subscribe to a channel with a space between names": entering("a#nils, mara"),
+    "subscribe to a channel of nothing but a name": entering("#mara"),
+    "subscribe to a channel with a dollar": entering("$a"),
     "subscribe with a token that is none": tokened("nonsense"),
     "subscribe with a token": tokened("ENTRY mara"),
     "subscribe with a token of another": tokened("ENTRY nils"),
@@ -491,182 +392,6 @@ OTHERS = {
     "a pong unasked": inside({}),
     "pings that are answered": Script((HELLO, pause(12), END)),
     "pings that are not answered": Script((HELLO, pause(12), END), answers_pings=False),
-}
-
-COMMANDS = {
-    "an unknown command": inside({"id": 3, "nonsense": {}}),
-    "an unknown command without id": inside({"nonsense": {}}),
-    "no command": inside({"id": 3}),
-    "two commands in one": inside(
-        {
-            "id": 3,
-            "publish": {"channel": "CHANNEL", "data": "x"},
-            "presence": {"channel": "CHANNEL"},
-        }
-    ),
-    "unknown fields": Script(
-        (say({"id": 1, "connect": {**MARA, "nonsense": 1}}), say(subscribe(nonsense=1)), END)
-    ),
-    "an unknown field beside a command": inside({**NOTHING, "nonsense": {}}),
-    "several commands in a frame": Script(
-        (
-            say(
-                CONNECT,
-                subscribe(2),
-                publish(3, "x"),
-                command(4, "unsubscribe", channel="e"),
-                history(5, limit=5),
-            ),
-            END,
-        )
-    ),
-    "an error among commands": Script(
-        (
-            say(
-                CONNECT,
-                command(2, "publish", channel="elsewhere", data="x"),
-                subscribe(3),
-                command(4, "presence", channel="elsewhere"),
-                command(5, "unsubscribe", channel="e"),
-            ),
-        )
-    ),
-    "a bad command among commands": Script((say(CONNECT, {"id": 2}, NOTHING), END)),
-    "10,000 calls in a frame": Script(
-        (HELLO, say(*(command(number, "rpc") for number in range(2, 10_002))), END)
-    ),
-    "2,000 calls in a frame": Script(
-        (HELLO, say(*(command(number, "rpc") for number in range(2, 2_002))), END)
-    ),
-    "10,000 pongs in a frame": Script((HELLO, say(*[{}] * 10_000), END)),
-    "a command of 1 MB": inside(publish(3, "x" * 1_000_000)),
-    "30,000 brackets deep": raw(
-        '{"id":3,"publish":{"channel":"CHANNEL","data":' + "[" * 30_000 + "]" * 30_000 + "}}"
-    ),
-    "30,000 brackets deep where no one looks": raw(
-        '{"id":3,"unsubscribe":{"channel":"e"},"nonsense":' + "[" * 30_000 + "]" * 30_000 + "}"
-    ),
-    "60,000 brackets open": raw("[" * 60_000),
-    "10,000 objects open": raw('{"a":' * 10_000),
-    "100,000 brackets deep": raw(
-        '{"id":3,"publish":{"channel":"CHANNEL","data":' + "[" * 100_000 + "]" * 100_000 + "}}"
-    ),
-    "30,000 brackets deep in Protobuf": Script(
-        (
-            ENTER,
-            send(
-                delimited(
-                    varint(1 << 3)
-                    + b"\x03"
-                    + varint(7 << 3 | 2)
-                    + delimited(
-                        encode({"channel": "CHANNEL"}, "PublishRequest")
-                        + varint(2 << 3 | 2)
-                        + delimited(b"[" * 30_000 + b"]" * 30_000)
-                    )
-                )
-            ),
-            END,
-        ),
-        PROTOBUF,
-    ),
-}
-
-FRAMES = {
-    "an empty frame": raw(""),
-    "a frame of a line end": raw("\n"),
-    "a frame of spaces": raw("   "),
-    "a line end behind a command": raw('{"id":3,"unsubscribe":{"channel":"e"}}\n'),
-    "an empty line between commands": raw(
-        '{"id":3,"unsubscribe":{"channel":"e"}}\n\n{"id":4,"unsubscribe":{"channel":"e"}}'
-    ),
-    "spaces around a command": raw('  {"id":3, "unsubscribe": {"channel":"e"} }  '),
-    "CRLF between commands": raw(
-        '{"id":3,"unsubscribe":{"channel":"e"}}\r\n{"id":4,"unsubscribe":{"channel":"e"}}'
-    ),
-    "a command over two lines": raw('{"id":3,\n"unsubscribe":{"channel":"e"}}'),
-    "two commands on a line": raw(
-        '{"id":3,"unsubscribe":{"channel":"e"}}{"id":4,"unsubscribe":{"channel":"e"}}'
-    ),
-    "not JSON": raw("hello"),
-    "half a command": raw('{"id":3,"unsubscribe":'),
-    "not JSON behind a command": raw('{"id":3,"unsubscribe":{"channel":"e"}}\nhello'),
-    "null": raw("null"),
-    "a number": raw("7"),
-    "a string": raw('"rpc"'),
-    "an array": raw("[]"),
-    "an array of commands": raw('[{"id":3,"unsubscribe":{"channel":"e"}}]'),
-    "a command that is null": raw('{"id":3,"unsubscribe":null}'),
-    "a command that is an array": raw('{"id":3,"unsubscribe":[]}'),
-    "a command that is text": raw('{"id":3,"unsubscribe":"x"}'),
-    "a channel that is a number": raw('{"id":3,"subscribe":{"channel":7}}'),
-    "a channel that is null": raw('{"id":3,"subscribe":{"channel":null}}'),
-    "a flag that is text": raw('{"id":3,"subscribe":{"channel":"x","recover":"yes"}}'),
-    "an offset that is negative": raw('{"id":3,"subscribe":{"channel":"x","offset":-1}}'),
-    "an offset of 64 bits": Script(
-        (HELLO, say(subscribe(recover=True, offset=18_446_744_073_709_551_615)), END)
-    ),
-    "an offset of 65 bits": raw(
-        '{"id":3,"subscribe":{"channel":"x","offset":18446744073709551616}}'
-    ),
-    "names in capitals": raw('{"ID":3,"UNSUBSCRIBE":{"channel":"e"}}'),
-    "a name twice": raw('{"id":3,"id":4,"unsubscribe":{"channel":"e"}}'),
-    "a byte order mark": raw('\ufeff{"id":3,"unsubscribe":{"channel":"e"}}'),
-    "a binary frame on the JSON wire": Script(
-        (ENTER, send(b'{"id":3,"unsubscribe":{"channel":"e"}}'), END), JSON
-    ),
-    "bytes that are not UTF-8 on the JSON wire": Script((ENTER, send(b"\xff\xfe"), END), JSON),
-    "a text frame on the Protobuf wire": Script(
-        (ENTER, send(delimited(encode(NOTHING)).decode()), END), PROTOBUF
-    ),
-    "JSON on the Protobuf wire": Script(
-        (ENTER, send('{"id":3,"unsubscribe":{"channel":"e"}}'), END), PROTOBUF
-    ),
-    "an empty frame of Protobuf": raw(b""),
-    "bad Protobuf": raw(delimited(b"\xff\xff\xff\xff")),
-    "a varint that is cut off": raw(b"\xff"),
-    "a varint that never ends": raw(b"\xff" * 20),
-    "a varint that is cut off inside": raw(delimited(b"\x08\xff")),
-    "a length beyond the frame": raw(b"\x05\x08\x03"),
-    "a length of 100,000": raw(varint(100_000) + b"\x08\x03"),
-    "a length that is longer than it need be": raw(b"\x84\x00" + encode(NOTHING)),
-    "a length inside beyond its message": raw(delimited(b"\x08\x03\x3a\x7f\x0a")),
-    "bad Protobuf behind a command": raw(delimited(encode(NOTHING)) + b"\xff"),
-    "a field of a wrong wire type": raw(delimited(b"\x0a\x01\x03" + UNSUBSCRIBE)),
-    "a field of number 0": raw(delimited(b"\x08\x03" + UNSUBSCRIBE + b"\x00\x01")),
-    "a fixed64 that is unknown": raw(
-        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 1) + bytes(8))
-    ),
-    "a fixed32 that is unknown": raw(
-        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 5) + bytes(4))
-    ),
-    "a group that is unknown": raw(
-        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 3) + varint(99 << 3 | 4))
-    ),
-    "a group that is not closed": raw(delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 3))),
-    "a group that is not opened": raw(delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 4))),
-    "10,000 groups deep": raw(
-        delimited(
-            b"\x08\x03"
-            + UNSUBSCRIBE
-            + (varint(99 << 3 | 3) * 10_000)
-            + (varint(99 << 3 | 4) * 10_000)
-        )
-    ),
-    "a wire type that is none": raw(
-        delimited(b"\x08\x03" + UNSUBSCRIBE + varint(99 << 3 | 7) + b"\x00")
-    ),
-    "a field twice": raw(delimited(b"\x08\x03\x08\x04" + UNSUBSCRIBE)),
-    "a channel that is not UTF-8": raw(delimited(b"\x08\x03\x2a\x04\x0a\x02\xff\xfe")),
-    "a command twice, which is merged": raw(
-        delimited(
-            b"\x08\x03"
-            + varint(7 << 3 | 2)
-            + delimited(encode({"channel": "CHANNEL"}, "PublishRequest"))
-            + varint(7 << 3 | 2)
-            + delimited(encode({"data": "x"}, "PublishRequest"))
-        )
-    ),
 }
 
 

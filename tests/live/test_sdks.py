@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -20,7 +21,7 @@ import jwt
 import pytest
 import trio
 from clients import kick, log_in_async, stored
-from conftest import Daemon, StartDaemon, connect, receive, redis_servers, run_daemon, run_redis
+from conftest import Daemon, connect, receive, redis_servers, run_daemon, run_redis
 from faults import MortalRedis, free_port
 from redis import Redis
 from sdks import BUILD_SECONDS, KINDS, Client, Driver, Refused, command_of, running
@@ -39,6 +40,15 @@ SAID: list[Any] = [
 ]
 """Every kind of data that may be published."""
 
+SECRET = "a secret of at least thirty-two bytes"
+
+PING_TIMEOUT = 4.0
+SETTINGS: dict[str, Any] = {
+    "token__hmac_secret": SECRET,
+    "socket__ping_interval": "1",
+    "socket__ping_timeout": str(PING_TIMEOUT),
+}
+
 GROUPS = itertools.count(1)
 
 CONNECTION_CLOSED = 1
@@ -54,10 +64,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class House(NamedTuple):
-    """Where many scenes are played, each in a group of its own."""
+    """Where scenes are played that leave it as it is, each in a group of its own."""
 
     daemon: Daemon
     second: Daemon
+    strict: Daemon
+    redis_url: str
     redis: Redis
 
 
@@ -76,12 +88,13 @@ async def driver(sdk: list[str]) -> AsyncIterator[Driver]:
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Two daemons and their Redis, for all scenes that leave them as they are."""
+    """Three daemons and their Redis; one of them asks for logins."""
     folder = tmp_path_factory.mktemp("house")
     with run_redis(redis_servers()[0], folder) as url, Redis.from_url(url) as redis:
-        daemons = [run_daemon(folder, url) for _ in range(2)]
-        yield House(daemons[0], daemons[1], redis)
-        for daemon in daemons:
+        first, second = (run_daemon(folder, url, **SETTINGS) for _ in range(2))
+        strict = run_daemon(folder, url, **SETTINGS, group__login_auth="true")
+        yield House(first, second, strict, url, redis)
+        for daemon in (first, second, strict):
             assert daemon.stop() == 0, daemon.log_path.read_text()[-4000:]
             assert not daemon.events("connection.crashed")
 
@@ -155,6 +168,18 @@ async def test_data_of_other_kinds_is_refused(driver: Driver, house: House, grou
     await ann.hears(group, ["still here"])
 
 
+async def test_a_long_message_arrives_whole(driver: Driver, house: House, group: str) -> None:
+    """As long as may be, in whichever way an SDK writes its signs; a longer one is refused."""
+    (ann,) = await enter(driver, house.daemon, group, "ann")
+    longest = "🙂" * (65_536 // 4)
+    await ann.publish(group, longest)
+    with pytest.raises(Refused) as refused:
+        await ann.publish(group, longest + "!")
+    assert refused.value.code == 106
+    await ann.publish(group, [longest[:-1]])
+    await ann.hears(group, [longest, [longest[:-1]]])
+
+
 @in_pages
 async def test_two_groups_are_on_one_socket(driver: Driver, house: House, group: str) -> None:
     """Each publication tells its group, and who left one hears the other on."""
@@ -171,9 +196,10 @@ async def test_two_groups_are_on_one_socket(driver: Driver, house: House, group:
         await client.hears(other, twos)
     await ben.do("unsubscribe", channel=group)
     assert (await ben.next("unsubscribed", channel=group))["code"] == 0
+    await ben.publish(other, "has left")  # once this is answered, so is what was before it
     await ann.publish(group, "not for ben")
     await ann.publish(other, "for both")
-    await ben.hears(other, [*twos, "for both"])
+    await ben.hears(other, [*twos, "has left", "for both"])
     await ann.hears(group, [*ones, "not for ben"])
     assert ben.heard(group) == ones
     assert len(ben.told("connected")) == 1
@@ -236,6 +262,13 @@ async def test_methods_are_called(driver: Driver, house: House, group: str) -> N
         heard = await ben.next("publication", channel=group)
         assert (heard["data"], heard["user"]) == (data, "ann")
         assert sent["data"]["ts"] == heard["offset"]
+    for _ in range(2):
+        said = {"channel": group, "data": "once", "nonce": "a nonce"}
+        sent = await ann.ask("rpc", method="send", data=said)
+    await ann.publish(group, "a mark")
+    heard = await ben.next("publication", data="once")
+    assert sent["data"]["ts"] == heard["offset"]
+    assert (await ben.next("publication"))["data"] == "a mark"
     await ann.ask("rpc", method="recall", data={"channel": group, "ts": heard["offset"]})
     recalled = await ben.next("publication", channel=group)
     assert recalled["tags"] == {"event": "recall"}
@@ -245,27 +278,21 @@ async def test_methods_are_called(driver: Driver, house: House, group: str) -> N
     assert refused.value.code == 104
 
 
-async def test_a_login_is_asked_for(driver: Driver, start_daemon: StartDaemon, group: str) -> None:
+async def test_a_login_is_asked_for(driver: Driver, house: House, group: str) -> None:
     """With ``login_auth`` the token of a login lets in, and none ends the attempts: 3500."""
-    daemon = start_daemon(group__login_auth="true")
-    token = (await log_in_async(daemon, "ann"))["token"]
+    token = (await log_in_async(house.strict, "ann"))["token"]
     ann, ben = driver.client("ann"), driver.client("ben")
-    await ann.connect(url_of(daemon), token=token, data={"userId": "ann"})
+    await ann.connect(url_of(house.strict), token=token, data={"userId": "ann"})
     await ann.subscribe(group)
     await ann.publish(group, "hello")
     assert (await ann.hears(group, ["hello"]))[0]["user"] == "ann"
-    await ben.do("connect", url=url_of(daemon), token="wrong", data={"userId": "ben"})
+    await ben.do("connect", url=url_of(house.strict), token="wrong", data={"userId": "ben"})
     assert (await ben.next("disconnected"))["code"] == 3500
 
 
-SECRET = "a secret of at least thirty-two bytes"
-
-
-async def test_a_signed_token_is_renewed(
-    driver: Driver, start_daemon: StartDaemon, group: str
-) -> None:
+async def test_a_signed_token_is_renewed(driver: Driver, house: House, group: str) -> None:
     """A JWT tells who one is; before it expires the SDK shows another, on the same connection."""
-    daemon = start_daemon(token__hmac_secret=SECRET)
+    await enter(driver, house.daemon, group, "carl")  # now the driver is warm
     ann = driver.client("ann")
     token = {
         name: jwt.encode({**claims, "exp": time.time() + seconds}, SECRET, "HS256")
@@ -276,40 +303,41 @@ async def test_a_signed_token_is_renewed(
             ("late in the group", {"sub": "小明", "channel": group}, 60),
         )
     }
-    await ann.connect(url_of(daemon), token=token["soon"], refresh=token["late"])
+    await ann.connect(url_of(house.daemon), token=token["soon"], refresh=token["late"])
     await ann.subscribe(group, token=token["soon in the group"], refresh=token["late in the group"])
     for channel in (None, group):
         await ann.next("renewal", channel=channel)
     await ann.publish(group, "hello")
     assert (await ann.hears(group, ["hello"]))[0]["user"] == "小明"
     ben = driver.client("ben")
-    await ben.do("connect", url=url_of(daemon), token=token["late"][:-3] + "abc")
+    await ben.do("connect", url=url_of(house.daemon), token=token["late"][:-3] + "abc")
     assert (await ben.next("disconnected"))["code"] == 3500
     assert len(ann.told("renewal")) == 2
     for event in ("error", "subscription_error", "unsubscribed", "disconnected"):
         assert ann.told(event) == []
-    assert len(daemon.events("token.refused")) == 1
 
 
-async def test_a_kick_ends_the_connection_for_good(
-    driver: Driver, house: House, group: str
-) -> None:
-    """3503: the SDK does not come back by itself, and the others stay."""
+async def test_a_kick_is_final(driver: Driver, house: House, group: str) -> None:
+    """From a group: unsubscribed with 2000. Altogether: 3503, and the SDK does not come back."""
     ann, mallory = await enter(driver, house.daemon, group, "ann", "mallory")
+    other = f"{group} too"
+    await mallory.subscribe(other)
+    await kick(house.daemon, "mallory", group)
+    assert (await mallory.next("unsubscribed", channel=group))["code"] == 2000
+    await ann.publish(group, "alone")
+    await mallory.publish(other, "still there")
+    await mallory.hears(other, ["still there"])
     await kick(house.daemon, "mallory")
     assert (await mallory.next("disconnected"))["code"] == 3503
-    await ann.publish(group, "alone")
-    await ann.hears(group, ["alone"])
+    await ann.publish(group, "and alone")
+    await ann.hears(group, ["alone", "and alone"])
     assert mallory.heard(group) == []
 
 
-async def test_pings_keep_a_silent_client(
-    driver: Driver, start_daemon: StartDaemon, group: str
-) -> None:
+async def test_pings_keep_a_silent_client(driver: Driver, house: House, group: str) -> None:
     """The SDKs answer, so that neither side believes the other to be gone."""
-    daemon = start_daemon(socket__ping_interval="1", socket__ping_timeout="1.5")
-    ann, ben = await enter(driver, daemon, group, "ann", "ben")
-    await trio.sleep(3)
+    ann, ben = await enter(driver, house.daemon, group, "ann", "ben")
+    await trio.sleep(PING_TIMEOUT + 1)
     await ann.publish(group, "still here")
     for client in (ann, ben):
         await client.hears(group, ["still here"])
@@ -329,47 +357,58 @@ async def test_a_second_daemon_is_the_same_place(driver: Driver, house: House, g
         await client.hears(group, expected)
 
 
+async def say_elsewhere(house: House, group: str, texts: list[str]) -> None:
+    """A client of the seed's wire says something at the second daemon, and has heard it."""
+    async with seed_member(house.second, group) as carl:
+        for text in texts:
+            await carl.send_message(text)
+        for text in texts:
+            assert (await receive(carl))["info"] == text
+
+
 @in_pages
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_nothing_is_missing_after_a_restart(
-    driver: Driver, start_daemon: StartDaemon, group: str, number: signal.Signals
+async def test_nothing_is_missing_after_restarts(
+    driver: Driver, house: House, tmp_path: Path, group: str
 ) -> None:
     """The SDKs come back by themselves, recover what was said meanwhile, and hear nothing twice.
 
-    A drain tells them so: 3001.
+    A drain tells them to: 3001.
     """
-    settings = {"server__bind": f"127.0.0.1:{free_port()}", "server__drain_seconds": "0.5"}
-    daemon, second = start_daemon(**settings), start_daemon()
-    ann, ben = await enter(driver, daemon, group, "ann", "ben")
-    async with seed_member(second, group) as carl:
-        await ann.publish(group, "before")
-        await carl.send_message("and before")
-        expected = ["before", "and before"]
+    bind, expected = f"127.0.0.1:{free_port()}", list[str]()
+    start = partial(
+        run_daemon, tmp_path, house.redis_url, server__bind=bind, server__drain_seconds="0.5"
+    )
+    daemon = await trio.to_thread.run_sync(start)
+    try:
+        ann, ben = await enter(driver, daemon, group, "ann", "ben")
         for client in (ann, ben):
-            await client.hears(group, expected)
             await client.next("connecting")
-        daemon.expected_status = 0 if number == signal.SIGTERM else -number
-        await trio.to_thread.run_sync(daemon.stop, number)
-        for client in (ann, ben):
-            lost = await client.next("connecting")
-            assert lost["code"] == (3001 if number == signal.SIGTERM else CONNECTION_CLOSED)
-        for each in range(20):
-            expected.append(f"meanwhile {each} 你好")
-            await carl.send_message(expected[-1])
-        waiting = await ann.begin("publish", channel=group, data="said while away")
-        await trio.to_thread.run_sync(lambda: start_daemon(**settings))
-        for client in (ann, ben):
-            again = await client.next("subscribed", channel=group)
-            assert again["wasRecovering"]
-            assert again["recovered"]
-        assert await ann.answer(waiting) == {}
-        await ben.publish(group, "after")
-        expected += ["said while away", "after"]
-        for client in (ann, ben):
-            heard = await client.hears(group, expected)
-            offsets = [each["offset"] for each in heard]
-            assert offsets == sorted(set(offsets))
-            assert client.told("disconnected") == []
+        for number, code in ((signal.SIGTERM, 3001), (signal.SIGKILL, CONNECTION_CLOSED)):
+            expected += [f"before {number}", f"and before {number}"]
+            await ann.publish(group, expected[-2])
+            await say_elsewhere(house, group, expected[-1:])
+            for client in (ann, ben):
+                await client.hears(group, expected)
+            await trio.to_thread.run_sync(daemon.stop, number)
+            for client in (ann, ben):
+                assert (await client.next("connecting"))["code"] == code
+            meanwhile = [f"meanwhile {each} 你好 {number}" for each in range(20)]
+            await say_elsewhere(house, group, meanwhile)
+            daemon = await trio.to_thread.run_sync(start)
+            expected += [*meanwhile, f"at last {number}"]
+            waiting = await ann.begin("publish", channel=group, data=expected[-1])
+            for client in (ann, ben):
+                again = await client.next("subscribed", channel=group)
+                assert again["wasRecovering"]
+                assert again["recovered"]
+            assert await ann.answer(waiting) == {}
+            for client in (ann, ben):
+                heard = await client.hears(group, expected)
+        offsets = [each["offset"] for each in heard]
+        assert offsets == sorted(set(offsets))
+        assert ben.told("disconnected") == ann.told("disconnected") == []
+    finally:
+        await trio.to_thread.run_sync(daemon.stop)
 
 
 @pytest.fixture

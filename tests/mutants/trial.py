@@ -31,6 +31,10 @@ FIRST = {
     "fastimd/redis/appender.py": ("redis/test_appender.py",),
     "fastimd/redis/batch.py": ("redis/test_appender.py",),
     "fastimd/redis/scripts": ("redis/test_scripts.py",),
+    **{
+        f"fastimd/redis/scripts/{name}.lua": ("redis/test_lives.py",)
+        for name in ("history", "life", "removal", "stand")
+    },
     "fastimd/websocket/frames.py": ("websocket/test_frames.py",),
     "fastimd/websocket/outbox.py": ("websocket/test_outbox.py",),
 }
@@ -53,9 +57,11 @@ class WrongTree(Exception):
 def core_files() -> list[str]:
     """Every file that is changed."""
     return sorted(
-        str(path.relative_to(ROOT))
-        for name in FIRST
-        for path in ([ROOT / name] if name.endswith(".py") else (ROOT / name).glob("*.lua"))
+        {
+            str(path.relative_to(ROOT))
+            for name in FIRST
+            for path in ([ROOT / name] if Path(name).suffix else (ROOT / name).glob("*.lua"))
+        }
     )
 
 
@@ -94,7 +100,7 @@ class Tree:
     def tests_of(self, file: str) -> list[str]:
         """The test files that can notice a change of a file: its own, then all that import it."""
         is_script = file.endswith(".lua")
-        key = str(Path(file).parent) if is_script else file
+        key = file if file in FIRST else str(Path(file).parent)
         first = [f"tests/{name}" for name in FIRST[key]]
         wanted = "fastimd.redis.scripts" if is_script else file[:-3].replace("/", ".")
         reached = [test for test, loaded in self._tests.items() if wanted in loaded]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
 
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
+LIFE, REMOVALS = "fastimd:life:1", "fastimd:removals:1"
+DELETING = [LIST, FLOOR, LIFE, REMOVALS]
 NONCES_1_3 = nonces_key("1", "3")
 CHANNEL, EVENTS, KICKS = "mq:1", "fastimd:events", "fastimd:kicks"
 EVERY_REDIS = True
@@ -110,7 +113,7 @@ def run_append(
 ) -> Any:
     keys, groups = [MARK], list[object]()
     for group, prefixes in batch.items():
-        keys += [f"gml:{group}", f"fastimd:floor:{group}"]
+        keys += [f"gml:{group}", f"fastimd:floor:{group}", f"fastimd:life:{group}"]
         groups += [f"mq:{group}", heard, len(prefixes), *prefixes]
     last = first + sum(map(len, batch.values())) - 1
     settings = (3600, timeout, longest, shown)
@@ -153,15 +156,28 @@ def remembered(redis: Redis, key: str = NONCES_1_3) -> dict[bytes, float]:
     return dict(cast(list[tuple[bytes, float]], redis.zrange(key, 0, -1, withscores=True)))
 
 
-def recall(redis: Redis, user: str, ts: int, *, limit: int = 2 * MINUTE) -> bytes:
-    arguments = (0, limit, EVENTS, "event")
-    outcome: bytes = run(redis, scripts.RECALL, [LIST, FLOOR], user, ts, "", *arguments)
+def recall(
+    redis: Redis,
+    user: str,
+    ts: int,
+    *,
+    limit: int = 2 * MINUTE,
+    event: bytes = b"event",
+    seconds: int = 100,
+) -> bytes:
+    arguments = (0, limit, EVENTS, event, seconds)
+    outcome: bytes = run(redis, scripts.RECALL, DELETING, user, ts, "", *arguments)
     if outcome == b"elsewhere":
         found = seek(redis, user, ts)
         if found is None:
             return b"missing"
-        outcome = run(redis, scripts.RECALL, [LIST, FLOOR], user, ts, found, *arguments)
+        outcome = run(redis, scripts.RECALL, DELETING, user, ts, found, *arguments)
     return outcome
+
+
+def purge(redis: Redis, *, seconds: int = 100) -> int:
+    deleted: int = run(redis, scripts.PURGE, DELETING, 0, EVENTS, b'{"until":', seconds)
+    return deleted
 
 
 def seek(redis: Redis, user: str, ts: int) -> bytes | None:
@@ -190,8 +206,7 @@ def before(redis: Redis, user: str, ts: int, count: int) -> list[bytes]:
 
 
 def after(redis: Redis, ts: int, count: int, at: bytes = b"") -> list[bytes]:
-    _more, _latest, entries = run(redis, scripts.AFTER, [LIST, FLOOR], at, ts, 0, count, 10**6)
-    return list(entries)
+    return list(run(redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], at, ts, 0, count, 10**6)[2])
 
 
 def tail(redis: Redis, count: int) -> tuple[int, list[bytes]]:
@@ -457,7 +472,7 @@ def test_a_nonce_is_answered_whatever_became_of_the_message(redis: Redis) -> Non
     assert recall(redis, "3", ts) == b"done"
     assert append_told(redis, said) == [[ts]]
     append(redis)
-    run(redis, scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event")
+    assert purge(redis) == 1
     assert append_told(redis, said) == [[ts]]
     assert listed(redis) == []
     redis.flushall()
@@ -483,16 +498,14 @@ def test_a_nonce_is_remembered_for_five_minutes(redis: Redis) -> None:
 
 
 def test_so_many_nonces_of_a_user_are_remembered(redis: Redis) -> None:
-    """The oldest go first; Redis keeps so few in its compact form."""
-    names = [f"{number:03}".ljust(64, "x") for number in range(130)]
-    for part in (names[:100], names[100:]):
+    """The oldest go first."""
+    names = [f"{number:05}" for number in range(NONCES + 2)]
+    for part in (names[:1000], names[1000:]):
         (given,) = append_told(redis, *(("1", "3", name) for name in part))
     assert sorted(remembered(redis)) == [name.encode() for name in names[2:]]
-    encoding = redis.object("encoding", NONCES_1_3)
-    assert encoding in (b"listpack", b"ziplist")
-    (again,) = append_told(redis, *(("1", "3", name) for name in names[100:]))
+    (again,) = append_told(redis, *(("1", "3", name) for name in names[1000:]))
     assert again == given
-    assert len(listed(redis)) == 130
+    assert len(listed(redis)) == NONCES + 2
 
 
 def test_the_same_nonce_of_two_daemons_is_one_message(redis: Redis) -> None:
@@ -708,8 +721,8 @@ def test_a_recall_finds_what_stands_far_from_its_place(redis: Redis) -> None:
     entries = fill(redis, *(entry(start + n) for n in range(300)), entry(start - 5))
 
     def recall_known(limit: int) -> bytes:
-        known = (start - 5, entries[-1], 0, limit, EVENTS, "event")
-        outcome: bytes = run(redis, scripts.RECALL, [LIST, FLOOR], "3", *known)
+        known = (start - 5, entries[-1], 0, limit, EVENTS, "event", 100)
+        outcome: bytes = run(redis, scripts.RECALL, DELETING, "3", *known)
         return outcome
 
     assert recall(redis, "3", start - 5, limit=1) == b"missing"
@@ -775,17 +788,17 @@ def test_recalling_tail_after_tail_keeps_the_highest_ts(redis: Redis) -> None:
 
 
 def test_a_purge_deletes_everything_and_is_announced(redis: Redis) -> None:
-    """It says how many there were; of an empty group it says none, and is silent."""
-    arguments = (scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event")
+    """It says how many there were, and until when; of an empty group none, and is silent."""
     with redis.pubsub() as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(EVENTS)
         assert channel.get_message(timeout=5) is not None
-        assert run(redis, *arguments) == 0
-        assert not redis.exists(FLOOR)
-        fill(redis, entry(1), entry(2), entry(now(redis)))
-        assert run(redis, *arguments) == 3
+        assert purge(redis) == 0
+        assert redis.keys("*") == []
+        fill(redis, entry(1), entry(2), entry(earliest := now(redis)))
+        assert purge(redis) == 3
         heard = [channel.get_message(timeout=0.2) for _ in range(2)]
-    assert [each and each["data"] for each in heard] == [b"event", None]
+    events = [each["data"] for each in heard if each is not None]
+    assert [earliest <= json.loads(event)["until"] <= now(redis) for event in events] == [True]
     assert not redis.exists(LIST)
 
 
@@ -794,7 +807,7 @@ def test_a_purged_ts_is_not_given_again(redis: Redis, ahead: int) -> None:
     """A floor stands at the newest one until the clock has passed it, and a second longer."""
     newest = now(redis) + ahead
     fill(redis, entry(newest - 1), entry(newest))
-    assert run(redis, scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event") == 2
+    assert purge(redis) == 2
     assert redis.get(FLOOR) == b"%d" % newest
     assert 0 <= max(0, ahead) + 1000 - redis.pttl(FLOOR) < 900
     assert append(redis) > newest
@@ -877,7 +890,7 @@ def test_after_is_bounded_by_bytes_too(redis: Redis) -> None:
     size = len(entries[0])
 
     def page(ts: int, count: int, limit: int) -> list[Any]:
-        reply = run(redis, scripts.AFTER, [LIST, FLOOR], "", ts, 0, count, limit)
+        reply = run(redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], "", ts, 0, count, limit)
         return [reply[0], reply[2]]
 
     for count, limit, expected in [(9, 3 * size, 3), (9, size - 1, 1), (2, 9 * size, 2)]:
@@ -885,6 +898,34 @@ def test_after_is_bounded_by_bytes_too(redis: Redis) -> None:
     for count in (5, 9):
         assert page(0, count, 9 * size) == [0, entries]
     assert page(9, 5, 5) == [0, []]
+
+
+def test_after_tells_what_was_deleted_since(redis: Redis) -> None:
+    """Since that ts, in a message's own time too; nothing where it is remembered as no set."""
+
+    def gone(ts: int) -> list[bytes]:
+        found: list[bytes] = run(
+            redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], "", ts, 0, 5, 10**6
+        )[3]
+        return found
+
+    assert gone(0) == []
+    start = now(redis) - 100
+    fill(redis, *(entry(start + n) for n in range(3)))
+    assert recall(redis, "3", start) == b"done"
+    moment = int(redis.zscore(REMOVALS, b"event") or 0)
+    assert start + 100 <= moment <= now(redis)
+    assert gone(start + 5) == gone(moment) == [b"event"]
+    assert gone(moment + 1) == []
+    assert 98 <= redis.ttl(REMOVALS) <= 100
+    redis.delete(REMOVALS)
+    redis.set(REMOVALS, "x")
+    assert gone(start) == []
+    assert recall(redis, "3", start + 1) == b"done"
+    assert not redis.exists(REMOVALS)
+    assert recall(redis, "3", start + 2, seconds=5000) == b"done"
+    assert gone(start) == [b"event"]
+    assert 4998 <= redis.ttl(REMOVALS) <= 5000
 
 
 def test_a_range_is_what_lrange_gives(redis: Redis) -> None:
@@ -1047,7 +1088,7 @@ def test_a_foreign_message_that_is_recalled_or_purged_raises_no_floor(redis: Red
     """The next message has the time of today."""
     for remove in (
         lambda ts: recall(redis, "3", ts),
-        lambda _ts: run(redis, scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event"),
+        lambda _ts: purge(redis),
     ):
         ts = now(redis) + YEARS
         fill(redis, entry(ts))
@@ -1198,7 +1239,7 @@ def test_a_floor_that_is_none_is_no_floor(redis: Redis, kind: str) -> None:
     assert recall(redis, "3", ahead + 1) == b"done"
     assert redis.get(FLOOR) == b"%d" % (ahead + 1)
     spoil()
-    assert run(redis, scripts.PURGE, [LIST, FLOOR], 0, EVENTS, "event") == 1
+    assert purge(redis) == 1
     assert append(redis) == ahead + 1
 
 

@@ -66,7 +66,6 @@ class Stands:
             scripts.STAND,
             (key, floor, life_key(group), removals_key(group)),
             *self._common(group),
-            settings.group_message.timeout * 1000,
             epoch,
             "" if offset is None else offset,
             settings.live.recover_limit,

@@ -107,8 +107,9 @@ for key = 2, last, 3 do
     if is_trimmed then
       redis.call('LTRIM', KEYS[key], -longest, -1)
     end
-    if life and (is_trimmed or length == stored) then
-      note_change(KEYS[key + 2], life, length == stored and ts, is_trimmed)
+    local is_begun = length == stored
+    if life and (is_begun or is_trimmed or string.sub(life, 1, 1) == 'p') then
+      note_append(KEYS[key + 2], life, is_begun and ts, is_trimmed)
     end
     redis.call('EXPIRE', KEYS[key], ARGV[5])
     if ts > clock + NEAR then

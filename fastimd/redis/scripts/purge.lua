@@ -11,13 +11,11 @@ end
 local clock = now()
 local limit = latest(clock, floor_of(KEYS[2]), ARGV[1])
 local newest = newest_ts(KEYS[1], tail, limit)
-redis.call('ZCARD', KEYS[4])  -- what can go wrong does so before the first write
 raise_floor(KEYS[2], newest, clock)
 local total = redis.call('LLEN', KEYS[1])
 redis.call('UNLINK', KEYS[1])
-note_emptied(KEYS[3])
 local stamp = math.max(clock, newest)
 local event = ARGV[3] .. as_text(stamp) .. '}'
-remember(KEYS[4], event, stamp, ARGV[4])
+remember(KEYS[4], KEYS[3], event, stamp, ARGV[4], 'plt')
 redis.call('PUBLISH', ARGV[2], event)
 return total

@@ -19,15 +19,14 @@ if is_old then
   return 'old'
 end
 local newest = newest_ts(KEYS[1], redis.call('LINDEX', KEYS[1], -1), limit)
-redis.call('ZCARD', KEYS[4])  -- what can go wrong does so before the first write
 if ts <= limit and ts >= clock - STEP then
   -- The next message must not get this ts again, even if the list ran ahead of the clock.
   raise_floor(KEYS[2], ts, clock)
 end
 redis.call('LREM', KEYS[1], -1, entry)
-if redis.call('EXISTS', KEYS[1]) == 0 then
-  note_emptied(KEYS[3])
-end
-remember(KEYS[4], ARGV[7], math.max(clock, newest, ts), ARGV[8])
+-- Where older ones were trimmed, an empty list is as good as lost. A foreign ts is no stamp.
+local emptied = redis.call('EXISTS', KEYS[1]) == 0 and 'pl' or '-'
+local stamp = math.max(clock, newest, ts <= limit and ts or 0)
+remember(KEYS[4], KEYS[3], ARGV[7], stamp, ARGV[8], emptied)
 redis.call('PUBLISH', ARGV[6], ARGV[7])
 return 'done'
