@@ -115,7 +115,8 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
             )
         ]
         try:
-            yield House(*daemons, redis)
+            free, strict, hooked, guarded = daemons
+            yield House(free, strict, hooked, guarded, redis)
             for daemon in daemons:
                 assert daemon.stop() == 0, daemon.log_path.read_text()[-4000:]
                 assert not daemon.events("connection.crashed")
