@@ -92,9 +92,10 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
 
 def since_of(request: Subscribe | None) -> Since | None:
     """Up to where a client knows a group, if it wants to go on from there."""
-    if request is None or not request.recover:
+    if request is None:
         return None
-    return Since(request.epoch, offset_of(request.offset))
+    offset = offset_of(request.offset)
+    return Since(request.epoch, offset) if request.recover else None
 
 
 def offset_of(offset: int) -> int:
