@@ -84,9 +84,8 @@ class Repairs:
                 tell_foreign(self._metrics, subscription.group, ts)
             messages.append((0 if is_foreign else ts, message, entry))
         subscription.overheld, overheld = False, subscription.overheld
-        if not gap.more:
-            subscription.notices = [*gap.removals, *subscription.notices]
-        subscription.fill(messages, gap.end, more=gap.more or overheld)
+        more = gap.more or overheld
+        subscription.fill(messages, gap.end, more=more, removals=gap.removals)
         return len(messages)
 
 
