@@ -28,8 +28,7 @@ somebody else wrote it. It is shown, and never taken for the measure of what is 
 
 NONCE_SECONDS = 300
 NONCES = 1024
-"""How long a nonce is remembered, and how many of a user in a group: so few short ones are compact
-in Redis, and more are never under way."""
+"""How long a nonce is remembered, and how many of a user in a group: more are never under way."""
 
 log = structlog.get_logger("fastimd.store")
 
