@@ -359,13 +359,12 @@ class Hub:
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size
         if deliveries:
-            oldest = batch[0][0]
-            if oldest > 0:  # else it is foreign, or a notice
+            oldest = next((ts for ts, _ in batch if ts > 0), 0)
+            if oldest:  # else all is foreign, or a notice
                 self._metrics.delivery_seconds.observe(self._history.age(oldest), deliveries)
         for (ts, _), count in zip(batch, hearers, strict=False):
-            if ts == NOTICE:
-                continue
-            log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
+            if ts != NOTICE:
+                log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 
     async def _push(self, outboxes: tuple[Outbox, ...], pieces: list[bytes]) -> None:
         for outbox in outboxes:

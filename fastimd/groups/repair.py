@@ -68,12 +68,8 @@ class Repairs:
                     self._lose(subscription)
                     return
                 await self._fence()
-                if is_first:
-                    # Later pages tell only of deletions since the page before. And who is cut off
-                    # after the next message comes back with its ts: what is older must be told.
-                    subscription.hand_on_notices(gap.removals)
-                    is_first = False
-                repaired += self._fill(subscription, gap)
+                repaired += self._fill(subscription, gap, is_first=is_first)
+                is_first = False
                 await self._flush()
                 await trio.sleep(PAUSE_SECONDS)
         self._metrics.gap_repairs += 1
@@ -81,7 +77,7 @@ class Repairs:
         if repaired:
             log.info("relay.repaired", group=subscription.group, messages=repaired)
 
-    def _fill(self, subscription: Subscription, gap: Gap) -> int:
+    def _fill(self, subscription: Subscription, gap: Gap, *, is_first: bool) -> int:
         """Hand on a page of a gap; returns how many messages it had."""
         messages = []
         for ts, message, entry in gap.messages:
@@ -90,7 +86,10 @@ class Repairs:
                 tell_foreign(self._metrics, subscription.group, ts)
             messages.append((0 if is_foreign else ts, message, entry))
         subscription.overheld, overheld = False, subscription.overheld
-        subscription.fill(messages, gap.end, more=gap.more or overheld)
+        more = gap.more or overheld
+        # What is deleted while later pages are read is heard.
+        removals = gap.removals if is_first else ()
+        subscription.fill(messages, gap.end, more=more, removals=removals)
         return len(messages)
 
 

@@ -9,7 +9,7 @@ what stands in the page is taken from what is held.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -23,6 +23,9 @@ from .store.keyspace import channel_of
 
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
+
+MAX_TOLD = 1000
+"""Notices since a group's newest message that are known again; the list tells no more at once."""
 
 NOTICE = -1
 """Stands for the ``ts`` of a notice: of what became of messages, between them in their order."""
@@ -48,7 +51,8 @@ class Subscription:
     there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
     them.
     ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
-    while messages were held.
+    while messages were held, ``told`` those that were handed on since the newest message: the list
+    may tell them again.
     """
 
     __slots__ = (
@@ -65,6 +69,7 @@ class Subscription:
         "notices",
         "overheld",
         "refusal",
+        "told",
     )
 
     def __init__(self, group: str) -> None:
@@ -79,6 +84,7 @@ class Subscription:
         self.held: list[Live] | None = None
         self.overheld = False
         self.notices: list[bytes] = []
+        self.told: set[bytes] = set()
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
 
@@ -108,6 +114,8 @@ class Subscription:
         if ts > self.last_ts:
             self.last_ts = ts
             self.last_entry = entry
+            if self.told:
+                self.told.clear()
             if ts > self.newest_ts:
                 self.newest_ts = ts
         elif not ts:
@@ -124,13 +132,16 @@ class Subscription:
         else:
             self.notices.append(event)
 
-    def hand_on_notices(self, events: list[bytes]) -> None:
-        """Give notices to everybody who listens."""
-        for event in events:
-            for listener in self.listeners:
-                listener(NOTICE, event)
+    def _hand_on_notice(self, event: bytes) -> None:
+        if len(self.told) >= MAX_TOLD:
+            self.told.clear()
+        self.told.add(event)
+        for listener in self.listeners:
+            listener(NOTICE, event)
 
-    def fill(self, messages: list[Live], end: bytes, *, more: bool) -> None:
+    def fill(
+        self, messages: list[Live], end: bytes, *, more: bool, removals: Sequence[bytes] = ()
+    ) -> None:
         """Hand on a page of the gap, and of what is held what came before its end.
 
         Everything that was published before the page was read must be held already.
@@ -138,7 +149,12 @@ class Subscription:
         Args:
             end: the last entry of the page, though it may be no message.
             more: there are further pages.
+            removals: what was deleted since the position, as events. Those that were heard follow
+                what is held: that may have what they delete.
         """
+        missed = [
+            event for event in removals if event not in self.told and event not in self.notices
+        ]
         read = Counter(message for _, message, _ in messages)
         held = deque[Live]()
         for live in self.held or ():
@@ -146,6 +162,9 @@ class Subscription:
                 read[live[1]] -= 1
             else:
                 held.append(live)
+        # First: who is cut off after the next message comes back with its ts.
+        for event in missed:
+            self._hand_on_notice(event)
         known = self.last_ts
         for ts, message, entry in messages:
             # What was published and stands in no list any more.

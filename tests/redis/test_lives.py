@@ -278,7 +278,8 @@ def test_a_position_that_is_not_there_recovers_nobody(group: Group, since: str) 
     said += group.say(2)
     position = {"future": said[-1] + 1, "between": said[1] + 1}.get(since, said[1])
     if since == "stolen":
-        group.redis.lrem(LIST, 0, codec.message_prefix("1", "3", "hi") + b"%d}" % said[1])  # type: ignore[arg-type]
+        entry = codec.message_prefix("1", "3", "hi") + b"%d}" % said[1]
+        assert group.redis.lrem(LIST, 0, entry.decode()) == 1
     elif since == "trimmed by another":
         group.redis.ltrim(LIST, 2, -1)
     assert not group.stand(epoch, position).is_recovered
@@ -590,7 +591,7 @@ class Story:
         """Another program takes a message."""
         listed: list[bytes] = self.group.redis.lrange(LIST, 0, -1)  # type: ignore[assignment]
         if listed:
-            self.group.redis.lrem(LIST, 1, self.chance.choice(listed))  # type: ignore[arg-type]
+            self.group.redis.lrem(LIST, 1, self.chance.choice(listed).decode())
             self.losses += len(listed) == 1
 
     def cut(self) -> None:
