@@ -155,3 +155,24 @@ class Audience:
         """An arrival is a member from now on."""
         del self.arrivals[outbox]
         self.members[outbox] = delivered
+
+
+def messages_of(batch: Batch) -> int:
+    """How many messages a batch has."""
+    return sum([ts != NOTICE for ts, _ in batch])
+
+
+def join_frames(frames: list[bytes], most: int) -> list[bytes]:
+    """Frames joined, and parted again where they become longer than ``most`` bytes."""
+    joined = b"".join(frames)
+    if len(joined) <= most:
+        return [joined] if joined else []
+    parts: list[list[bytes]] = []
+    room = 0
+    for frame in frames:
+        if len(frame) > room:
+            parts.append([])
+            room = most
+        parts[-1].append(frame)
+        room -= len(frame)
+    return [b"".join(piece) for piece in parts]

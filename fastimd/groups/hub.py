@@ -17,10 +17,10 @@ from ..base import log as logs
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..websocket.outbox import Outbox
-from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since
+from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since, join_frames, messages_of
 from .relay import Relay
 from .store.history import History
-from .subscription import NOTICE, OnLost, OnMessage, Subscription
+from .subscription import MISSED, NOTICE, OnLost, OnMessage, Subscription
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -39,6 +39,7 @@ class _Group:
         "lose",
         "name",
         "on_lost",
+        "on_missed",
         "pending",
         "receive",
         "received",
@@ -59,8 +60,9 @@ class _Group:
         # How many fences were asked for, and whether one is on its way.
         self.fences = 0
         self.is_fenced = False
-        # What is called when a member will hear nothing more.
+        # What is called when a member will hear nothing more, and when it has missed something.
         self.on_lost: dict[Outbox, Callable[[], None]] = {}
+        self.on_missed: dict[Outbox, Callable[[], None]] = {}
         self.recent: Batch = []
         self.pending: Batch = []
 
@@ -91,7 +93,7 @@ class _Group:
         frames = audience.dialect.encode(self.name, missed) if missed else []
         first = b"".join([opening, greeting.data, *frames])
         outbox.push(first)
-        outbox.messages += bool(greeting.data) + _messages_of(missed)
+        outbox.messages += bool(greeting.data) + messages_of(missed)
         audience.arrivals[outbox] = arrival
         self._forget_recent()
         return len(first)
@@ -121,6 +123,7 @@ class _Group:
             outbox.messages += self.delivered - audience.members.pop(outbox)
         audience.arrivals.pop(outbox, None)
         self.on_lost.pop(outbox, None)
+        self.on_missed.pop(outbox, None)
         self._forget_recent()
         if not audience.members and not audience.arrivals:
             self.audiences.remove(audience)
@@ -141,11 +144,11 @@ class _Group:
                 continue
             chosen, is_settled = arrival.choose(batch, first)
             if chosen:
-                for piece in _pieces(audience.dialect.encode(self.name, chosen), piece_bytes):
+                for piece in join_frames(audience.dialect.encode(self.name, chosen), piece_bytes):
                     outbox.push(piece)
                     size += len(piece)
-                outbox.messages += _messages_of(chosen)
-                given += _messages_of(chosen)
+                outbox.messages += messages_of(chosen)
+                given += messages_of(chosen)
             if is_settled:
                 audience.promote(outbox, self.delivered)
         return given, size
@@ -238,7 +241,12 @@ class Hub:
         return len(self._groups)
 
     def enter(
-        self, name: str, outbox: Outbox, dialect: Dialect, on_lost: Callable[[], None]
+        self,
+        name: str,
+        outbox: Outbox,
+        dialect: Dialect,
+        on_lost: Callable[[], None],
+        on_missed: Callable[[], None] | None = None,
     ) -> Membership:
         """Let a socket into a group, where it hears nothing before its greeting.
 
@@ -246,11 +254,14 @@ class Hub:
             dialect: what the socket speaks; one object for all that speak it.
             on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
                 the group.
+            on_missed: called when messages are missing before the next, and no list has them.
         """
         group = self._groups.get(name) or self._open(name)
         audience = group.audience(dialect)
         audience.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
+        if on_missed is not None:
+            group.on_missed[outbox] = on_missed
         return Membership(self, group, audience, outbox)
 
     async def read_greeting(
@@ -332,6 +343,10 @@ class Hub:
             on_lost()
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
+        if ts == MISSED:
+            for on_missed in list(group.on_missed.values()):
+                on_missed()
+            return
         if not group.pending:
             self._to_flush.append(group)
         group.receive_message(ts, message)
@@ -340,7 +355,7 @@ class Hub:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         hearers = group.count_hearers(batch) if logs.is_debug else []
-        messages = _messages_of(batch)
+        messages = messages_of(batch)
         group.delivered += messages
         deliveries = size = 0
         # Who is a member now gets the batch whole, whatever becomes of the arrivals meanwhile.
@@ -352,7 +367,7 @@ class Hub:
                 size += bytes_given
         for audience, outboxes in members:
             if outboxes:
-                pieces = _pieces(audience.dialect.encode(group.name, batch), piece_bytes)
+                pieces = join_frames(audience.dialect.encode(group.name, batch), piece_bytes)
                 await self._push(outboxes, pieces)
                 deliveries += len(outboxes) * messages
                 size += len(outboxes) * sum(map(len, pieces))
@@ -378,24 +393,3 @@ class Hub:
     async def _yield_turn(self) -> None:
         self._served = 0
         await trio.lowlevel.checkpoint()
-
-
-def _messages_of(batch: Batch) -> int:
-    """How many messages a batch has."""
-    return sum([ts != NOTICE for ts, _ in batch])
-
-
-def _pieces(frames: list[bytes], most: int) -> list[bytes]:
-    """Frames joined, and parted again where they become longer than ``most`` bytes."""
-    joined = b"".join(frames)
-    if len(joined) <= most:
-        return [joined] if joined else []
-    pieces: list[list[bytes]] = []
-    room = 0
-    for frame in frames:
-        if len(frame) > room:
-            pieces.append([])
-            room = most
-        pieces[-1].append(frame)
-        room -= len(frame)
-    return [b"".join(piece) for piece in pieces]

@@ -68,6 +68,9 @@ class Repairs:
                     self._lose(subscription)
                     return
                 await self._fence()
+                if is_first and not gap.is_certain:
+                    log.warning("relay.missed", group=subscription.group)
+                    subscription.tell_missed()
                 if is_first:
                     # Later pages tell only of deletions since the page before. And who is cut off
                     # after the next message comes back with its ts: what is older must be told.

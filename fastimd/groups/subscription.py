@@ -27,9 +27,12 @@ MAX_HELD = 1000
 NOTICE = -1
 """Stands for the ``ts`` of a notice: of what became of messages, between them in their order."""
 
+MISSED = -2
+"""Stands for the ``ts`` of messages that were missed, and that no list has any more."""
+
 OnMessage: TypeAlias = Callable[[int, bytes], None]
 """Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON, or ``NOTICE`` and
-the notice; must not wait."""
+the notice, or ``MISSED``; must not wait."""
 OnLost: TypeAlias = Callable[[], None]
 """Told that nothing more will come: Redis refuses what concerns the group. Must not wait."""
 
@@ -129,6 +132,11 @@ class Subscription:
         for event in events:
             for listener in self.listeners:
                 listener(NOTICE, event)
+
+    def tell_missed(self) -> None:
+        """Tell everybody who listens that messages are missing before what comes next."""
+        for listener in list(self.listeners):  # some may leave
+            listener(MISSED, b"")
 
     def fill(self, messages: list[Live], end: bytes, *, more: bool) -> None:
         """Hand on a page of the gap, and of what is held what came before its end.

@@ -461,11 +461,15 @@ async def settle(guests: Sequence[Guest]) -> None:
         await be_in(*there)
         ts = (await insist(there[0], "send", channel=group, data=LAST_WORD))["ts"]
         await insist(there[0], "recall", channel=group, ts=ts)
-        await until(partial(_know_gone, there, group, ts), lambda: "the last word is not heard")
+        places = [guest.places[group] for guest in there]
+        await until(
+            partial(_have_heard, places, ts, now_ms()), lambda: "the last word is not heard"
+        )
 
 
-def _know_gone(guests: Sequence[Guest], group: str, ts: int) -> bool:
-    return all(ts in guest.places[group].now.recalled for guest in guests)
+def _have_heard(places: Sequence[Place], ts: int, gone_at: int) -> bool:
+    """All were told that a message is gone, or have begun anew since."""
+    return all(ts in place.now.recalled or place.now.began > gone_at for place in places)
 
 
 @asynccontextmanager

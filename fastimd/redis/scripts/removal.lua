@@ -10,6 +10,16 @@ local function remember(key, event, stamp, seconds)
   redis.call('EXPIRE', key, seconds)
 end
 
+-- Whether deletions tell why the message at `ts` is not there.
+local function tell_of(gone, ts)
+  for _, event in ipairs(gone) do
+    if string.find(event, '"until":', 1, true) or tonumber(string.match(event, '"ts":(%d+)')) == ts then
+      return true
+    end
+  end
+  return false
+end
+
 -- The deletions since `ts`, as events.
 local function removals(key, ts)
   return redis.call('ZRANGEBYSCORE', key, as_text(ts), '+inf')

@@ -21,17 +21,8 @@ local gone = removals(KEYS[4], since)
 if #gone >= REMEMBERED then
   return stand  -- there may have been more
 end
-if since > newest then
-  -- What the client has seen is not there: it was deleted, or lost.
-  local is_known = false
-  for _, event in ipairs(gone) do
-    if string.find(event, '"until":', 1, true) or tonumber(string.match(event, '"ts":(%d+)')) == since then
-      is_known = true
-    end
-  end
-  if not is_known then
-    return stand
-  end
+if since > newest and not tell_of(gone, since) then
+  return stand  -- what the client has seen is not there: it was lost
 end
 local start = lower_bound(KEYS[1], since + 1, limit)
 if start == 0 and state == 't' then
