@@ -68,6 +68,9 @@ class Repairs:
                     self._lose(subscription)
                     return
                 await self._fence()
+                if is_first and not gap.is_certain:
+                    log.warning("relay.missed", group=subscription.group)
+                    subscription.tell_missed()
                 repaired += self._fill(subscription, gap, is_first=is_first)
                 is_first = False
                 await self._flush()

@@ -30,9 +30,12 @@ MAX_TOLD = 1000
 NOTICE = -1
 """Stands for the ``ts`` of a notice: of what became of messages, between them in their order."""
 
+MISSED = -2
+"""Stands for the ``ts`` of messages that were missed, and that no list has any more."""
+
 OnMessage: TypeAlias = Callable[[int, bytes], None]
 """Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON, or ``NOTICE`` and
-the notice; must not wait."""
+the notice, or ``MISSED``; must not wait."""
 OnLost: TypeAlias = Callable[[], None]
 """Told that nothing more will come: Redis refuses what concerns the group. Must not wait."""
 
@@ -128,7 +131,7 @@ class Subscription:
     def notice(self, event: bytes) -> None:
         """Take a notice of what became of messages: it follows those that came before."""
         if self.held is None:
-            self.hand_on_notices([event])
+            self._hand_on_notice(event)
         else:
             self.notices.append(event)
 
@@ -138,6 +141,11 @@ class Subscription:
         self.told.add(event)
         for listener in self.listeners:
             listener(NOTICE, event)
+
+    def tell_missed(self) -> None:
+        """Tell everybody who listens that messages are missing before what comes next."""
+        for listener in list(self.listeners):  # some may leave
+            listener(MISSED, b"")
 
     def fill(
         self, messages: list[Live], end: bytes, *, more: bool, removals: Sequence[bytes] = ()
@@ -180,7 +188,8 @@ class Subscription:
             for live in held:
                 self.hand_on(*live)
             notices, self.notices = self.notices, []
-            self.hand_on_notices(notices)
+            for event in notices:
+                self._hand_on_notice(event)
 
 
 def _user_of(message: bytes) -> str | None:

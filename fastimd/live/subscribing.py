@@ -164,9 +164,8 @@ async def enter(
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
     connection.entering.add(group)
-    membership = domain.hub.enter(
-        group, connection.outbox, service.dialect, partial(connection.lose, group)
-    )
+    come_again = partial(connection.lose, group)
+    membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again, come_again)
     try:
         join = members.send_join(group, connection.user) if auto_join else None
         greeting = await membership.read_greeting(since)

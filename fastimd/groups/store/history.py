@@ -8,7 +8,7 @@ from ...base import codec
 from ...base.settings import Config
 from ...redis import scripts
 from ...redis.client import Client
-from .keyspace import AHEAD, Keyspace, list_keys, messages_key, removals_key
+from .keyspace import AHEAD, Keyspace, life_key, list_keys, messages_key, removals_key
 from .seek import seek
 
 PAGE = 200
@@ -58,7 +58,8 @@ class Gap(NamedTuple):
 
     ``messages`` are each one's ts, plain JSON and entry, oldest first; ``end`` is the last entry
     that was read, though it may be no message; ``latest`` is the latest ts that is not foreign;
-    ``removals`` are the deletions since, as events.
+    ``removals`` are the deletions since, as events. Unless it ``is_certain``, more was missed that
+    is gone without such a word: the list was lost, or trimmed.
     """
 
     messages: list[tuple[int, bytes, bytes]]
@@ -66,6 +67,7 @@ class Gap(NamedTuple):
     latest: int
     more: bool
     removals: list[bytes]
+    is_certain: bool = True
 
 
 class Pages:
@@ -171,9 +173,9 @@ class History:
 
     async def after(self, group: str, position: Position) -> Gap:
         """The first messages after a position."""
-        more, latest, entries, removals = await self._keys.run(
+        more, latest, entries, removals, is_certain = await self._keys.run(
             scripts.AFTER,
-            (*list_keys(group), removals_key(group)),
+            (*list_keys(group), removals_key(group), life_key(group)),
             position.entry,
             position.ts,
             self._keys.believed(group),
@@ -185,7 +187,8 @@ class History:
             for entry in entries
             for ts, message in self._keys.readable(group, [entry])
         ]
-        return Gap(messages, entries[-1] if entries else b"", latest, more == 1, removals)
+        end = entries[-1] if entries else b""
+        return Gap(messages, end, latest, more == 1, removals, is_certain == 1)
 
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""
