@@ -7,14 +7,35 @@ delivered as that, and any other text as a string.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
-from ..base.codec import decode_message
+from ..base.codec import CorruptEntry, decode_message
 from ..groups.events import Event
+from ..groups.store.stand import Stands
+from ..groups.subscription import NOTICE
 from .escapes import unescape, without_halves
 from .protocol import ClientInfo, Publication
 
 _encode = msgspec.json.encode
+
+
+def publications(
+    stands: Stands, group: str, batch: Iterable[tuple[int, bytes]]
+) -> list[Publication]:
+    """Messages of a group and notices as they are told, each with its ts.
+
+    Whoever hands on a message reads only its ends. One of another writer that proves to be none is
+    left out, as others are that are none at first sight.
+    """
+    told: list[Publication] = []
+    for ts, message in batch:
+        try:
+            told.append(notice(message) if ts == NOTICE else publication(ts, message))
+        except CorruptEntry as exc:
+            stands.note_corrupt(group, exc)
+    return told
 
 
 def publication(ts: int, message: bytes) -> Publication:

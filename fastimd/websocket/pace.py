@@ -19,7 +19,7 @@ class Pace:
         burst: messages that may come at once after a pause.
     """
 
-    __slots__ = ("_at", "_burst", "_rate", "_slowed", "_tokens")
+    __slots__ = ("_at", "_burst", "_rate", "_slowed", "_tokens", "_was_refused")
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
@@ -27,6 +27,7 @@ class Pace:
         self._tokens = float(burst)
         self._at = trio.current_time()
         self._slowed = 0.0
+        self._was_refused = False
 
     def adapt(self, rate: float, burst: int) -> None:
         """Take other limits from now on."""
@@ -50,14 +51,17 @@ class Pace:
     def take_turn(self) -> bool:
         """Whether the next message may pass now; one that may not is not waited for.
 
-        The time in which messages may not pass counts as that in which a client is slowed.
+        The time from one that may not to the next counts as that in which a client is slowed.
         """
         passed = self._refill()
         if self._tokens >= 1:
             self._tokens -= 1
             self._slowed = max(0.0, self._slowed - passed)
+            self._was_refused = False
             return True
-        self._slowed += passed
+        if self._was_refused:
+            self._slowed += passed
+        self._was_refused = True
         return False
 
     @property
