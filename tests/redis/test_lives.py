@@ -631,10 +631,19 @@ class Story:
         listed = self.group.listed
         assert stand.messages == [ts for ts in listed if ts in missed], where
         told = set(self.told[client.told :])
-        assert told <= set(stand.gone) <= set(self.told), where
+        assert set(stand.gone) <= set(self.told), where
         assert len(set(stand.gone)) == len(stand.gone)
+        untold = told - set(stand.gone)
+        assert not untold or self.harms, where
+        assert self._are_purged(untold, stand.gone), where
         if not self.harms:
             assert self._is_explained(set(missed) - set(listed), told), where
+
+    def _are_purged(self, recalls: set[bytes], gone: list[bytes]) -> bool:
+        """Whether recalls went with a purge that is told: the position was stolen before them."""
+        until = max((json.loads(event).get("until", 0) for event in gone), default=0)
+        events = [json.loads(event) for event in recalls]
+        return all("until" not in each and each["ts"] <= until for each in events)
 
     def _is_explained(self, absent: set[int], told: set[bytes]) -> bool:
         """Whether what is missing was deleted."""
