@@ -1137,8 +1137,16 @@ async def test_what_was_said_twice_is_shown_twice() -> None:
 async def test_an_entry_out_of_order_is_not_handed_on_again() -> None:
     """What has a ts up to the position was handed on, wherever it stands in the list."""
     listened = listened_with_a_gap(last_ts=4)
-    listened.repair(2, 5)
+    listened.repair(1, 2, 4, 5)
     assert listened.heard == [5]
+
+
+async def test_a_held_message_is_known_in_a_page_by_what_it_says() -> None:
+    """It may have been published in another form than it was stored."""
+    listened = listened_with_a_gap()
+    listened.subscription.receive(5, message(5), codec.wrap(message(5).decode()))
+    listened.repair(4, 5)
+    assert listened.heard == [4, 5]
 
 
 async def test_a_page_without_a_message_is_passed() -> None:
