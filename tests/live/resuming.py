@@ -252,19 +252,23 @@ class Guest:
         buffer += data
 
     async def _enter(self, place: Place) -> None:
-        while not place.is_in:
+        is_answered = False
+        while not is_answered:
             answered = trio.Event()
 
             def take(answer: Message | None, answered: trio.Event = answered) -> None:
+                nonlocal is_answered
                 answered.set()
                 if answer is not None and "subscribe" in answer:
+                    is_answered = True
                     place.begin(answer["subscribe"])
                 elif answer is not None:
                     assert answer["error"].get("temporary"), answer
 
             await self._send(place.request(), take)
             await answered.wait()
-            await trio.sleep(0.05)
+            if not is_answered:
+                await trio.sleep(0.05)
 
     def _take(self, reply: Message, nursery: trio.Nursery) -> None:
         if not reply:
