@@ -58,7 +58,9 @@ class Repairs:
         is_first = True
         async with self._limiter:
             while subscription.held is not None and self._is_current(subscription):
-                position = Position(subscription.last_ts, subscription.last_entry)
+                position = Position(
+                    subscription.last_ts, subscription.last_entry, subscription.life
+                )
                 try:
                     gap = await self._history.after(subscription.group, position)
                 except StoreUnavailable:
@@ -75,6 +77,7 @@ class Repairs:
                     # Later pages tell only of deletions since the page before. And who is cut off
                     # after the next message comes back with its ts: what is older must be told.
                     subscription.hand_on_notices(gap.removals)
+                    subscription.life = gap.life
                     is_first = False
                 repaired += self._fill(subscription, gap)
                 await self._flush()
