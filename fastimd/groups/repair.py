@@ -58,7 +58,9 @@ class Repairs:
         is_first = True
         async with self._limiter:
             while subscription.held is not None and self._is_current(subscription):
-                position = Position(subscription.last_ts, subscription.last_entry)
+                position = Position(
+                    subscription.last_ts, subscription.last_entry, subscription.life
+                )
                 try:
                     gap = await self._history.after(subscription.group, position)
                 except StoreUnavailable:
@@ -71,6 +73,8 @@ class Repairs:
                 if is_first and not gap.is_certain:
                     log.warning("relay.missed", group=subscription.group)
                     subscription.tell_missed()
+                if is_first:
+                    subscription.life = gap.life
                 repaired += self._fill(subscription, gap, is_first=is_first)
                 is_first = False
                 await self._flush()

@@ -49,7 +49,8 @@ class Subscription:
     """A group's channel, as this daemon hears it.
 
     ``last_ts`` is the newest ts that was handed on, ``last_entry`` the entry of the newest message
-    that was, foreign or not; ``newest_ts`` is the newest ts that was handed on or read. While
+    that was, foreign or not; ``newest_ts`` is the newest ts that was handed on or read. ``life`` is
+    the id of the list's life when somebody first read it, or when a gap was last repaired. While
     ``held`` is a list the gap after the last message is being repaired, and live messages wait
     there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
     them.
@@ -67,6 +68,7 @@ class Subscription:
         "idle_since",
         "last_entry",
         "last_ts",
+        "life",
         "listeners",
         "newest_ts",
         "notices",
@@ -83,6 +85,7 @@ class Subscription:
         self.has_begun = False
         self.last_ts = 0
         self.last_entry = b""
+        self.life = ""
         self.newest_ts = 0
         self.held: list[Live] | None = None
         self.overheld = False
@@ -99,7 +102,7 @@ class Subscription:
         """
         if not (self.has_begun or self.last_entry):
             self.has_begun = True
-            self.last_ts, self.last_entry = position
+            self.last_ts, self.last_entry, self.life = position
         self.newest_ts = max(self.newest_ts, position.ts)
 
     def receive(self, ts: int, message: bytes, entry: bytes) -> None:

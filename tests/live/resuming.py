@@ -252,19 +252,23 @@ class Guest:
         buffer += data
 
     async def _enter(self, place: Place) -> None:
-        while not place.is_in:
+        is_answered = False
+        while not is_answered:
             answered = trio.Event()
 
             def take(answer: Message | None, answered: trio.Event = answered) -> None:
+                nonlocal is_answered
                 answered.set()
                 if answer is not None and "subscribe" in answer:
+                    is_answered = True
                     place.begin(answer["subscribe"])
                 elif answer is not None:
                     assert answer["error"].get("temporary"), answer
 
             await self._send(place.request(), take)
             await answered.wait()
-            await trio.sleep(0.05)
+            if not is_answered:
+                await trio.sleep(0.05)
 
     def _take(self, reply: Message, nursery: trio.Nursery) -> None:
         if not reply:
@@ -318,8 +322,13 @@ class Stage:
         self._folder = folder
         self._settings = settings
         self.redis = MortalRedis(redis_servers()[0], folder / "redis")
-        with ThreadPoolExecutor() as pool:
-            self.daemons = [each.result() for each in [pool.submit(self._start) for _ in range(2)]]
+        try:
+            with ThreadPoolExecutor() as pool:
+                starting = [pool.submit(self._start) for _ in range(2)]
+            self.daemons = [each.result() for each in starting]
+        except BaseException:
+            self.redis.close()
+            raise
         self._all = list(self.daemons)
         # When each recall and purge was asked for, by group, with the ts, and 0 for a purge.
         self.asked: list[tuple[int, str, int]] = []
@@ -541,7 +550,7 @@ def _judge_place(stage: Stage, past: Past, name: str, place: Place) -> None:
             if said.ts <= (stretch.since or stretch.began) or said.ts in stretch.heard:
                 continue
             if is_last:
-                known = said.fate in ("recalled", "purged") and stretch.knows_gone(said.ts)
+                known = said.fate != "there" and stretch.knows_gone(said.ts)
             else:
                 known = said.ts > end or said.fate != "there"
             assert known, f"{where} did not hear {said}, and was not told: {_tell(place)}"

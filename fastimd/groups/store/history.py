@@ -21,11 +21,13 @@ class Position(NamedTuple):
     """Up to where a group is known.
 
     ``ts`` is that of the newest message that is not foreign, 0 when there is none; ``entry`` is the
-    newest entry of the list as it is stored, b"" when there is none.
+    newest entry of the list as it is stored, b"" when there is none. ``life`` is the id of the
+    list's life, "" when that was not asked for.
     """
 
     ts: int = 0
     entry: bytes = b""
+    life: str = ""
 
 
 class Tail(NamedTuple):
@@ -59,7 +61,7 @@ class Gap(NamedTuple):
     ``messages`` are each one's ts, plain JSON and entry, oldest first; ``end`` is the last entry
     that was read, though it may be no message; ``latest`` is the latest ts that is not foreign;
     ``removals`` are the deletions since, as events. Unless it ``is_certain``, more was missed that
-    is gone without such a word: the list was lost, or trimmed.
+    is gone without such a word: the list was lost, or trimmed. ``life`` is the id of its life.
     """
 
     messages: list[tuple[int, bytes, bytes]]
@@ -68,6 +70,7 @@ class Gap(NamedTuple):
     more: bool
     removals: list[bytes]
     is_certain: bool = True
+    life: str = ""
 
 
 class Pages:
@@ -173,7 +176,7 @@ class History:
 
     async def after(self, group: str, position: Position) -> Gap:
         """The first messages after a position."""
-        more, latest, entries, removals, is_certain = await self._keys.run(
+        more, latest, entries, removals, is_certain, life = await self._keys.run(
             scripts.AFTER,
             (*list_keys(group), removals_key(group), life_key(group)),
             position.entry,
@@ -181,6 +184,7 @@ class History:
             self._keys.believed(group),
             PAGE,
             GAP_BYTES,
+            position.life,
         )
         messages = [
             (ts, message, entry)
@@ -188,7 +192,7 @@ class History:
             for ts, message in self._keys.readable(group, [entry])
         ]
         end = entries[-1] if entries else b""
-        return Gap(messages, end, latest, more == 1, removals, is_certain == 1)
+        return Gap(messages, end, latest, more == 1, removals, is_certain == 1, life.decode())
 
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""
