@@ -8,6 +8,7 @@ FLOOD_SECONDS = 10.0
 """How long a client may be slowed; the time in which it is not counts back."""
 
 
+_FIRST_SECONDS = 1.0  # a first refusal counts as so long: it may come after a pause
 _TICK = 0.001  # seconds; the rest of a token may be too little for a clock to tell
 
 
@@ -51,7 +52,7 @@ class Pace:
     def take_turn(self) -> bool:
         """Whether the next message may pass now; one that may not is not waited for.
 
-        The time from one that may not to the next counts as that in which a client is slowed.
+        The time before one that may not counts as that in which a client is slowed.
         """
         passed = self._refill()
         if self._tokens >= 1:
@@ -59,8 +60,7 @@ class Pace:
             self._slowed = max(0.0, self._slowed - passed)
             self._was_refused = False
             return True
-        if self._was_refused:
-            self._slowed += passed
+        self._slowed += passed if self._was_refused else min(passed, _FIRST_SECONDS)
         self._was_refused = True
         return False
 

@@ -80,8 +80,8 @@ def values_of(name: str, hint: Any) -> st.SearchStrategy[Any]:
 def structs(kind: type[Any]) -> st.SearchStrategy[Any]:
     """Structs of a kind, each with some of its fields."""
     hints = typing.get_type_hints(kind)
-    required: dict[Any, st.SearchStrategy[Any]] = {}
-    optional: dict[Any, st.SearchStrategy[Any]] = {}
+    required: dict[str, Any] = {}
+    optional: dict[str, Any] = {}
     for field in msgspec.structs.fields(kind):
         values = values_of(field.name, hints[field.name])
         (required if field.required else optional)[field.name] = values
