@@ -11,7 +11,6 @@ import msgspec
 from .. import __version__
 from ..base.codec import check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
-from ..groups.audience import Since
 from ..websocket.frames import cut_reason
 from ..websocket.life import tell_opened
 from .codes import (
@@ -27,7 +26,7 @@ from .codes import (
 )
 from .connection import Connection
 from .protocol import Connect, Connected, Refresh, Refreshed, Reply
-from .subscribing import Entry, enter
+from .subscribing import Entry, enter, since_of
 
 CONNECT_SECONDS = 10.0
 """How long a client may take for its connect command."""
@@ -60,8 +59,7 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
     entries: list[Entry] = []
     try:
         for group in who.channels:
-            known = request.subs.get(group)
-            since = Since(known.epoch, known.offset) if known and known.recover else None
+            since = since_of(request.subs.get(group))
             entries.append(await enter(connection, group, since, is_invited=True))
     except BaseException:
         for entry in entries:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from ..websocket.frames import TEXT, text_frame
+from .escapes import without_halves
 from .protocol import Command
 from .wire import BadFrame
 
@@ -24,16 +25,23 @@ def read_commands(payload: str) -> Iterator[Command]:
         BadFrame: what comes next is no command.
     """
     for line in payload.removesuffix("\n").split("\n"):
-        try:
-            command = _decode(line)
-        except (ValueError, RecursionError):  # not UTF-8, not JSON, another type, too deep
-            raise BadFrame from None
-        yield command
+        yield _read(line)
 
 
 def frame(replies: Iterable[bytes]) -> bytes:
     """Encoded replies in one frame."""
     return text_frame(b"\n".join(replies))
+
+
+def _read(line: str) -> Command:
+    try:
+        return _decode(line)
+    except (ValueError, RecursionError):  # not JSON, another type, too deep
+        pass
+    try:
+        return _decode(without_halves(line))
+    except (ValueError, RecursionError):
+        raise BadFrame from None
 
 
 PING = frame([b"{}"])

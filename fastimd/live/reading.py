@@ -14,6 +14,7 @@ from .codes import (
 from .connection import Connection, info_of
 from .protocol import Channel, ClientInfo, History, Page, Present, PresentStats, Reply
 from .publications import publications
+from .subscribing import offset_of
 
 MOST_MESSAGES = 1000
 """How many messages a page of history has at most."""
@@ -37,7 +38,7 @@ async def history(connection: Connection, number: int, request: History) -> None
     page = await stands.history(
         group,
         since.epoch if since is not None else "",
-        since.offset if since is not None else None,
+        offset_of(since.offset) if since is not None else None,
         limit,
         reverse=request.reverse,
     )

@@ -26,6 +26,7 @@ from .wire import Wire
 PATH = b"/connection/websocket"
 KINDS = ("live",)
 """Of sockets."""
+_ASKED = frozenset((b"format=protobuf", b"cf_protocol=protobuf"))
 _PROTOBUF, _JSON = b"centrifuge-protobuf", b"centrifuge-json"
 
 
@@ -61,11 +62,10 @@ class LiveSockets:
         fields = request_id_field()
         offered = head.fields.get(b"sec-websocket-protocol", b"").replace(b" ", b"").split(b",")
         query = head.target.partition(b"?")[2].split(b"&")
-        service = self._json
-        if _PROTOBUF in offered or b"format=protobuf" in query:
-            service = self._protobuf
-        chosen = _PROTOBUF if service is self._protobuf else _JSON
-        if chosen in offered:
+        chosen = next((each for each in offered if each in (_JSON, _PROTOBUF)), b"")
+        is_protobuf = chosen == _PROTOBUF or (not chosen and not _ASKED.isdisjoint(query))
+        service = self._protobuf if is_protobuf else self._json
+        if chosen:
             fields += b"Sec-WebSocket-Protocol: %s\r\n" % chosen
         answer = accept(head, self._around.config.server.allowed_origins, fields)
         return self._serve(connection, service, answer, first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import NamedTuple
 
-from ..base.codec import check_id
+from ..base.codec import MAX_TS, check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
 from ..groups.audience import Greeting, Since
 from ..groups.hub import Membership
@@ -81,13 +81,32 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
     group = _group(request.channel)
     bad = Refusal(PERMISSION_DENIED)
     expires_at = await _read_token(connection, group, request.token, bad)
-    since = Since(request.epoch, request.offset) if request.recover else None
+    since = since_of(request)
     entry = await enter(connection, group, since, is_invited=expires_at is not None)
     ttl = ttl_of(expires_at or 0)
     entry.result.expires, entry.result.ttl = ttl > 0, ttl
     connection.answer(number, Reply(subscribe=entry.result))
     entry.begin(connection, wants_comings=request.join_leave)
     _expire(connection, group, ttl)
+
+
+def since_of(request: Subscribe | None) -> Since | None:
+    """Up to where a client knows a group, if it wants to go on from there."""
+    if request is None:
+        return None
+    offset = offset_of(request.offset)
+    return Since(request.epoch, offset) if request.recover else None
+
+
+def offset_of(offset: int) -> int:
+    """An offset that a client knows; one that no message can have is as good as the latest.
+
+    Raises:
+        Disconnect: it is none.
+    """
+    if offset >= 2**64:
+        raise Disconnect(BAD_REQUEST)
+    return min(offset, MAX_TS)
 
 
 async def unsubscribe(connection: Connection, number: int, request: Channel) -> None:
@@ -145,9 +164,8 @@ async def enter(
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
     connection.entering.add(group)
-    membership = domain.hub.enter(
-        group, connection.outbox, service.dialect, partial(connection.lose, group)
-    )
+    come_again = partial(connection.lose, group)
+    membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again, come_again)
     try:
         join = members.send_join(group, connection.user) if auto_join else None
         greeting = await membership.read_greeting(since)

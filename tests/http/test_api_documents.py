@@ -44,6 +44,7 @@ from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
 from fastimd.base.texts import MESSAGE_REFUSED, of_status
 from fastimd.classic.routes import find_route
+from fastimd.classic.subprotocol import FAST_IM
 from fastimd.daemon.drain import _restart_hint
 from fastimd.door.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
 from fastimd.groups.access import Access
@@ -53,6 +54,7 @@ from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
 from fastimd.http.app import MAX_BODY_BYTES, create_app
 from fastimd.http.parameters import MAX_TS
 from fastimd.http.server import BODY_SECONDS
+from fastimd.live.sockets import PATH as LIVE_PATH
 from fastimd.websocket.frames import MAX_REASON_BYTES
 from fastimd.websocket.outbox import STALE_SECONDS
 from fastimd.websocket.pace import FLOOD_SECONDS
@@ -613,10 +615,12 @@ async def test_the_channels_are_the_sockets_of_the_daemon(daemon: Daemon) -> Non
     assert {
         f"/{first}/{second}/" + "/".join(f"{{{name}}}" for name in names.split(", "))
         for first, second, names in routes
-    } == {parts["address"].replace("Id}", "}") for parts in CHANNELS.values()}
+    } | {LIVE_PATH.decode()} == {
+        parts["address"].replace("Id}", "}") for parts in CHANNELS.values()
+    }
     for parts in CHANNELS.values():
         names = re.findall(r"\{(\w+)\}", parts["address"])
-        assert set(names) == set(parts["parameters"])
+        assert set(names) == set(parts.get("parameters", {}))
         path = re.sub(r"\{\w+\}", "1", parts["address"])
         assert (await handshake(daemon, path)).status == 101
         assert (await handshake(daemon, f"{path}/more")).status == 404
@@ -699,6 +703,8 @@ def literal(node: ast.expr) -> str:
             return str(value)
         case ast.JoinedStr(values=values):
             return "".join(literal(value) for value in values)
+        case ast.FormattedValue(value=ast.IfExp(body=ast.Constant(value=str(value)))):
+            return value  # of the sockets of Fast-IM
         case ast.FormattedValue():
             return "N"
         case ast.Call(func=ast.Name(id="cut_reason"), args=[reason]):
@@ -761,11 +767,15 @@ def test_the_limits_of_the_documents_are_those_of_the_code(name: str) -> None:
 
 
 def test_no_field_of_an_answer_or_a_frame_may_be_left_out() -> None:
-    """The daemon sends all of them, always, and no other. Only tags may be missing."""
+    """The daemon sends all of them, always, and no other. Only tags may be missing.
+
+    On the live wire what is nothing is left out.
+    """
     closed = [
         schema
         for schemas in (SCHEMAS, ASYNCAPI["components"]["schemas"])
-        for each in schemas.values()
+        for name, each in schemas.items()
+        if not name.startswith("Live")
         for schema in (each, each.get("items", {}))
         if "properties" in schema and schema not in FORMS
     ]
@@ -809,6 +819,16 @@ def test_close_codes_are_the_same_everywhere() -> None:
             if isinstance(arguments[1], ast.IfExp)
             else (arguments[1],)
         )
+    }
+    # What a socket of any wire may be closed for, in the codes of this one.
+    written |= {each for each in FAST_IM if isinstance(each, tuple)}
+    written |= {
+        (
+            code,
+            literal(arguments[-1].body if isinstance(arguments[-1], ast.IfExp) else arguments[-1]),
+        )
+        for code, function in ((1001, "dismiss"), (1008, "drop"))
+        for arguments in calls_of(function)
     }
     # A refusal of a user closes the socket with its text; one of the door has a status before it.
     written |= {

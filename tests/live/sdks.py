@@ -84,25 +84,30 @@ def command_of(kind: str) -> list[str]:
     """
     language, _, encoding = kind.partition("-")
     if language == "python":
-        if importlib.util.find_spec("centrifuge") is None:
-            _missing("package centrifuge-python")
+        find_package("centrifuge")
         return [sys.executable, "-u", str(HERE / "asyncio_driver.py"), encoding]
     if language == "go":
-        return [str(_built("go", ["go"]) / "driver"), encoding]
+        return [str(built("go", ["go"]) / "driver"), encoding]
     if language == "java":
-        folder = _built("java", ["mvn", "javac", "java"])
+        folder = built("java", ["mvn", "javac", "java"])
         # One that lives for seconds is not worth compiling well.
         flags = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto"]
         return ["java", *flags, "-cp", f"{folder / 'classes'}:{folder / 'lib'}/*", "Driver"]
     if language == "chromium":
         find_programs()
-        packages = _built("javascript", ["npm"])
+        packages = built("javascript", ["npm"])
         return [sys.executable, "-u", str(HERE / "chromium_driver.py"), encoding, str(packages)]
-    packages = _built("javascript", ["npm", "node"])
+    packages = built("javascript", ["npm", "node"])
     return [
         *("env", f"NODE_PATH={packages / 'node_modules'}"),
         *("node", str(HERE / "javascript" / "node.js"), encoding),
     ]
+
+
+def find_package(name: str) -> None:
+    """Skip the test when a package of Python is not installed."""
+    if importlib.util.find_spec(name) is None:
+        _missing(f"Python package {name}")
 
 
 def _missing(what: str) -> NoReturn:
@@ -111,7 +116,7 @@ def _missing(what: str) -> NoReturn:
     pytest.skip(f"no {what} on this machine")
 
 
-def _built(language: str, tools: list[str]) -> Path:
+def built(language: str, tools: list[str]) -> Path:
     """The folder of what is made of ``sdk/LANGUAGE``, made now if that has changed."""
     for tool in tools:
         if shutil.which(tool) is None:

@@ -115,7 +115,7 @@ async def test_status_shows_the_daemon_on_one_screen(post: Post) -> None:
             await receive(watcher)
             shown = await post.command("status")
     assert f"pid {post.daemon.process.pid}, up " in shown
-    assert "sockets   2 (1 chat, 1 list), 1 groups" in shown
+    assert "sockets   2 (1 chat, 1 list, 0 live), 1 groups" in shown
     assert "ready     yes" in shown
     assert "commands up, messages up, 0 held" in shown
     assert "messages in" in shown

@@ -20,8 +20,8 @@ from fastimd.base.recent import Trouble
 from fastimd.base.settings import Setting, render, settings
 from fastimd.classic.sockets import KINDS
 from fastimd.http.desk import GroupView
+from fastimd.live.sockets import KINDS as LIVE_KINDS
 from fastimd.operate.screen import RATES, Report
-from fastimd.websocket.session import Sessions
 
 ROOT = Path(__file__).parent.parent.parent
 OPERATION = ROOT / "docs" / "OPERATION.md"
@@ -196,7 +196,7 @@ SHOWN_TYPES: dict[Any, str] = {
     list[msgspec.Raw]: "list of objects",
 }
 KEYS = {
-    "sockets": tuple(Sessions(KINDS).by_kind()),
+    "sockets": (*KINDS, *LIVE_KINDS),
     "rates": tuple(RATES),
     "members": (),  # users
     "troubles[].fields": (),  # of the event

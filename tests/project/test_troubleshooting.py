@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,8 +12,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import jwt
 import pytest
-from clients import RawClient, dial, opening
+from clients import TEXT, RawClient, dial, opening
 from conftest import Daemon, environment_of, run_daemon, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
@@ -81,12 +83,12 @@ def stage(tmp_path: Path, redis_url: str) -> Iterator[Stage]:
     stage.close()
 
 
-def logged(daemon: Daemon, event: str) -> str:
-    """The lines of an event."""
+def logged(daemon: Daemon, event: str, field: str = "") -> str:
+    """The lines of an event, with a field if one is named."""
 
     def lines() -> list[str]:
         log = daemon.log_path.read_text().splitlines()
-        return [line for line in log if f" {event} " in line]
+        return [line for line in log if f" {event} " in line and field in line]
 
     return "\n".join(wait_for(lines, daemon))
 
@@ -131,7 +133,7 @@ def no_redis_server(stage: Stage) -> str:
 
 
 def a_redis_that_is_away(stage: Stage) -> str:
-    return logged(stage.starts(redis__url=NOBODY), "redis.unavailable")
+    return logged(stage.starts(redis__url=NOBODY), "redis.unavailable", "purpose=commands")
 
 
 def an_old_python(stage: Stage) -> str:
@@ -186,6 +188,26 @@ def one_address_for_all(stage: Stage) -> str:
         return answered(f"{daemon.http}/test/websocket")
 
 
+def connects(daemon: Daemon, token: str) -> None:
+    """A client of the live wire with a token, to its end."""
+    command = {"id": 1, "connect": {"token": token}}
+    with RawClient(daemon.address, "/connection/websocket") as client:
+        client.send(TEXT, json.dumps(command).encode())
+        client.infos_to_the_end()
+
+
+def an_sdk_without_a_login(stage: Stage) -> str:
+    daemon = stage.daemon(group__login_auth="true")
+    connects(daemon, "")
+    return logged(daemon, "socket.closed")
+
+
+def a_token_of_another_key(stage: Stage) -> str:
+    daemon = stage.daemon(token__hmac_secret="the key of the daemon, of 32 bytes")
+    connects(daemon, jwt.encode({"sub": "mara"}, "another key, which has 32 bytes too", "HS256"))
+    return logged(daemon, "token.refused")
+
+
 def a_client_that_answers_no_ping(stage: Stage) -> str:
     daemon = stage.daemon(socket__ping_interval="0.2", socket__ping_timeout="0.5")
     with RawClient(daemon.address, "/group/chat/1/1/t"):
@@ -206,7 +228,9 @@ CAUSES: dict[str, Callable[[Stage], str]] = {
     "(Not Found)": a_proxy_that_passes_no_upgrade,
     "http.request": a_proxy_that_passes_no_upgrade,
     "(too many connections": one_address_for_all,
-    "socket.closed": a_client_that_answers_no_ping,
+    "ping timeout": a_client_that_answers_no_ping,
+    "code=3500": an_sdk_without_a_login,
+    "token.refused": a_token_of_another_key,
 }
 """What the message has that nothing else in the document has, and how it comes about."""
 

@@ -74,7 +74,12 @@ class Stands:
         messages = self._told(group, entries, latest)
         foreign = frozenset(message for ts, message in messages if not ts)
         return Stand(
-            id_.decode(), Position(ts, tail), is_recovered == 1, messages, removals, foreign
+            id_.decode(),
+            Position(ts, tail, id_.decode()),
+            is_recovered == 1,
+            messages,
+            removals,
+            foreign,
         )
 
     async def history(
