@@ -42,7 +42,11 @@ async def test_an_earlier_call_may_be_set_later(
     rung: list[str] = []
     timers.call_after(1000, lambda: rung.append("late"))
     await trio.sleep(10)
-    timers.call_after(1, lambda: timers.call_after(1, lambda: rung.append("early")))
+
+    def go_on() -> None:
+        timers.call_after(1, lambda: rung.append("early"))
+
+    timers.call_after(1, go_on)
     await trio.sleep(3)
     assert rung == ["early"]
     await trio.sleep(2000)
@@ -115,7 +119,7 @@ async def test_those_that_were_cancelled_and_came_due_are_counted_out(
     nursery.start_soon(timers.run)
     for _ in range(20):
         for _ in range(MOST_CANCELLED - 1):
-            timers.call_after(1, list).cancel()
+            timers.call_after(1, lambda: None).cancel()
         assert len(timers) == MOST_CANCELLED - 1
         await trio.sleep(2)
         assert len(timers) == 0
