@@ -17,7 +17,6 @@ from ..base.errors import KeyUnusable, StoreUnavailable
 from ..websocket.outbox import Outbox
 from .store.history import Position
 from .store.stand import Stand
-from .subscription import NOTICE
 
 Batch: TypeAlias = list[tuple[int, bytes]]
 """Messages as plain JSON, each with its ``ts``, which is 0 for a foreign one; and notices, each an
@@ -64,26 +63,26 @@ class Dialect(Protocol):
 class Arrival:
     """A member that was greeted, before it hears everything.
 
-    ``known`` is the ``ts`` up to which it knows everything, ``foreign`` the foreign messages that
-    it knows. It has got what came before the message with the number ``since``; whatever comes
-    from ``settled`` on is new to it, when that is known. ``fence`` is the number of the fence after
-    which it is.
+    ``known`` is the ``ts`` up to which it knows everything, ``texts`` the foreign messages and the
+    notices that it knows. It has got what came before the message with the number ``since``;
+    whatever comes from ``settled`` on is new to it, when that is known. ``fence`` is the number of
+    the fence after which it is.
     """
 
-    __slots__ = ("fence", "foreign", "known", "settled", "since")
+    __slots__ = ("fence", "known", "settled", "since", "texts")
 
     def __init__(self, greeting: Greeting, since: int, fence: int) -> None:
         self.known = greeting.position.ts
-        self.foreign = greeting.foreign
+        self.texts = greeting.foreign
+        if greeting.stand is not None:
+            self.texts = self.texts.union(greeting.stand.removals)
         self.since = since
         self.settled: int | None = None
         self.fence = fence
 
     def lacks(self, ts: int, message: bytes) -> bool:
-        """A message is not in the greeting; a ``ts`` of 0 is a foreign one's."""
-        if ts > 0:
-            return ts > self.known
-        return ts == NOTICE or message not in self.foreign
+        """A message or a notice is not in the greeting; a ``ts`` of 0 is a foreign one's."""
+        return ts > self.known if ts > 0 else message not in self.texts
 
     def choose(self, batch: Batch, first: int) -> tuple[Batch, bool]:
         """Which messages it lacks of a batch whose first one has the number ``first``.

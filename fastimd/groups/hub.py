@@ -21,7 +21,7 @@ from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since
 from .pieces import PIECE_BYTES, messages_of, pieces_of
 from .relay import Relay
 from .store.history import History
-from .subscription import NOTICE, OnLost, OnMessage, Subscription
+from .subscription import MISSED, NOTICE, OnLost, OnMessage, Subscription
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -38,6 +38,7 @@ class _Group:
         "lose",
         "name",
         "on_lost",
+        "on_missed",
         "pending",
         "receive",
         "received",
@@ -58,8 +59,9 @@ class _Group:
         # How many fences were asked for, and whether one is on its way.
         self.fences = 0
         self.is_fenced = False
-        # What is called when a member will hear nothing more.
+        # What is called when a member will hear nothing more, and when it has missed something.
         self.on_lost: dict[Outbox, Callable[[], None]] = {}
+        self.on_missed: dict[Outbox, Callable[[], None]] = {}
         self.recent: Batch = []
         self.pending: Batch = []
 
@@ -121,6 +123,7 @@ class _Group:
             outbox.messages += self.delivered - audience.members.pop(outbox)
         audience.arrivals.pop(outbox, None)
         self.on_lost.pop(outbox, None)
+        self.on_missed.pop(outbox, None)
         self._forget_recent()
         if not audience.members and not audience.arrivals:
             self.audiences.remove(audience)
@@ -238,7 +241,12 @@ class Hub:
         return len(self._groups)
 
     def enter(
-        self, name: str, outbox: Outbox, dialect: Dialect, on_lost: Callable[[], None]
+        self,
+        name: str,
+        outbox: Outbox,
+        dialect: Dialect,
+        on_lost: Callable[[], None],
+        on_missed: Callable[[], None] | None = None,
     ) -> Membership:
         """Let a socket into a group, where it hears nothing before its greeting.
 
@@ -246,11 +254,14 @@ class Hub:
             dialect: what the socket speaks; one object for all that speak it.
             on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
                 the group.
+            on_missed: called when messages are missing before the next, and no list has them.
         """
         group = self._groups.get(name) or self._open(name)
         audience = group.audience(dialect)
         audience.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
+        if on_missed is not None:
+            group.on_missed[outbox] = on_missed
         return Membership(self, group, audience, outbox)
 
     async def read_greeting(
@@ -332,6 +343,10 @@ class Hub:
             on_lost()
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
+        if ts == MISSED:
+            for on_missed in list(group.on_missed.values()):
+                on_missed()
+            return
         if not group.pending:
             self._to_flush.append(group)
         group.receive_message(ts, message)
@@ -359,13 +374,12 @@ class Hub:
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size
         if deliveries:
-            oldest = batch[0][0]
-            if oldest > 0:  # else it is foreign, or a notice
+            oldest = next((ts for ts, _ in batch if ts > 0), 0)
+            if oldest:  # else all is foreign, or a notice
                 self._metrics.delivery_seconds.observe(self._history.age(oldest), deliveries)
         for (ts, _), count in zip(batch, hearers, strict=False):
-            if ts == NOTICE:
-                continue
-            log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
+            if ts != NOTICE:
+                log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 
     async def _push(self, outboxes: tuple[Outbox, ...], pieces: list[bytes]) -> None:
         for outbox in outboxes:

@@ -58,7 +58,9 @@ class Repairs:
         is_first = True
         async with self._limiter:
             while subscription.held is not None and self._is_current(subscription):
-                position = Position(subscription.last_ts, subscription.last_entry)
+                position = Position(
+                    subscription.last_ts, subscription.last_entry, subscription.life
+                )
                 try:
                     gap = await self._history.after(subscription.group, position)
                 except StoreUnavailable:
@@ -68,12 +70,13 @@ class Repairs:
                     self._lose(subscription)
                     return
                 await self._fence()
+                if is_first and not gap.is_certain:
+                    log.warning("relay.missed", group=subscription.group)
+                    subscription.tell_missed()
                 if is_first:
-                    # Later pages tell only of deletions since the page before. And who is cut off
-                    # after the next message comes back with its ts: what is older must be told.
-                    subscription.hand_on_notices(gap.removals)
-                    is_first = False
-                repaired += self._fill(subscription, gap)
+                    subscription.life = gap.life
+                repaired += self._fill(subscription, gap, is_first=is_first)
+                is_first = False
                 await self._flush()
                 await trio.sleep(PAUSE_SECONDS)
         self._metrics.gap_repairs += 1
@@ -81,7 +84,7 @@ class Repairs:
         if repaired:
             log.info("relay.repaired", group=subscription.group, messages=repaired)
 
-    def _fill(self, subscription: Subscription, gap: Gap) -> int:
+    def _fill(self, subscription: Subscription, gap: Gap, *, is_first: bool) -> int:
         """Hand on a page of a gap; returns how many messages it had."""
         messages = []
         for ts, message, entry in gap.messages:
@@ -90,7 +93,10 @@ class Repairs:
                 tell_foreign(self._metrics, subscription.group, ts)
             messages.append((0 if is_foreign else ts, message, entry))
         subscription.overheld, overheld = False, subscription.overheld
-        subscription.fill(messages, gap.end, more=gap.more or overheld)
+        more = gap.more or overheld
+        # What is deleted while later pages are read is heard.
+        removals = gap.removals if is_first else ()
+        subscription.fill(messages, gap.end, more=more, removals=removals)
         return len(messages)
 
 

@@ -9,7 +9,7 @@ what stands in the page is taken from what is held.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import structlog
@@ -24,12 +24,18 @@ from .store.keyspace import channel_of
 MAX_HELD = 1000
 """Live messages of a group that wait for its repair; more are left to be read from the list."""
 
+MAX_TOLD = 1000
+"""Notices since a group's newest message that are known again; the list tells no more at once."""
+
 NOTICE = -1
 """Stands for the ``ts`` of a notice: of what became of messages, between them in their order."""
 
+MISSED = -2
+"""Stands for the ``ts`` of messages that were missed, and that no list has any more."""
+
 OnMessage: TypeAlias = Callable[[int, bytes], None]
 """Gets ``ts``, which is 0 for a foreign message, and the message as plain JSON, or ``NOTICE`` and
-the notice; must not wait."""
+the notice, or ``MISSED``; must not wait."""
 OnLost: TypeAlias = Callable[[], None]
 """Told that nothing more will come: Redis refuses what concerns the group. Must not wait."""
 
@@ -43,12 +49,14 @@ class Subscription:
     """A group's channel, as this daemon hears it.
 
     ``last_ts`` is the newest ts that was handed on, ``last_entry`` the entry of the newest message
-    that was, foreign or not; ``newest_ts`` is the newest ts that was handed on or read. While
+    that was, foreign or not; ``newest_ts`` is the newest ts that was handed on or read. ``life`` is
+    the id of the list's life when somebody first read it, or when a gap was last repaired. While
     ``held`` is a list the gap after the last message is being repaired, and live messages wait
     there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
     them.
     ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
-    while messages were held.
+    while messages were held, ``told`` those that were handed on since the newest message: the list
+    may tell them again.
     """
 
     __slots__ = (
@@ -60,11 +68,13 @@ class Subscription:
         "idle_since",
         "last_entry",
         "last_ts",
+        "life",
         "listeners",
         "newest_ts",
         "notices",
         "overheld",
         "refusal",
+        "told",
     )
 
     def __init__(self, group: str) -> None:
@@ -75,10 +85,12 @@ class Subscription:
         self.has_begun = False
         self.last_ts = 0
         self.last_entry = b""
+        self.life = ""
         self.newest_ts = 0
         self.held: list[Live] | None = None
         self.overheld = False
         self.notices: list[bytes] = []
+        self.told: set[bytes] = set()
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
 
@@ -90,7 +102,7 @@ class Subscription:
         """
         if not (self.has_begun or self.last_entry):
             self.has_begun = True
-            self.last_ts, self.last_entry = position
+            self.last_ts, self.last_entry, self.life = position
         self.newest_ts = max(self.newest_ts, position.ts)
 
     def receive(self, ts: int, message: bytes, entry: bytes) -> None:
@@ -108,6 +120,8 @@ class Subscription:
         if ts > self.last_ts:
             self.last_ts = ts
             self.last_entry = entry
+            if self.told:
+                self.told.clear()
             if ts > self.newest_ts:
                 self.newest_ts = ts
         elif not ts:
@@ -120,17 +134,25 @@ class Subscription:
     def notice(self, event: bytes) -> None:
         """Take a notice of what became of messages: it follows those that came before."""
         if self.held is None:
-            self.hand_on_notices([event])
+            self._hand_on_notice(event)
         else:
             self.notices.append(event)
 
-    def hand_on_notices(self, events: list[bytes]) -> None:
-        """Give notices to everybody who listens."""
-        for event in events:
-            for listener in self.listeners:
-                listener(NOTICE, event)
+    def _hand_on_notice(self, event: bytes) -> None:
+        if len(self.told) >= MAX_TOLD:
+            self.told.clear()
+        self.told.add(event)
+        for listener in self.listeners:
+            listener(NOTICE, event)
 
-    def fill(self, messages: list[Live], end: bytes, *, more: bool) -> None:
+    def tell_missed(self) -> None:
+        """Tell everybody who listens that messages are missing before what comes next."""
+        for listener in list(self.listeners):  # some may leave
+            listener(MISSED, b"")
+
+    def fill(
+        self, messages: list[Live], end: bytes, *, more: bool, removals: Sequence[bytes] = ()
+    ) -> None:
         """Hand on a page of the gap, and of what is held what came before its end.
 
         Everything that was published before the page was read must be held already.
@@ -138,7 +160,12 @@ class Subscription:
         Args:
             end: the last entry of the page, though it may be no message.
             more: there are further pages.
+            removals: what was deleted since the position, as events. Those that were heard follow
+                what is held: that may have what they delete.
         """
+        missed = [
+            event for event in removals if event not in self.told and event not in self.notices
+        ]
         read = Counter(message for _, message, _ in messages)
         held = deque[Live]()
         for live in self.held or ():
@@ -146,6 +173,9 @@ class Subscription:
                 read[live[1]] -= 1
             else:
                 held.append(live)
+        # First: who is cut off after the next message comes back with its ts.
+        for event in missed:
+            self._hand_on_notice(event)
         known = self.last_ts
         for ts, message, entry in messages:
             # What was published and stands in no list any more.
@@ -161,7 +191,8 @@ class Subscription:
             for live in held:
                 self.hand_on(*live)
             notices, self.notices = self.notices, []
-            self.hand_on_notices(notices)
+            for event in notices:
+                self._hand_on_notice(event)
 
 
 def _user_of(message: bytes) -> str | None:

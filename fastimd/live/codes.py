@@ -7,6 +7,9 @@ subscribe again.
 
 from __future__ import annotations
 
+import math
+import time
+
 from ..websocket.subprotocol import Reason
 from .protocol import Error, Unsubscribed
 
@@ -33,6 +36,10 @@ INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")
 SUBSCRIPTION_EXPIRED = Unsubscribed(2501, "subscription expired")
 
 
+MAX_TTL = 2**32 - 1
+"""The most seconds that both encodings can tell: somebody's clock may be in milliseconds."""
+
+
 class Refusal(Exception):
     """A command gets an error for its answer."""
 
@@ -57,3 +64,8 @@ def denied(reason: str) -> Error:
 def bad_request(reason: str = "") -> Error:
     """A request that is none, and what is wrong with it."""
     return Error(107, f"bad request: {reason}" if reason else "bad request")
+
+
+def ttl_of(expires_at: int) -> int:
+    """The seconds until something expires, at least one; 0 when it does not expire."""
+    return min(max(1, math.ceil(expires_at - time.time())), MAX_TTL) if expires_at else 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import time
 from typing import NamedTuple
 
 import msgspec
@@ -23,6 +22,7 @@ from .codes import (
     Disconnect,
     Refusal,
     bad_request,
+    ttl_of,
 )
 from .connection import Connection
 from .protocol import Connect, Connected, Refresh, Refreshed, Reply
@@ -110,7 +110,7 @@ def expire(connection: Connection, expires_at: int) -> int:
     if not expires_at:
         connection.end_at(None, CONNECTION_EXPIRED)
         return 0
-    ttl = max(1, math.ceil(expires_at - time.time()))
+    ttl = ttl_of(expires_at)
     connection.end_at(ttl + EXPIRED_SECONDS, CONNECTION_EXPIRED)
     return ttl
 

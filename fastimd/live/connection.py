@@ -153,7 +153,10 @@ class Connection(Session):
             self.push(Push(group, unsubscribe=why))
 
     def lose(self, group: str) -> None:
-        """A group can no longer be heard: the client comes again, and is told why."""
+        """A group can no longer be heard, or not all of it was: the client comes again.
+
+        It is told then why it may not come, or whether it has missed something.
+        """
         self.entering.discard(group)
         self.put_out(group, INSUFFICIENT_STATE)
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from ..groups.audience import Batch, Greeting, Since
 from ..groups.store.stand import Stands
-from ..groups.subscription import NOTICE
 from .protocol import Publication, Push, Reply
-from .publications import notice, publication
+from .publications import notice, publications
 from .wire import Wire
 
 FRAME_BYTES = 32_768
@@ -30,13 +29,7 @@ class Live:
 
     def encode(self, group: str, batch: Batch) -> list[bytes]:
         """All pushes of a batch, many in a frame."""
-        return self._frames(
-            group,
-            [
-                notice(message) if ts == NOTICE else publication(ts, message)
-                for ts, message in batch
-            ],
-        )
+        return self._frames(group, publications(self._stands, group, batch))
 
     def _frames(self, group: str, publications: Iterable[Publication]) -> list[bytes]:
         frames: list[bytes] = []

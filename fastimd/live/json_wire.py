@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
 from ..websocket.frames import TEXT, text_frame
+from .escapes import without_halves
 from .protocol import Command
 from .wire import BadFrame
 
 NAME = "live-json"
 OPCODE = TEXT
 
-_ESCAPE = re.compile(
-    r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\."
-)
 _decode = msgspec.json.Decoder(Command).decode
 encode = msgspec.json.Encoder().encode
 
@@ -42,16 +39,9 @@ def _read(line: str) -> Command:
     except (ValueError, RecursionError):  # not JSON, another type, too deep
         pass
     try:
-        return _decode(_ESCAPE.sub(_whole, line))
+        return _decode(without_halves(line))
     except (ValueError, RecursionError):
         raise BadFrame from None
-
-
-def _whole(found: re.Match[str]) -> str:
-    """An escape; in the place of half a pair, as of an emoji that was cut, U+FFFD."""
-    escape = found[0]
-    is_half = len(escape) == 6 and escape[2] in "dD" and escape[3] in "89abcdefABCDEF"
-    return "\\ufffd" if is_half else escape
 
 
 PING = frame([b"{}"])

@@ -13,10 +13,17 @@ from msgspec import Meta, Raw, Struct
 
 Id: TypeAlias = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 Offset: TypeAlias = Annotated[int, Meta(ge=0)]
-Limit: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+Signed: TypeAlias = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+MAX_OFFSET = 2**64 - 1
+"""Protobuf has no other; it is more than ``Meta`` can say."""
 
 ABSENT = Raw(b"")
-"""Data that was not sent."""
+"""Data that was not sent. In a reply it must be this very object: JSON leaves out no other."""
+
+
+def _check_offset(offset: int) -> None:
+    if offset > MAX_OFFSET:
+        raise ValueError("an offset has 64 bits")
 
 
 class Subscribe(Struct):
@@ -31,7 +38,10 @@ class Subscribe(Struct):
     epoch: str = ""
     offset: Offset = 0
     join_leave: bool = False
-    type: int = 0
+    type: Signed = 0
+
+    def __post_init__(self) -> None:
+        _check_offset(self.offset)
 
 
 class Connect(Struct):
@@ -58,7 +68,7 @@ class Publish(Struct):
 
     channel: str = ""
     data: Raw = ABSENT
-    type: int = 0
+    type: Signed = 0
 
 
 class StreamPosition(Struct):
@@ -67,12 +77,15 @@ class StreamPosition(Struct):
     offset: Offset = 0
     epoch: str = ""
 
+    def __post_init__(self) -> None:
+        _check_offset(self.offset)
+
 
 class History(Struct):
     """Read a group's messages: all, those after ``since``, or back from it."""
 
     channel: str = ""
-    limit: Limit = 0
+    limit: Signed = 0
     since: StreamPosition | None = None
     reverse: bool = False
 
@@ -95,7 +108,7 @@ class SubRefresh(Struct):
 
     channel: str = ""
     token: str = ""
-    type: int = 0
+    type: Signed = 0
 
 
 class Nothing(Struct):

@@ -13,7 +13,7 @@ from .codes import (
 )
 from .connection import Connection, info_of
 from .protocol import Channel, ClientInfo, History, Page, Present, PresentStats, Reply
-from .publications import publication
+from .publications import publications
 from .subscribing import offset_of
 
 MOST_MESSAGES = 1000
@@ -34,7 +34,8 @@ async def history(connection: Connection, number: int, request: History) -> None
     if since is not None and not since.offset and request.reverse:
         raise Refusal(bad_request("since.offset: must be more than 0, to go back from it"))
     limit = MOST_MESSAGES if request.limit < 0 else min(request.limit, MOST_MESSAGES)
-    page = await connection.service.domain.store.stands.history(
+    stands = connection.service.domain.store.stands
+    page = await stands.history(
         group,
         since.epoch if since is not None else "",
         offset_of(since.offset) if since is not None else None,
@@ -43,8 +44,8 @@ async def history(connection: Connection, number: int, request: History) -> None
     )
     if not page.is_of_epoch:
         raise Refusal(UNRECOVERABLE_POSITION)
-    publications = [publication(ts, message) for ts, message in page.messages]
-    connection.answer(number, Reply(history=Page(publications, page.epoch, page.offset)))
+    told = publications(stands, group, page.messages)
+    connection.answer(number, Reply(history=Page(told, page.epoch, page.offset)))
 
 
 async def presence(connection: Connection, number: int, request: Channel) -> None:

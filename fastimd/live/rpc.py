@@ -18,7 +18,7 @@ from .codes import (
 )
 from .connection import Connection
 from .protocol import Publication, Reply, Rpc, RpcResult
-from .publications import publication
+from .publications import publications
 from .speaking import ANSWER_SECONDS, judge, tell_failed
 
 GROUPS_AT_ONCE = 256
@@ -134,23 +134,14 @@ async def groups(connection: Connection, number: int, request: Groups) -> None:
     for start in range(0, len(names), GROUPS_AT_ONCE):
         part = names[start : start + GROUPS_AT_ONCE]
         for name, state in zip(part, await store.summaries.states(part), strict=True):
-            found.append((state.position.ts, _group_state(name, state.summary)))
+            newest = [] if state.newest is None else [(1, state.newest)]
+            last = next(iter(publications(store.stands, name, newest)), None)
+            if last is not None:
+                last.offset = last.time
+            found.append((state.position.ts, GroupState(name, state.total, last)))
         found.sort(key=lambda each: each[0], reverse=True)
         del found[request.limit :]
     connection.answer(number, _result(GroupStates([state for _, state in found])))
-
-
-def _group_state(name: str, summary: bytes) -> GroupState:
-    read = msgspec.json.decode(summary, type=_Summary)
-    last = None if bytes(read.newMessage) == b"null" else publication(1, bytes(read.newMessage))
-    if last is not None:
-        last.offset = last.time
-    return GroupState(name, read.total, last)
-
-
-class _Summary(msgspec.Struct):
-    newMessage: msgspec.Raw
-    total: int
 
 
 def _result(result: object) -> Reply:

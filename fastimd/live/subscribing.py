@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import time
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +9,7 @@ from ..base.codec import MAX_TS, check_id
 from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
 from ..groups.audience import Greeting, Since
 from ..groups.hub import Membership
+from ..groups.store.stand import Stands
 from ..groups.whispers import may_enter
 from .codes import (
     ALREADY_SUBSCRIBED,
@@ -26,6 +25,7 @@ from .codes import (
     Refusal,
     bad_request,
     denied,
+    ttl_of,
 )
 from .connection import Connection, Subscription
 from .protocol import (
@@ -38,7 +38,7 @@ from .protocol import (
     Subscribe,
     Subscribed,
 )
-from .publications import publication
+from .publications import publications
 
 EXPIRED_SECONDS = 25.0
 """How long a client whose subscription has expired may take to show another token."""
@@ -83,7 +83,7 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
     expires_at = await _read_token(connection, group, request.token, bad)
     since = since_of(request)
     entry = await enter(connection, group, since, is_invited=expires_at is not None)
-    ttl = _ttl(expires_at or 0)
+    ttl = ttl_of(expires_at or 0)
     entry.result.expires, entry.result.ttl = ttl > 0, ttl
     connection.answer(number, Reply(subscribe=entry.result))
     entry.begin(connection, wants_comings=request.join_leave)
@@ -92,9 +92,10 @@ async def subscribe(connection: Connection, number: int, request: Subscribe) -> 
 
 def since_of(request: Subscribe | None) -> Since | None:
     """Up to where a client knows a group, if it wants to go on from there."""
-    if request is None or not request.recover:
+    if request is None:
         return None
-    return Since(request.epoch, offset_of(request.offset))
+    offset = offset_of(request.offset)
+    return Since(request.epoch, offset) if request.recover else None
 
 
 def offset_of(offset: int) -> int:
@@ -134,7 +135,7 @@ async def sub_refresh(connection: Connection, number: int, request: SubRefresh) 
         raise Refusal(NOT_AVAILABLE)
     bad = Disconnect(INVALID_TOKEN)
     expires_at = await _read_token(connection, request.channel, request.token, bad)
-    ttl = _ttl(expires_at or 0)
+    ttl = ttl_of(expires_at or 0)
     _expire(connection, request.channel, ttl)
     connection.answer(number, Reply(sub_refresh=SubRefreshed(ttl > 0, ttl)))
 
@@ -163,9 +164,8 @@ async def enter(
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
     connection.entering.add(group)
-    membership = domain.hub.enter(
-        group, connection.outbox, service.dialect, partial(connection.lose, group)
-    )
+    come_again = partial(connection.lose, group)
+    membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again, come_again)
     try:
         join = members.send_join(group, connection.user) if auto_join else None
         greeting = await membership.read_greeting(since)
@@ -175,7 +175,7 @@ async def enter(
         connection.entering.discard(group)
         membership.leave()
         raise
-    return Entry(group, membership, _result(greeting, since))
+    return Entry(group, membership, _result(domain.store.stands, group, greeting, since))
 
 
 async def _check_access(connection: Connection, group: str) -> None:
@@ -192,7 +192,7 @@ async def _check_access(connection: Connection, group: str) -> None:
         raise Refusal(denied(str(exc))) from None
 
 
-def _result(greeting: Greeting, since: Since | None) -> Subscribed:
+def _result(stands: Stands, group: str, greeting: Greeting, since: Since | None) -> Subscribed:
     stand = greeting.stand
     assert stand is not None
     result = Subscribed(
@@ -204,7 +204,7 @@ def _result(greeting: Greeting, since: Since | None) -> Subscribed:
     )
     if since is not None and stand.is_recovered:
         result.recovered, result.offset = True, since.offset
-        result.publications = [publication(ts, message) for ts, message in stand.messages]
+        result.publications = publications(stands, group, stand.messages)
     return result
 
 
@@ -235,10 +235,6 @@ def _expire(connection: Connection, group: str, ttl: int) -> None:
     if ttl:
         end = partial(connection.put_out, group, SUBSCRIPTION_EXPIRED)
         subscription.expiry = connection.service.timers.call_after(ttl + EXPIRED_SECONDS, end)
-
-
-def _ttl(expires_at: int) -> int:
-    return max(1, math.ceil(expires_at - time.time())) if expires_at else 0
 
 
 def _group(channel: str) -> str:

@@ -8,6 +8,7 @@ FLOOD_SECONDS = 10.0
 """How long a client may be slowed; the time in which it is not counts back."""
 
 
+_FIRST_SECONDS = 1.0  # a first refusal counts as so long: it may come after a pause
 _TICK = 0.001  # seconds; the rest of a token may be too little for a clock to tell
 
 
@@ -19,7 +20,7 @@ class Pace:
         burst: messages that may come at once after a pause.
     """
 
-    __slots__ = ("_at", "_burst", "_rate", "_slowed", "_tokens")
+    __slots__ = ("_at", "_burst", "_rate", "_slowed", "_tokens", "_was_refused")
 
     def __init__(self, rate: float, burst: int) -> None:
         self._rate = rate
@@ -27,6 +28,7 @@ class Pace:
         self._tokens = float(burst)
         self._at = trio.current_time()
         self._slowed = 0.0
+        self._was_refused = False
 
     def adapt(self, rate: float, burst: int) -> None:
         """Take other limits from now on."""
@@ -50,14 +52,16 @@ class Pace:
     def take_turn(self) -> bool:
         """Whether the next message may pass now; one that may not is not waited for.
 
-        The time in which messages may not pass counts as that in which a client is slowed.
+        The time before one that may not counts as that in which a client is slowed.
         """
         passed = self._refill()
         if self._tokens >= 1:
             self._tokens -= 1
             self._slowed = max(0.0, self._slowed - passed)
+            self._was_refused = False
             return True
-        self._slowed += passed
+        self._slowed += passed if self._was_refused else min(passed, _FIRST_SECONDS)
+        self._was_refused = True
         return False
 
     @property

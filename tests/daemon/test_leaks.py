@@ -191,7 +191,104 @@ def goes_before_the_answer(daemon: Daemon, _name: str) -> None:
         reset(stream)
 
 
+# The same on the live wire
+
+LIVE = "/connection/websocket"
+
+
+def live(daemon: Daemon, name: str, *groups: str, receive_buffer: int = 0) -> RawClient:
+    """A connection of a user that nobody else is, in groups."""
+    client = RawClient(daemon.address, LIVE, receive_buffer=receive_buffer)
+    client.say(f'{{"id":1,"connect":{{"data":{{"userId":"l{name}"}}}}}}')
+    for number, group in enumerate(groups, 2):
+        client.say(
+            f'{{"id":{number},"subscribe":{{"channel":"{group}","join_leave":true,'
+            f'"recover":true,"epoch":"none","offset":1}}}}'
+        )
+    return client
+
+
+def hear(client: RawClient, *signs: str) -> None:
+    """Read on until all of these have come."""
+    heard = ""
+    while not all(sign in heard for sign in signs):
+        heard += client.next_text()
+
+
+def lives_and_closes(daemon: Daemon, name: str) -> None:
+    with live(daemon, name, f"a{name}", f"b{name}") as client:
+        for number, command in enumerate(
+            (
+                '"publish":{"channel":"CHANNEL","data":{"text":"hello"}}',
+                '"rpc":{"method":"send","data":{"channel":"CHANNEL","data":"x","nonce":"n"}}',
+                '"rpc":{"method":"groups"}',
+                '"history":{"channel":"CHANNEL","limit":10}',
+                '"presence":{"channel":"CHANNEL"}',
+                '"publish":{"channel":"elsewhere","data":"x"}',
+                '"unsubscribe":{"channel":"CHANNEL"}',
+            ),
+            10,
+        ):
+            client.say(f'{{"id":{number},{command.replace("CHANNEL", f"a{name}")}}}')
+        hear(client, '"id":16', '"hello"')
+        client.send(CLOSE, b"\x03\xe8")
+        while (frame := client.next_frame()) is not None and frame.opcode != CLOSE:
+            pass
+        assert client.next_frame() is None
+
+
+def lives_in_protobuf(daemon: Daemon, name: str) -> None:
+    with RawClient(daemon.address, f"{LIVE}?format=protobuf") as client:
+        group = f"p{name}".encode()
+        channel = bytes((0x0A, len(group))) + group
+        for request in (
+            b"\x08\x01\x22\x00",  # connect
+            b"\x08\x02\x2a" + bytes((len(channel),)) + channel,  # subscribe
+        ):
+            client.send(BINARY, bytes((len(request),)) + request)
+        for _ in range(2):
+            frame = client.next_frame()
+            assert frame is not None
+            assert frame.opcode == BINARY
+
+
+def resets_a_live_one(daemon: Daemon, name: str) -> None:
+    with live(daemon, name, f"r{name}") as client:
+        hear(client, '"subscribe":')
+        for number in range(10, 20):
+            client.say(f'{{"id":{number},"publish":{{"channel":"r{name}","data":"x"}}}}')
+        reset(client.stream)
+
+
+def goes_before_it_is_in(daemon: Daemon, name: str) -> None:
+    with live(daemon, name, *(f"{group}{name}" for group in "abcdefgh")) as client:
+        reset(client.stream)
+
+
+def goes_without_connecting(daemon: Daemon, _name: str) -> None:
+    for is_reset in (False, True):
+        with RawClient(daemon.address, LIVE) as client:
+            if is_reset:
+                reset(client.stream)
+
+
+def sees_others_come_and_go(daemon: Daemon, name: str) -> None:
+    with live(daemon, name, f"s{name}") as client:
+        hear(client, '"subscribe":')
+        with chat(daemon, f"s{name}"):
+            pass
+        with live(daemon, f"{name}-other", f"s{name}") as other:
+            hear(other, '"subscribe":')
+        hear(client, '"leave":')
+
+
 VISITS = (
+    lives_and_closes,
+    lives_in_protobuf,
+    resets_a_live_one,
+    goes_before_it_is_in,
+    goes_without_connecting,
+    sees_others_come_and_go,
     chats_and_closes,
     lists_and_closes,
     resets_a_chat,
@@ -235,7 +332,49 @@ def does_not_read(daemon: Daemon, name: str, *, at_all: bool) -> None:
             reset(client.stream)
 
 
+def breaks_off(payload: bytes, code: int, opcode: int = TEXT) -> Visit:
+    """Says on the live wire, among others, what ends a connection."""
+
+    def visit(daemon: Daemon, name: str) -> None:
+        with live(daemon, name, f"b{name}") as client:
+            client.send(opcode, payload)
+            while (frame := client.next_frame()) is not None and frame.opcode != CLOSE:
+                pass
+            assert frame is not None
+            assert frame.closing[0] == code
+            client.answer(frame)
+            assert client.next_frame() is None
+
+    return visit
+
+
+def is_refused_on_the_live_wire(daemon: Daemon, name: str) -> None:
+    """Has the answers to a thousand commands, each an error."""
+    with live(daemon, name) as client:
+        client.say("\n".join(f'{{"id":{n},"rpc":{{"method":"none"}}}}' for n in range(10, 1000)))
+        hear(client, '"id":999,')
+
+
+def does_not_read_the_live_wire(daemon: Daemon, name: str) -> None:
+    """As it does not on the other."""
+    closes = metrics(daemon)["fastimd_slow_closes_total"]
+    with live(daemon, name, f"w{name}", receive_buffer=SMALL_BUFFER) as client:
+        for number in range(10, 20):
+            data = "x" * 50_000
+            client.say(f'{{"id":{number},"publish":{{"channel":"w{name}","data":"{data}"}}}}')
+        wait_for(lambda: metrics(daemon)["fastimd_slow_closes_total"] > closes, daemon, PATIENCE)
+        reset(client.stream)
+
+
 FLOODS = (
+    breaks_off(b"nonsense", 3501),
+    breaks_off(b'{"id":1,"connect":{}}', 3501),
+    breaks_off(b'{"send":{}}', 3508),
+    breaks_off(b"[" * 2**16, 3501),
+    breaks_off(b"x" * 2**20, 1009),
+    breaks_off(b"x", 1003, BINARY),
+    is_refused_on_the_live_wire,
+    does_not_read_the_live_wire,
     violates(client_frame(TEXT, b"x" * 65_537), 1009),
     violates(client_frame(TEXT, b"x" * 2**20)[:1000], 1009),
     violates(client_frame(BINARY, b"x"), 1003),

@@ -22,11 +22,12 @@ from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Socket
 from fastimd.classic.dialect import Classic
 from fastimd.groups import audience
-from fastimd.groups.audience import Dialect
+from fastimd.groups.audience import Dialect, Since
 from fastimd.groups.hub import MEMBERS_A_TURN, Hub
 from fastimd.groups.relay import Relay
 from fastimd.groups.store.history import History, Position, Tail
-from fastimd.groups.subscription import MAX_HELD, Subscription
+from fastimd.groups.store.stand import Stand
+from fastimd.groups.subscription import MAX_HELD, MAX_TOLD, NOTICE, Subscription
 from fastimd.websocket.outbox import Outbox
 
 # The hub, with everything around it played
@@ -144,11 +145,11 @@ class Room:
         )
         self._leave: dict[Ear, trio.Event] = {}
 
-    async def arrive(self, dialect: Dialect | None = None) -> Ear:
+    async def arrive(self, dialect: Dialect | None = None, since: Since | None = None) -> Ear:
         """Let somebody arrive, as far as the store and the relay let them."""
         ear = Ear()
         self._leave[ear] = trio.Event()
-        self.nursery.start_soon(self._stay, ear, dialect)
+        self.nursery.start_soon(self._stay, ear, dialect, since)
         await wait_all_tasks_blocked()
         return ear
 
@@ -176,20 +177,27 @@ class Room:
     def hear_foreign(self, info: str) -> None:
         self.relay.subscriptions["1"].receive(0, message(9, info), message(9, info))
 
-    async def _stay(self, ear: Ear, dialect: Dialect | None = None) -> None:
+    async def _stay(
+        self, ear: Ear, dialect: Dialect | None = None, since: Since | None = None
+    ) -> None:
         left = self._leave[ear]
-        async with member(self.hub, "1", ear, dialect or self.dialect):
+        async with member(self.hub, "1", ear, dialect or self.dialect, since=since):
             await left.wait()
 
 
 @asynccontextmanager
 async def member(
-    hub: Hub, group: str, ear: Ear, dialect: Dialect, on_lost: Callable[[], None] = no_loss
+    hub: Hub,
+    group: str,
+    ear: Ear,
+    dialect: Dialect,
+    on_lost: Callable[[], None] = no_loss,
+    since: Since | None = None,
 ) -> AsyncIterator[None]:
     """Somebody is in a group."""
     membership = hub.enter(group, cast(Outbox, ear), dialect, on_lost)
     try:
-        await membership.read_greeting()
+        await membership.read_greeting(since)
         membership.begin()
         yield
     finally:
@@ -221,7 +229,7 @@ class Terse:
         self._store = store
         self.encodings = 0
 
-    async def greet(self, group: str, _since: audience.Since | None) -> audience.Greeting:
+    async def greet(self, group: str, _since: Since | None) -> audience.Greeting:
         _, _, position, foreign = await self._store.tail(group)
         return audience.Greeting(b"<%d>" % position.ts, position, foreign)
 
@@ -268,6 +276,188 @@ async def test_arrivals_of_two_dialects_miss_nothing(room: Room) -> None:
     room.say(2)
     await room.hub.flush()
     assert (b"".join(one.pushes), other.heard) == (b"<0>1:1;1:2;", [[], 1, 2])
+
+
+class Telling:
+    """A dialect that has words for notices; its greeting has those that the store remembers.
+
+    While it is told to hold, readings wait in ``held``. ``asked`` are the positions that it was
+    asked for.
+    """
+
+    def __init__(self, store: FakeStore) -> None:
+        self._store = store
+        self.removals: list[bytes] = []
+        self.asked: list[Since | None] = []
+
+    async def greet(self, group: str, since: Since | None) -> audience.Greeting:
+        self.asked.append(since)
+        removals = list(self.removals) if since else []
+        _, _, position, foreign = await self._store.tail(group)
+        stand = Stand("e", position, bool(since), [], removals, foreign)
+        data = b"<%d" % position.ts + b"".join(removals) + b">"
+        return audience.Greeting(data, position, foreign, stand)
+
+    def encode(self, _group: str, batch: audience.Batch) -> list[bytes]:
+        return [text if ts == NOTICE else b"%d" % ts for ts, text in batch]
+
+
+def told(ear: Ear) -> str:
+    return b"".join(ear.pushes).decode()
+
+
+async def test_a_notice_comes_behind_what_came_before_and_once(room: Room) -> None:
+    """For a member and for an arrival, in the batch or alone; the seed's dialect says nothing."""
+    telling = Telling(room.store)
+    member, classic = await room.arrive(telling), await room.arrive()
+    room.relay.pass_all()
+    room.relay.pass_all()
+    arrival = await room.arrive(telling)
+    room.say(1)
+    assert room.hub.notice("1", b"a")
+    room.say(2)
+    await room.hub.flush()
+    room.hub.notice("1", b"b")
+    await room.hub.flush()
+    room.say(3)
+    await room.hub.flush()
+    assert told(member) == told(arrival) == "<0>1a2b3"
+    assert classic.heard == [[], 1, 2, 3]
+    assert len(classic.pushes) == 3
+    assert not room.hub.notice("2", b"c"), "nobody is there"
+    for ear in (member, arrival, classic):
+        await room.leave(ear)
+        assert ear.messages == 4, "the greeting and three messages"
+    assert room.metrics.deliveries == 9
+
+
+async def test_a_notice_makes_no_arrival_a_member(room: Room) -> None:
+    """Nothing is known by it of what is still to come."""
+    telling = Telling(room.store)
+    room.store.listed.append(5)
+    ear = await room.arrive(telling)
+    room.hub.notice("1", b"a")
+    await room.hub.flush()
+    room.hear(5)
+    await room.hub.flush()
+    room.say(6)
+    await room.hub.flush()
+    assert told(ear) == "<5>a6"
+
+
+async def test_notices_while_a_greeting_is_read_come_once(room: Room) -> None:
+    """Those that the greeting has are not told again; others are, behind it."""
+    telling = Telling(room.store)
+    room.store.holding = True
+    telling.removals = [b"a"]
+    ear = await room.arrive(telling, Since("e", 0))
+    fresh = await room.arrive(telling)
+    room.hub.notice("1", b"a")
+    await room.hub.flush()
+    room.say(1)
+    room.hub.notice("1", b"b")
+    room.store.listed.clear()
+    for reading in room.store.held:
+        reading.set()
+    await wait_all_tasks_blocked()
+    assert (told(ear), told(fresh)) == ("<0a>1b", "<0>a1b")
+    await room.hub.flush()
+    room.hub.notice("1", b"c")
+    await room.hub.flush()
+    assert (told(ear), told(fresh)) == ("<0a>1bc", "<0>a1bc")
+    for other in (ear, fresh):
+        await room.leave(other)
+        assert other.messages == 2
+
+
+async def test_a_notice_that_waits_for_the_flush_is_not_told_again(room: Room) -> None:
+    """Who comes then has it in the greeting, and hears it neither before nor after a fence."""
+    for passes in (False, True):
+        telling = Telling(room.store)
+        other = await room.arrive(telling)
+        room.hub.notice("1", b"a")
+        telling.removals = [b"a"]
+        ear = await room.arrive(telling, Since("e", 0))
+        if passes:
+            room.relay.pass_all()
+        await room.hub.flush()
+        assert (told(other), told(ear)) == ("<0>a", "<0a>")
+        await room.leave(other)
+        await room.leave(ear)
+
+
+async def test_deliveries_are_measured_though_a_notice_comes_first(room: Room) -> None:
+    """By the first message that has a ts; a notice alone is no delivery."""
+    await room.arrive(Telling(room.store))
+    room.hub.notice("1", b"a")
+    room.hear_foreign("x")
+    room.say(3)
+    await room.hub.flush()
+    room.hub.notice("1", b"b")
+    await room.hub.flush()
+    seconds = {
+        sample.name.removeprefix("fastimd_delivery_seconds_"): sample.value
+        for family in room.metrics.collect()
+        for sample in family.samples
+        if sample.name in ("fastimd_delivery_seconds_sum", "fastimd_delivery_seconds_count")
+    }
+    assert seconds == {"count": 2, "sum": pytest.approx(2 * room.store.age(3))}
+    assert room.metrics.deliveries == 2
+
+
+async def test_a_debug_line_is_of_a_message(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a notice."""
+    monkeypatch.setattr(logs, "is_debug", True)
+    await room.arrive(Telling(room.store))
+    room.hub.notice("1", b"a")
+    room.say(3)
+    with capture_logs() as lines:
+        await room.hub.flush()
+    delivered = [line for line in lines if line["event"] == "message.delivered"]
+    assert [(line["message_ts"], line["members"]) for line in delivered] == [(3, 1)]
+
+
+async def test_who_knows_as_much_shares_a_reading(room: Room) -> None:
+    """Each position is read once for all who have it; whoever knows nothing is one of them."""
+    telling = Telling(room.store)
+    room.store.holding = True
+    positions = [None, Since("e", 5), Since("e", 6), Since("f", 5)]
+    ears = [await room.arrive(telling, since) for since in positions * 3]
+    assert telling.asked == positions
+    room.say(7)
+    await room.hub.flush()
+    for reading in room.store.held:
+        reading.set()
+    await wait_all_tasks_blocked()
+    assert [told(ear) for ear in ears] == ["<0>7"] * 12
+    later = await room.arrive(telling, positions[1])
+    assert telling.asked == [*positions, positions[1]]
+    room.store.held[-1].set()
+    await wait_all_tasks_blocked()
+    assert told(later) == "<7>"
+
+
+async def test_a_reading_that_is_given_up_is_taken_over(room: Room) -> None:
+    """By one of those that share it; those with another position are not concerned."""
+    telling = Telling(room.store)
+    room.store.holding = True
+    since = Since("e", 5)
+    async with trio.open_nursery() as nursery:
+
+        async def enter() -> None:
+            async with member(room.hub, "1", Ear(), telling, since=since):
+                pytest.fail("greeted")
+
+        nursery.start_soon(enter)
+        await wait_all_tasks_blocked()
+        ears = [await room.arrive(telling, each) for each in (since, since, None)]
+        nursery.cancel_scope.cancel()
+    await wait_all_tasks_blocked()
+    assert telling.asked == [since, None, since]
+    for reading in room.store.held:
+        reading.set()
+    await wait_all_tasks_blocked()
+    assert [told(ear) for ear in ears] == ["<0>"] * 3
 
 
 async def test_a_flush_without_messages_pushes_nothing(room: Room) -> None:
@@ -781,14 +971,21 @@ async def test_a_batch_reaches_everybody_though_its_bringer_is_cancelled(room: R
 
 
 class Listened:
-    """A subscription and the ts it handed on, 0 for what is foreign."""
+    """A subscription and the ts it handed on, 0 for what is foreign; a notice is its text."""
 
     def __init__(self, last_ts: int = 0) -> None:
         self.subscription = Subscription("1")
         if last_ts:
             self.subscription.begin_at(Position(last_ts))
-        self.heard: list[int] = []
-        self.subscription.listeners[lambda ts, _message: self.heard.append(ts)] = no_loss
+        self.heard: list[int | str] = []
+        self.subscription.listeners[self._hear] = no_loss
+
+    def _hear(self, ts: int, text: bytes) -> None:
+        self.heard.append(text.decode() if ts == NOTICE else ts)
+
+    def notice(self, *names: str) -> None:
+        for name in names:
+            self.subscription.notice(name.encode())
 
     @property
     def position(self) -> Position:
@@ -802,7 +999,7 @@ class Listened:
         for info in infos:
             self.subscription.receive(0, message(9, info), message(9, info))
 
-    def repair(self, *moments: int | str, more: bool = False) -> None:
+    def repair(self, *moments: int | str, more: bool = False, removals: str = "") -> None:
         """A page is read: moments, and texts of what is foreign; all published before was heard."""
         page = [
             (0, message(9, each), message(9, each))
@@ -810,7 +1007,9 @@ class Listened:
             else (each, message(each), message(each))
             for each in moments
         ]
-        self.subscription.fill(page, page[-1][2] if page else b"", more=more)
+        events = [name.encode() for name in removals]
+        end = page[-1][2] if page else b""
+        self.subscription.fill(page, end, more=more, removals=events)
 
 
 def listened_with_a_gap(last_ts: int = 2) -> Listened:
@@ -938,8 +1137,16 @@ async def test_what_was_said_twice_is_shown_twice() -> None:
 async def test_an_entry_out_of_order_is_not_handed_on_again() -> None:
     """What has a ts up to the position was handed on, wherever it stands in the list."""
     listened = listened_with_a_gap(last_ts=4)
-    listened.repair(2, 5)
+    listened.repair(1, 2, 4, 5)
     assert listened.heard == [5]
+
+
+async def test_a_held_message_is_known_in_a_page_by_what_it_says() -> None:
+    """It may have been published in another form than it was stored."""
+    listened = listened_with_a_gap()
+    listened.subscription.receive(5, message(5), codec.wrap(message(5).decode()))
+    listened.repair(4, 5)
+    assert listened.heard == [4, 5]
 
 
 async def test_a_page_without_a_message_is_passed() -> None:
@@ -966,3 +1173,61 @@ async def test_too_many_held_messages_are_left_to_the_list() -> None:
     assert listened.subscription.overheld
     assert listened.subscription.held is not None
     assert len(listened.subscription.held) == 1
+
+
+async def test_a_notice_is_handed_on_in_its_place() -> None:
+    """Without a gap at once, and it is no position."""
+    listened = Listened()
+    listened.receive(1)
+    listened.notice("a")
+    listened.receive(2)
+    assert listened.heard == [1, "a", 2]
+    assert listened.position == Position(2, message(2))
+
+
+async def test_notices_wait_for_what_is_held() -> None:
+    """They may be of messages that are held; then they come in their order, once."""
+    listened = listened_with_a_gap()
+    listened.receive(5)
+    listened.notice("a", "b")
+    assert listened.heard == []
+    listened.repair(3, more=True, removals="a")
+    assert listened.heard == [3]
+    listened.repair(4, removals="ab")
+    assert listened.heard == [3, 4, 5, "a", "b"]
+    listened.notice("c")
+    listened.subscription.held = []
+    listened.repair(removals="bc")
+    assert listened.heard == [3, 4, 5, "a", "b", "c"]
+
+
+async def test_what_was_deleted_in_a_gap_is_told_with_its_page() -> None:
+    """Who hears a page knows of the deletions up to its end, and may leave before the next."""
+    listened = listened_with_a_gap()
+    listened.repair(3, 4, more=True, removals="ab")
+    assert listened.heard == [3, 4, "a", "b"]
+    listened.repair(5, more=True, removals="bc")
+    listened.repair(removals="c")
+    assert listened.heard == [3, 4, "a", "b", 5, "c"]
+
+
+async def test_what_was_told_before_the_gap_is_not_told_again() -> None:
+    """The list tells what was deleted since the last message, in part before the gap."""
+    listened = Listened()
+    listened.receive(3)
+    listened.notice("a", "b")
+    listened.subscription.held = []
+    listened.repair(4, removals="abc")
+    assert listened.heard == [3, "a", "b", 4, "c"]
+    listened.notice("d")
+    listened.receive(5)
+    assert listened.subscription.told == set(), "the list tells only what is newer than a message"
+
+
+async def test_a_few_notices_are_known_again() -> None:
+    """As many as the list tells at once."""
+    listened = Listened()
+    for number in range(MAX_TOLD + 1):
+        listened.notice(str(number))
+        assert 0 < len(listened.subscription.told) <= MAX_TOLD
+    assert len(listened.heard) == MAX_TOLD + 1

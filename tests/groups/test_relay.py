@@ -20,7 +20,7 @@ from fastimd.groups.relay import DROPPED_A_TURN, LINGER_SECONDS, Relay
 from fastimd.groups.repair import PAUSE_SECONDS, REPAIRS_AT_ONCE
 from fastimd.groups.store.history import Gap, History, Position
 from fastimd.groups.store.keyspace import STEP
-from fastimd.groups.subscription import MAX_HELD, Subscription
+from fastimd.groups.subscription import MAX_HELD, NOTICE, Subscription
 from fastimd.redis.client import CALL_SECONDS
 from fastimd.redis.wire import Address, NotNow, Wire
 
@@ -190,12 +190,15 @@ class Room:
         self.gaps = 0
         self.lost: list[str] = []
         self.batch_seconds = 0.0
+        self.noticed: Subscription | None = None
         self._fresh: list[int] = []
         self.relay.hand_to(on_batch=self._on_batch, on_event=self._note_event, on_gap=self._gap)
 
     def _note_event(self, payload: bytes) -> bool:
         self.events.append(payload)
-        return False
+        if self.noticed is not None:
+            self.noticed.notice(payload)
+        return self.noticed is not None
 
     @property
     def heard(self) -> list[int]:
@@ -572,6 +575,29 @@ async def test_a_gap_is_filled_once_and_in_order(room: Room, autojump_clock: Moc
     await room.say(9)
     assert room.heard[-1] == 9
     assert room.metrics.redis_reconnects["messages"] == 1
+
+
+async def test_deletions_of_a_gap_come_with_its_page_and_those_that_are_heard_behind_all(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    """Each once, whether the list tells it too or not."""
+    room.noticed = await room.member()
+    await room.say(2)
+    room.lists.page = 2
+    room.lists.let_go = trio.Event()
+    await room.server.hang_up()
+    await trio.sleep(1)
+    room.lists.store(3, 4, 5)
+    room.lists.removals = [b"missed", b"heard"]
+    await room.server.say("fastimd:events", b"heard")
+    await trio.sleep(1)
+    room.lists.let_go.set()
+    await trio.sleep(3)
+    assert [batch for batch in room.batches if batch] == [[2], [3, 4, NOTICE], [5, NOTICE]]
+    room.lists.removals = []
+    await room.server.say("fastimd:events", b"later")
+    await trio.sleep(1)
+    assert room.batches[-1] == [NOTICE]
 
 
 async def test_between_two_pages_of_a_repair_others_have_their_turn(

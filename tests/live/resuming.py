@@ -24,7 +24,7 @@ from urllib.request import Request, urlopen
 
 import trio
 from clients import BINARY, CLOSE, TEXT, client_frame, opening, take_frames
-from conftest import Daemon, connect, redis_servers, run_daemon
+from conftest import Daemon, redis_servers, run_daemon
 from faults import MortalRedis
 from ledger import Ledger, Past
 from raw import PATH, QUERIES, Message, Wire, decode, encode
@@ -252,19 +252,23 @@ class Guest:
         buffer += data
 
     async def _enter(self, place: Place) -> None:
-        while not place.is_in:
+        is_answered = False
+        while not is_answered:
             answered = trio.Event()
 
             def take(answer: Message | None, answered: trio.Event = answered) -> None:
+                nonlocal is_answered
                 answered.set()
                 if answer is not None and "subscribe" in answer:
+                    is_answered = True
                     place.begin(answer["subscribe"])
                 elif answer is not None:
                     assert answer["error"].get("temporary"), answer
 
             await self._send(place.request(), take)
             await answered.wait()
-            await trio.sleep(0.05)
+            if not is_answered:
+                await trio.sleep(0.05)
 
     def _take(self, reply: Message, nursery: trio.Nursery) -> None:
         if not reply:
@@ -318,8 +322,13 @@ class Stage:
         self._folder = folder
         self._settings = settings
         self.redis = MortalRedis(redis_servers()[0], folder / "redis")
-        with ThreadPoolExecutor() as pool:
-            self.daemons = [each.result() for each in [pool.submit(self._start) for _ in range(2)]]
+        try:
+            with ThreadPoolExecutor() as pool:
+                starting = [pool.submit(self._start) for _ in range(2)]
+            self.daemons = [each.result() for each in starting]
+        except BaseException:
+            self.redis.close()
+            raise
         self._all = list(self.daemons)
         # When each recall and purge was asked for, by group, with the ts, and 0 for a purge.
         self.asked: list[tuple[int, str, int]] = []
@@ -396,15 +405,28 @@ class Stage:
         return ledger
 
 
-async def seed_talk(stage: Stage, user: str, group: str, at: int, pause: float) -> None:
+async def seed_talk(stage: Stage, user: str, group: str, at: int) -> None:
     """A client of Fast-IM's wire: says something again and again, on a daemon that may die."""
     texts = count(1)
+
+    async def hear(stream: trio.SocketStream, scope: trio.CancelScope) -> None:
+        with contextlib.suppress(*BROKEN):
+            while await stream.receive_some(65536):
+                pass
+        scope.cancel()
+
     while True:
-        with contextlib.suppress(Exception):
-            async with connect(stage.daemons[at].chat_url(group, user)) as connection:
-                while True:
-                    await connection.send_message(f"{user} {next(texts)}")
-                    await trio.sleep(pause)
+        host, port = stage.daemons[at].address.split(":")
+        with contextlib.suppress(*BROKEN):
+            stream = await trio.open_tcp_stream(host, int(port))
+            async with stream, trio.open_nursery() as nursery:
+                nursery.start_soon(hear, stream, nursery.cancel_scope)
+                with contextlib.suppress(*BROKEN):
+                    await stream.send_all(opening(f"/group/chat/{group}/{user}/t"))
+                    while True:
+                        text = f"{user} {next(texts)}"
+                        await stream.send_all(client_frame(TEXT, text.encode()))
+                        await trio.sleep(PAUSE_SECONDS)
         await trio.sleep(0.1)
 
 
@@ -448,11 +470,15 @@ async def settle(guests: Sequence[Guest]) -> None:
         await be_in(*there)
         ts = (await insist(there[0], "send", channel=group, data=LAST_WORD))["ts"]
         await insist(there[0], "recall", channel=group, ts=ts)
-        await until(partial(_know_gone, there, group, ts), lambda: "the last word is not heard")
+        places = [guest.places[group] for guest in there]
+        await until(
+            partial(_have_heard, places, ts, now_ms()), lambda: "the last word is not heard"
+        )
 
 
-def _know_gone(guests: Sequence[Guest], group: str, ts: int) -> bool:
-    return all(ts in guest.places[group].now.recalled for guest in guests)
+def _have_heard(places: Sequence[Place], ts: int, gone_at: int) -> bool:
+    """All were told that a message is gone, or have begun anew since."""
+    return all(ts in place.now.recalled or place.now.began > gone_at for place in places)
 
 
 @asynccontextmanager
@@ -478,7 +504,7 @@ async def company(
                 talking.start_soon(guest.talk, PAUSE_SECONDS)
             for at, name in enumerate(groups):
                 user = f"{group}-seed-{at}"
-                talking.start_soon(seed_talk, stage, user, name, at, PAUSE_SECONDS)
+                talking.start_soon(seed_talk, stage, user, name, at)
             yield guests
             talking.cancel_scope.cancel()
         await settle(guests)
@@ -520,10 +546,11 @@ def _judge_place(stage: Stage, past: Past, name: str, place: Place) -> None:
             assert by_ts[ts].text == text, f"{where} heard {text} at {ts}: {by_ts[ts]}"
         end = max(stretch.heard, default=stretch.since)
         for said in past.said:
-            if said.ts <= stretch.since or said.ts in stretch.heard:
+            # Where it began in an empty group, what was there before that is none of its.
+            if said.ts <= (stretch.since or stretch.began) or said.ts in stretch.heard:
                 continue
             if is_last:
-                known = said.fate in ("recalled", "purged") and stretch.knows_gone(said.ts)
+                known = said.fate != "there" and stretch.knows_gone(said.ts)
             else:
                 known = said.ts > end or said.fate != "there"
             assert known, f"{where} did not hear {said}, and was not told: {_tell(place)}"

@@ -201,7 +201,7 @@ def test_the_page_has_every_end_of_a_subscription() -> None:
 def test_the_page_has_every_method() -> None:
     """With what it takes, and what it returns."""
     rows = table("method | data | result")
-    results = {"send": rpc.Sent, "groups": rpc.GroupStates}
+    results: dict[str, type[msgspec.Struct]] = {"send": rpc.Sent, "groups": rpc.GroupStates}
     for (name, given, result), (method, (arguments, _)) in zip(
         rows, rpc.METHODS.items(), strict=True
     ):

@@ -35,6 +35,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield stage
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The same with short lists."""
+    folder = tmp_path_factory.mktemp("short")
+    with Stage(folder, group_message__max_length=str(MAX_LENGTH)) as stage:
+        yield stage
+
+
 def returns(*guests: Guest) -> set[bool]:
     """The words with which guests were let in again."""
     return {word for guest in guests for place in guest.places.values() for word in place.returns}
@@ -205,34 +213,57 @@ async def test_a_recall_before_a_long_gap_is_told(stage: Stage) -> None:
     assert ts in guests[0].places["gap"].now.recalled
 
 
-async def test_what_was_trimmed_in_the_time_away_is_not_passed_over(tmp_path: Path) -> None:
-    """Not even when all that was left then was recalled, too; up to there guests are recovered."""
-    settings = {"group_message__max_length": str(MAX_LENGTH)}
-    with Stage(tmp_path, **settings) as stage:
-        async with company(stage, "trimmed") as guests:
-            for more, word in ((5, True), (MAX_LENGTH + 5, False)):
-                await hear(guests[0], 2)
-                await guests[0].leave()
-                await hear(guests[1], more)
-                guests[0].come_back()
-                await be_in(guests[0])
-                assert [place.returns[-1] for place in guests[0].places.values()] == [word] * 2
-        alone = Guest("alone", "json", stage, ["alone"], 0)
-        speaker = Guest("speaker", "protobuf", stage, ["alone"], 1)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(alone.run)
-            nursery.start_soon(speaker.run)
-            await be_in(alone, speaker)
-            await hear_of(alone, "alone", await say(speaker, "alone"))
-            await alone.leave()
-            said = [await say(speaker, "alone") for _ in range(MAX_LENGTH + 1)]
-            for ts in said[1:]:
-                assert "rpc" in (await stage.recall(speaker, "alone", ts) or {})
-            await say(speaker, "alone")
-            alone.come_back()
-            await be_in(alone)
-            nursery.cancel_scope.cancel()
+async def test_what_was_trimmed_in_the_time_away_is_not_passed_over(short: Stage) -> None:
+    """Up to there guests are recovered."""
+    async with company(short, "trimmed") as guests:
+        for more, word in ((5, True), (MAX_LENGTH + 5, False)):
+            await hear(guests[0], 2)
+            await guests[0].leave()
+            await hear(guests[1], more)
+            guests[0].come_back()
+            await be_in(guests[0])
+            assert [place.returns[-1] for place in guests[0].places.values()] == [word] * 2
+
+
+async def test_what_was_trimmed_is_not_forgotten_when_the_rest_is_recalled(short: Stage) -> None:
+    """Then the list is empty as after a purge, but nobody was told of the oldest."""
+    alone = Guest("alone", "json", short, ["alone"], 0)
+    speaker = Guest("speaker", "protobuf", short, ["alone"], 1)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(alone.run)
+        nursery.start_soon(speaker.run)
+        await be_in(alone, speaker)
+        await hear_of(alone, "alone", await say(speaker, "alone"))
+        await alone.leave()
+        said = [await say(speaker, "alone") for _ in range(MAX_LENGTH + 1)]
+        for ts in said[1:]:
+            assert "rpc" in (await short.recall(speaker, "alone", ts) or {})
+        await say(speaker, "alone")
+        alone.come_back()
+        await be_in(alone)
+        nursery.cancel_scope.cancel()
     assert returns(alone) == {False}
+
+
+@pytest.mark.parametrize("harm", ["trimmed", "lost"])
+async def test_what_is_gone_before_the_relay_is_back_is_told(harm: str, short: Stage) -> None:
+    """Its members are told to come again, and then that nothing is certain."""
+    group = f"behind-{harm}"
+    async with company(short, group) as guests:
+        await hear(guests[0], 2)
+        stopped = short.daemons[0].process
+        stopped.send_signal(signal.SIGSTOP)
+        try:
+            short.ask("CLIENT", "KILL", "TYPE", "pubsub")
+            await guests[1].publish(group)
+            if harm == "lost":
+                short.ask("DEL", f"gml:{group}")
+            else:
+                for _ in range(MAX_LENGTH):
+                    await guests[1].publish(group)
+        finally:
+            stopped.send_signal(signal.SIGCONT)
+    assert returns(guests[0], guests[2]) == {False}
 
 
 async def test_one_nonce_is_one_message(stage: Stage) -> None:

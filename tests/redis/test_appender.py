@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
+import contextlib
+import math
+import random
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
@@ -12,7 +15,7 @@ import trio
 from redis import exceptions
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.base.errors import KeyUnusable, StoreUnavailable
+from fastimd.base.errors import FateUnknown, KeyUnusable, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Redis
 from fastimd.redis.appender import LOOKED_UP_AT_ONCE, Appender
@@ -181,11 +184,14 @@ class House:
         self.outcomes: dict[str, Exception | None] = {}
         self.given: dict[str, int | None] = {}
 
-    async def append(self, *texts: str, size: int = 10, group: str = "1") -> None:
+    async def append(
+        self, *texts: str, size: int = 10, group: str = "1", within: float = math.inf
+    ) -> None:
         """Append in one turn of the scheduler, and see it over."""
         for text in texts:
             place = Place(f"gml:{group}", f"floor:{group}", f"life:{group}", f"mq:{group}".encode())
-            self.appender.append(place, text.encode().ljust(size), partial(self._note, text))
+            note = partial(self._note, text)
+            self.appender.append(place, text.encode().ljust(size), note, within)
         await wait_all_tasks_blocked()
 
     async def append_told(self, *texts: str, nonce: str = "", group: str = "1") -> None:
@@ -529,6 +535,236 @@ async def test_connections_that_come_to_nothing_do_not_begin_the_time_anew(
     house.appender.detach()
     await trio.sleep(1)
     assert isinstance(house.outcomes["a"], StoreUnavailable)
+
+
+async def test_what_has_not_left_within_its_time_is_taken_back(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """It is never stored; what was said before and after it is, in its order."""
+    house = await attached(nursery)
+    await house.append("a")
+    house.appender.detach()
+    await house.append("b")
+    await house.append("hurried", "hurried too", within=4)
+    await house.append("c", within=8)
+    await trio.sleep(3.9)
+    assert list(house.outcomes) == ["a"]
+    await trio.sleep(0.5)
+    assert list(house.outcomes) == ["a", "hurried", "hurried too"]
+    for text in ("hurried", "hurried too"):
+        assert type(house.outcomes[text]) is StoreUnavailable
+        assert "4 s" in str(house.outcomes[text])
+    assert house.appender.unanswered == 2
+    await house.append("d")
+    await house.attach()
+    await house.append("e")
+    assert house.peer.stored == house.succeeded() == ["a", "b", "c", "d", "e"]
+    assert house.appender.unanswered == 0
+
+
+async def test_what_was_sent_is_not_taken_back(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Nobody knows whether it is stored: that is said when it has waited too long."""
+    house = await attached(nursery, hold_seconds=10)
+    house.peer.is_silent = True
+    await house.append("sent", within=1)
+    await trio.sleep(5)
+    assert house.outcomes == {}, "nothing is taken back while Redis takes messages"
+    house.peer.lose_replies(applied=True)
+    house.appender.detach()
+    await house.append("unsent", within=1)
+    await trio.sleep(2)
+    assert list(house.outcomes) == ["unsent"]
+    await trio.sleep(9)
+    assert type(house.outcomes["sent"]) is FateUnknown
+    house.peer.is_silent = False
+    await house.attach()
+    await house.append("a")
+    assert house.peer.stored == ["sent", "a"]
+    assert house.succeeded() == ["a"]
+
+
+async def test_what_was_taken_back_makes_room(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """For others, and for those who wait until all is answered."""
+    house = await attached(nursery, hold_bytes=100)
+    house.appender.detach()
+    await house.append("a", size=60, within=1)
+    await house.append("b", size=60, within=1)
+    assert list(house.outcomes) == ["b"]
+    ended: list[str] = []
+
+    async def wait() -> None:
+        await house.appender.wait_all_answered()
+        ended.extend(house.outcomes)
+
+    nursery.start_soon(wait)
+    await trio.sleep(1.5)
+    assert ended == ["b", "a"]
+    await house.append("c", size=100)
+    assert "c" not in house.outcomes
+    await house.attach()
+    assert house.peer.stored == house.succeeded() == ["c"]
+
+
+async def test_what_is_refused_for_now_is_taken_back_no_sooner_than_it_may(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What Redis has refused was sent, and waits for it; what came behind was not."""
+    house = await attached(nursery, hold_seconds=100)
+    house.peer.refusal = OUT_OF_MEMORY
+    await house.append("a", within=1)
+    await house.append("b", within=1)
+    await trio.sleep(5)
+    assert list(house.outcomes) == ["b"]
+    house.peer.refusal = None
+    await trio.sleep(2)
+    assert house.peer.stored == house.succeeded() == ["a"]
+
+
+class Line:
+    """A connection of its own to a peer: what it still brings when it is broken comes late."""
+
+    def __init__(self, peer: Peer, chance: random.Random) -> None:
+        self._peer = peer
+        self._chance = chance
+        self._waiting: deque[tuple[OnReply, tuple[Any, ...]]] = deque()
+        self.is_broken = False
+        self.is_stuck = False
+
+    def submit_later(self, on_reply: OnReply, make_command: Callable[[], tuple[Any, ...]]) -> None:
+        trio.lowlevel.current_trio_token().run_sync_soon(self._leave, on_reply, make_command)
+
+    def _leave(self, on_reply: OnReply, make_command: Callable[[], tuple[Any, ...]]) -> None:
+        if self.is_broken:
+            on_reply(exceptions.ConnectionError("broken"))
+            return
+        self._waiting.append((on_reply, make_command()[2:]))
+        if not self.is_stuck:
+            self.answer()
+
+    def answer(self) -> None:
+        while self._waiting:
+            on_reply, command = self._waiting.popleft()
+            on_reply(self._peer._apply(command))
+
+    def break_off(self) -> Callable[[], None]:
+        """The replies are lost; returns what applies, late, what was under way."""
+        self.is_broken = True
+        commands = [command for _, command in self._waiting]
+        applied = self._chance.randrange(len(commands) + 1)
+        for command in commands[:applied]:
+            self._peer._apply(command)
+        while self._waiting:
+            self._waiting.popleft()[0](exceptions.ConnectionError("broken"))
+        return lambda: [self._peer._apply(command) for command in commands[applied:]].clear()
+
+    async def run_script(self, *arguments: Any) -> tuple[int, int]:
+        settled = await self._peer.run_script(*arguments)
+        await trio.sleep(self._chance.choice([0, 0.1, 0.7]))
+        if self.is_broken:
+            raise exceptions.ConnectionError("broken")
+        return settled
+
+    async def call_many(self, commands: list[tuple[str, str, bytes]]) -> list[object]:
+        return await self._peer.call_many(commands)
+
+    def fail(self, reason: str) -> None:
+        assert self.is_broken, reason
+
+
+class Outage:
+    """A house whose lines break, get stuck and are refused, as a seed says."""
+
+    def __init__(self, nursery: trio.Nursery, seed: int) -> None:
+        self.chance = random.Random(seed)
+        self.house = House(hold_bytes=10**6, hold_seconds=6)
+        self.nursery = nursery
+        self.said: list[str] = []
+        self.line: Line | None = None
+        self.late: list[Callable[[], None]] = []
+
+    async def play(self) -> None:
+        self.nursery.start_soon(self.house.appender.run)
+        deeds = [self.say] * 5 + [self.wait] * 3 + [self.connect, self.break_off]
+        deeds += [self.stick, self.refuse, self.come_late]
+        for _ in range(60):
+            await self.chance.choice(deeds)()
+        self.house.peer.refusal = None
+        await self.break_off()
+        await self.connect()
+        await self.come_late()
+        await trio.sleep(10)
+        self.check()
+
+    async def say(self) -> None:
+        texts = [f"{len(self.said) + n}" for n in range(self.chance.choice([1, 2, 5]))]
+        self.said += texts
+        await self.house.append(*texts, within=self.chance.choice([0.5, 2, math.inf]))
+
+    async def wait(self) -> None:
+        await trio.sleep(self.chance.choice([0.1, 0.6, 2.5]))
+
+    async def connect(self) -> None:
+        if self.line is None:
+            self.line = Line(self.house.peer, self.chance)
+            self.nursery.start_soon(self._attach, self.line)
+            await wait_all_tasks_blocked()
+
+    async def _attach(self, line: Line) -> None:
+        with contextlib.suppress(exceptions.ConnectionError):
+            await self.house.appender.attach(cast(Connection, line))
+
+    async def break_off(self) -> None:
+        if self.line is not None:
+            self.late.append(self.line.break_off())
+            self.line = None
+            self.house.appender.detach()
+
+    async def stick(self) -> None:
+        if self.line is not None:
+            self.line.is_stuck = not self.line.is_stuck
+            if not self.line.is_stuck:
+                self.line.answer()
+
+    async def refuse(self) -> None:
+        self.house.peer.refusal = None if self.house.peer.refusal else OUT_OF_MEMORY
+
+    async def come_late(self) -> None:
+        for apply in self.late:
+            apply()
+        self.late.clear()
+
+    def check(self) -> None:
+        stored, outcomes = self.house.peer.stored, self.house.outcomes
+        assert set(outcomes) == set(self.said), "somebody was never told"
+        assert stored == [text for text in self.said if text in set(stored)], "doubled, or moved"
+        for text, failure in outcomes.items():
+            assert type(failure) in (type(None), StoreUnavailable, FateUnknown), failure
+            if type(failure) is not FateUnknown:
+                assert (text in stored) is (failure is None), (text, failure)
+
+
+async def test_whatever_breaks_what_is_taken_back_is_never_stored(
+    autojump_clock: MockClock,
+) -> None:
+    """Each is told once; what has succeeded is stored once and in order, and no gap holds it up."""
+    fates: Counter[type] = Counter()
+    first = random.randrange(10**9)
+    for seed in range(first, first + 40):
+        async with trio.open_nursery() as nursery:
+            outage = Outage(nursery, seed)
+            try:
+                await outage.play()
+            except AssertionError as exc:
+                exc.add_note(f"seed {seed}")
+                raise
+            fates.update(map(type, outage.house.outcomes.values()))
+            nursery.cancel_scope.cancel()
+    assert fates.keys() == {type(None), StoreUnavailable, FateUnknown}
+    assert fates[type(None)] > 100
 
 
 async def test_no_more_than_so_many_bytes_are_held(nursery: trio.Nursery) -> None:

@@ -10,7 +10,7 @@ from operator import attrgetter
 from ...websocket.frames import TEXT, frame_head
 from ...websocket.outbox import Outbox
 from ..store.summaries import NO_MESSAGES, GroupState
-from ..subscription import NOTICE, Subscription
+from ..subscription import MISSED, NOTICE, Subscription
 from .parts import GROUPS_A_TURN, let_others, newest_first, parts
 
 BYTES_A_SECOND = 1_000_000
@@ -87,8 +87,8 @@ class Watched:
         )
 
     def receive(self, ts: int, message: bytes) -> None:
-        if ts == NOTICE:
-            return  # the poller hears of those by itself
+        if ts in (NOTICE, MISSED):
+            return  # the poller hears of those, and of gaps, by itself
         self.heard = ts, message
         self.moved_at = self._happenings.count()
         self._happenings.moved.add(self)

@@ -8,7 +8,7 @@ from ...base import codec
 from ...base.settings import Config
 from ...redis import scripts
 from ...redis.client import Client
-from .keyspace import AHEAD, Keyspace, list_keys, messages_key, removals_key
+from .keyspace import AHEAD, Keyspace, life_key, list_keys, messages_key, removals_key
 from .seek import seek
 
 PAGE = 200
@@ -21,11 +21,13 @@ class Position(NamedTuple):
     """Up to where a group is known.
 
     ``ts`` is that of the newest message that is not foreign, 0 when there is none; ``entry`` is the
-    newest entry of the list as it is stored, b"" when there is none.
+    newest entry of the list as it is stored, b"" when there is none. ``life`` is the id of the
+    list's life, "" when that was not asked for.
     """
 
     ts: int = 0
     entry: bytes = b""
+    life: str = ""
 
 
 class Tail(NamedTuple):
@@ -58,7 +60,8 @@ class Gap(NamedTuple):
 
     ``messages`` are each one's ts, plain JSON and entry, oldest first; ``end`` is the last entry
     that was read, though it may be no message; ``latest`` is the latest ts that is not foreign;
-    ``removals`` are the deletions since, as events.
+    ``removals`` are the deletions since, as events. Unless it ``is_certain``, more was missed that
+    is gone without such a word: the list was lost, or trimmed. ``life`` is the id of its life.
     """
 
     messages: list[tuple[int, bytes, bytes]]
@@ -66,6 +69,8 @@ class Gap(NamedTuple):
     latest: int
     more: bool
     removals: list[bytes]
+    is_certain: bool = True
+    life: str = ""
 
 
 class Pages:
@@ -171,21 +176,23 @@ class History:
 
     async def after(self, group: str, position: Position) -> Gap:
         """The first messages after a position."""
-        more, latest, entries, removals = await self._keys.run(
+        more, latest, entries, removals, is_certain, life = await self._keys.run(
             scripts.AFTER,
-            (*list_keys(group), removals_key(group)),
+            (*list_keys(group), removals_key(group), life_key(group)),
             position.entry,
             position.ts,
             self._keys.believed(group),
             PAGE,
             GAP_BYTES,
+            position.life,
         )
         messages = [
             (ts, message, entry)
             for entry in entries
             for ts, message in self._keys.readable(group, [entry])
         ]
-        return Gap(messages, entries[-1] if entries else b"", latest, more == 1, removals)
+        end = entries[-1] if entries else b""
+        return Gap(messages, end, latest, more == 1, removals, is_certain == 1, life.decode())
 
     async def look(self, group: str, count: int) -> GroupLook:
         """How many messages a group has, the last ``count`` of them, and how long they live."""

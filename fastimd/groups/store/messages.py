@@ -19,7 +19,7 @@ from .keyspace import Keyspace, life_key, list_keys, nonces_key, place, removals
 from .seek import seek
 
 NONCE_BYTES = 64
-"""The longest nonce. A sorted set with a longer one is no longer compact in Redis."""
+"""The longest nonce: Redis keeps many of them."""
 
 
 class Messages:

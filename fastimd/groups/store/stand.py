@@ -10,10 +10,11 @@ import secrets
 from itertools import count
 from typing import NamedTuple
 
+from ...base.codec import CorruptEntry
 from ...base.settings import Config
 from ...redis import scripts
 from .history import Position
-from .keyspace import Keyspace, life_key, list_keys, removals_key
+from .keyspace import Keyspace, life_key, list_keys, messages_key, removals_key
 
 LEAST_LIFE_SECONDS = 86_400
 """How long an epoch is kept at least after somebody has asked for it."""
@@ -73,7 +74,12 @@ class Stands:
         messages = self._told(group, entries, latest)
         foreign = frozenset(message for ts, message in messages if not ts)
         return Stand(
-            id_.decode(), Position(ts, tail), is_recovered == 1, messages, removals, foreign
+            id_.decode(),
+            Position(ts, tail, id_.decode()),
+            is_recovered == 1,
+            messages,
+            removals,
+            foreign,
         )
 
     async def history(
@@ -96,6 +102,10 @@ class Stands:
         )
         messages = self._told(group, entries, latest)
         return HistoryPage(id_.decode(), ts, is_of_epoch == 1, messages)
+
+    def note_corrupt(self, group: str, failure: CorruptEntry) -> None:
+        """Log and count a message that looked like one, and cannot be read."""
+        self._keys.corrupt(messages_key(group), failure)
 
     def _common(self, group: str) -> tuple[int, str, int]:
         kept = max(2 * self._config.group_message.timeout, LEAST_LIFE_SECONDS)

@@ -17,11 +17,14 @@ class GroupState(NamedTuple):
 
     ``summary`` is its JSON, ``expires_in`` the seconds until the list expires, None when it does
     not. The ``ts`` of ``position`` is that of its newest message that is not foreign, or 0.
+    ``total`` and ``newest`` are what ``summary`` is made of.
     """
 
     summary: bytes
     position: Position
     expires_in: float | None
+    total: int = 0
+    newest: bytes | None = None
 
 
 NO_MESSAGES = GroupState(codec.group_summary(None, 0), Position(), None)
@@ -100,4 +103,6 @@ class Summaries:
             codec.group_summary(message, total),
             Position(ts, newest or b""),
             expires_in / 1000 if expires_in >= 0 else None,
+            total,
+            message,
         )

@@ -14,7 +14,7 @@ if ARGV[4] ~= '' and ARGV[4] ~= id then
   return {id, newest, limit, 0, {}}
 end
 local since, count, page = tonumber(ARGV[5]), tonumber(ARGV[7]), {}
-if count > 0 and ARGV[6] == '1' then
+if ARGV[6] == '1' then
   local stop = since and lower_bound(KEYS[1], since, limit) or redis.call('LLEN', KEYS[1])
   local entries = stop > 0 and redis.call('LRANGE', KEYS[1], math.max(0, stop - count), stop - 1) or {}
   for index = #entries, 1, -1 do

@@ -25,6 +25,17 @@ local function remember(key, life, event, stamp, seconds, emptied)
   note_deletion(life, before, stamp, emptied)
 end
 
+-- Whether deletions tell why the message at `ts` is not there.
+local function tell_of(gone, ts)
+  for _, event in ipairs(gone) do
+    local stamp = tonumber(string.match(event, '"until":(%d+)}$'))
+    if stamp and stamp >= ts or tonumber(string.match(event, '"ts":(%d+)}$')) == ts then
+      return true
+    end
+  end
+  return false
+end
+
 -- The deletions since `ts`, as events.
 local function removals(key, ts)
   local found = redis.pcall('ZRANGEBYSCORE', key, as_text(ts), '+inf')

@@ -34,14 +34,7 @@ if since > 0 then
       start, count = first + offset, count + 1
     end
   end
-  local is_deleted = false
-  for _, event in ipairs(gone) do
-    local stamp = tonumber(string.match(event, '"until":(%d+)}$'))
-    if stamp and stamp >= since or tonumber(string.match(event, '"ts":(%d+)}$')) == since then
-      is_deleted = true
-    end
-  end
-  if count > 1 or (count == 1) == is_deleted then
+  if count > 1 or (count == 1) == tell_of(gone, since) then
     return stand
   end
 end

@@ -1,0 +1,450 @@
+"""What takes long on the live wire, on a clock of the tests' own: expiry, floods, many members.
+
+The connection is a real one, with one end of a pair of sockets; of the groups there is only what
+a connection asks of them.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import jwt
+import msgspec
+import pytest
+import trio
+from clients import take_frames
+from trio.testing import MockClock
+
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config, Token
+from fastimd.base.settings.socket import Socket
+from fastimd.groups.audience import Greeting
+from fastimd.groups.comings import ANNOUNCE_UP_TO, Comings
+from fastimd.groups.domain import Domain
+from fastimd.groups.store.history import Position
+from fastimd.groups.store.stand import Stand
+from fastimd.live import connecting, json_wire, reading, speaking, subscribing
+from fastimd.live.codes import Disconnect, Refusal
+from fastimd.live.commands import serve
+from fastimd.live.connection import Connection
+from fastimd.live.protocol import (
+    Channel,
+    Connect,
+    Publish,
+    Refresh,
+    SubRefresh,
+    Subscribe,
+)
+from fastimd.live.service import Service
+from fastimd.live.tokens import Tokens
+from fastimd.live.wire import Wire
+from fastimd.websocket.keepalive import Keepalive
+from fastimd.websocket.receiver import Readiness
+from fastimd.websocket.replies import Replies
+from fastimd.websocket.session import Session, Sessions, Surroundings
+from fastimd.websocket.timers import TURN_SECONDS, Timers
+from fastimd.websocket.turnstile import Turnstile
+
+SECRET = "a secret of at least thirty-two bytes"
+LATE = 2 * TURN_SECONDS
+
+
+class Groups:
+    """In place of the hub and of what Redis has: every group is open and empty."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def enter(self, *_: Any) -> Any:
+        return SimpleNamespace(read_greeting=self._greet, begin=list, leave=list)
+
+    async def _greet(self, _since: Any) -> Greeting:
+        stand = Stand("e", Position(5), False, [], [], frozenset())
+        return Greeting(b"", Position(5), frozenset(), stand)
+
+    def send_join(self, *_: Any) -> None:
+        pass
+
+    async def joined(self, _: Any) -> str:
+        return "member"
+
+    async def wait_room(self) -> None:
+        pass
+
+    def append(
+        self, _group: str, _user: str, info: str, answer: Callable[..., None], **_: Any
+    ) -> None:
+        self.said.append(info)
+        answer(None)
+
+
+def domain_of(config: Config, metrics: Metrics, groups: Groups) -> Domain:
+    async def allow(*_: Any) -> None:
+        pass
+
+    return cast(
+        Domain,
+        SimpleNamespace(
+            config=config,
+            metrics=metrics,
+            hub=groups,
+            store=SimpleNamespace(members=groups, messages=groups, stands=groups),
+            access=SimpleNamespace(asks_hook=False, check_opening=allow),
+            hooks=SimpleNamespace(has=lambda _: False),
+            presence=SimpleNamespace(join=lambda *_: None, leave=lambda _: None),
+            comings=Comings(),
+        ),
+    )
+
+
+class House:
+    """A service, and connections to it."""
+
+    def __init__(self, nursery: trio.Nursery, readiness: Readiness, **settings: Any) -> None:
+        self.config = Config(token=Token(hmac_secret=SECRET), **settings)
+        self.metrics = Metrics()
+        self.groups = Groups()
+        self.timers, self._replies = Timers(), Replies()
+        self.sessions = Sessions(["live"])
+        around = Surroundings(
+            config=self.config,
+            metrics=self.metrics,
+            keepalive=Keepalive(self.config),
+            readiness=readiness,
+            turnstile=Turnstile(100),
+            sessions=self.sessions,
+        )
+        domain = domain_of(self.config, self.metrics, self.groups)
+        tokens = Tokens(self.config, self.metrics)
+        wire = cast(Wire, json_wire)
+        self.service = Service(around, domain, tokens, self.timers, self._replies, wire)
+        self.nursery = nursery
+        nursery.start_soon(self.timers.run)
+        nursery.start_soon(self._replies.run)
+
+
+class Client:
+    """A connection, and the other end of its socket."""
+
+    def __init__(self, house: House) -> None:
+        ours, self.theirs = socket.socketpair()
+        for each in (ours, self.theirs):
+            each.setblocking(False)
+        self.connection = Connection(ours, trio.CancelScope(), house.nursery, house.service, b"")
+        self.connection.opened_at = trio.current_time()
+        house.sessions.add(self.connection)
+        self._ours = ours
+        self.house = house
+
+    def told(self) -> list[Any]:
+        """What it has been told since it was asked last, and the close."""
+        self.connection.outbox.flush_replies()
+        try:
+            data = bytearray(self.theirs.recv(1 << 20))
+        except BlockingIOError:
+            return []
+        replies: list[Any] = []
+        for frame in take_frames(data):
+            if frame.opcode == 8:
+                replies.append(frame.closing)
+            else:
+                replies += map(json.loads, frame.payload.splitlines())
+        return replies
+
+    def close(self) -> None:
+        self.connection.leave_all()
+        self.connection._receiver.close()
+        self._ours.close()
+        self.theirs.close()
+
+
+@asynccontextmanager
+async def opened(**settings: Any) -> AsyncIterator[Client]:
+    """A connection of a house with these settings."""
+    with Readiness() as readiness:
+        async with trio.open_nursery() as nursery:
+            house = House(nursery, readiness, **settings)
+            client = Client(house)
+            try:
+                yield client
+            finally:
+                client.close()
+                nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[Client]:
+    """A connection; the clock has to be an argument of the test itself."""
+    async with opened() as client:
+        yield client
+
+
+def token(seconds: float | None = None, **claims: Any) -> str:
+    if seconds is not None:
+        claims["exp"] = time.time() + seconds
+    return jwt.encode({"sub": "ann", **claims}, SECRET, "HS256")
+
+
+async def ends_after(client: Client) -> float:
+    """The seconds until the connection is closed, by the clock of the test."""
+    began = trio.current_time()
+    with trio.fail_after(10_000):
+        while client.connection.is_open:  # noqa: ASYNC110 - the clock jumps
+            await trio.sleep(0.1)
+    return trio.current_time() - began
+
+
+# --- connections
+
+
+async def test_no_connect_command_comes(autojump_clock: MockClock, client: Client) -> None:
+    """The connection is closed after ten seconds, by the loop that serves it."""
+    client.house.nursery.start_soon(serve, client.connection, b"")
+    seconds = await ends_after(client)
+    assert 10 <= seconds <= 10 + LATE + 0.1
+    assert client.told() == [(3502, "stale")]
+
+
+async def test_a_connection_expires(autojump_clock: MockClock, client: Client) -> None:
+    """25 seconds after its token, in which the client might have shown another."""
+    await connecting.connect(client.connection, 1, Connect(token=token(60)))
+    (connected,) = client.told()
+    assert connected["connect"]["expires"]
+    assert connected["connect"]["ttl"] == 60
+    seconds = await ends_after(client)
+    assert 84 <= seconds <= 86
+    assert client.told() == [(3005, "connection expired")]
+
+
+async def test_a_refresh_extends_a_connection(autojump_clock: MockClock, client: Client) -> None:
+    """As often as it comes; a token that never expires ends the matter."""
+    connection = client.connection
+    await connecting.connect(connection, 1, Connect(token=token(60)))
+    for number in range(2, 5):
+        await trio.sleep(80)
+        await connecting.refresh(connection, number, Refresh(token(60, info={"n": number})))
+        assert client.told()[-1] == {"id": number, "refresh": {"expires": True, "ttl": 60}}
+        assert connection.conn_info == b'{"n":%d}' % number
+    await connecting.refresh(connection, 5, Refresh(token()))
+    assert client.told()[-1] == {"id": 5, "refresh": {}}
+    await trio.sleep(10_000)
+    assert connection.is_open
+
+
+@pytest.mark.parametrize(
+    ("shown", "code"),
+    [("nonsense", 3500), (token(-5), 3005), (token(60, sub="eve"), 3500), ("", 3501)],
+)
+async def test_a_refresh_that_is_not_good_ends_a_connection(
+    autojump_clock: MockClock, client: Client, shown: str, code: int
+) -> None:
+    """With what says whether the client should come again."""
+    await connecting.connect(client.connection, 1, Connect(token=token(60)))
+    with pytest.raises(Disconnect) as ended:
+        await connecting.refresh(client.connection, 2, Refresh(shown))
+    assert ended.value.reason[0] == code
+
+
+async def test_a_token_without_an_end_ends_nothing(
+    autojump_clock: MockClock, client: Client
+) -> None:
+    """Nor is anything told of it."""
+    await connecting.connect(client.connection, 1, Connect(token=token()))
+    (connected,) = client.told()
+    assert not connected["connect"].keys() & {"expires", "ttl"}
+    await trio.sleep(80_000)
+    assert client.connection.is_open
+
+
+# --- subscriptions
+
+
+async def test_a_subscription_expires(autojump_clock: MockClock, client: Client) -> None:
+    """25 seconds after its token, and the connection goes on."""
+    connection = client.connection
+    await connecting.connect(connection, 1, Connect(token=token()))
+    await subscribing.subscribe(connection, 2, Subscribe("g", token(30, channel="g")))
+    await subscribing.subscribe(connection, 3, Subscribe("other"))
+    subscribed = client.told()[1]["subscribe"]
+    assert (subscribed["expires"], subscribed["ttl"]) == (True, 30)
+    await trio.sleep(53)
+    assert "g" in connection.subscriptions
+    await trio.sleep(3)
+    assert list(connection.subscriptions) == ["other"]
+    unsubscribed = {"code": 2501, "reason": "subscription expired"}
+    assert client.told() == [{"push": {"channel": "g", "unsubscribe": unsubscribed}}]
+    await trio.sleep(1000)
+    assert connection.is_open
+
+
+async def test_a_refresh_extends_a_subscription(autojump_clock: MockClock, client: Client) -> None:
+    """And one that is left, or was ended, is not ended once more."""
+    connection = client.connection
+    await connecting.connect(connection, 1, Connect(token=token()))
+    await subscribing.subscribe(connection, 2, Subscribe("g", token(30, channel="g")))
+    for number in range(3, 6):
+        await trio.sleep(50)
+        refresh = SubRefresh("g", token(30, channel="g"))
+        await subscribing.sub_refresh(connection, number, refresh)
+        assert client.told()[-1] == {"id": number, "sub_refresh": {"expires": True, "ttl": 30}}
+    await subscribing.unsubscribe(connection, 6, Channel("g"))
+    await subscribing.subscribe(connection, 7, Subscribe("g"))
+    client.told()
+    await trio.sleep(1000)
+    assert "g" in connection.subscriptions
+    assert client.told() == []
+
+
+@pytest.mark.parametrize(
+    ("claims", "code"),
+    [({"seconds": -5}, 109), ({"sub": "eve"}, 3500), ({"channel": "other"}, 3500)],
+)
+async def test_a_refresh_that_is_not_good_is_refused(
+    autojump_clock: MockClock, client: Client, claims: dict[str, Any], code: int
+) -> None:
+    """An expired one by an error, for the client may show another; a bad one by a close."""
+    connection = client.connection
+    await connecting.connect(connection, 1, Connect(token=token()))
+    await subscribing.subscribe(connection, 2, Subscribe("g", token(30, channel="g")))
+    shown = token(**{"channel": "g", **claims})
+    with pytest.raises((Refusal, Disconnect)) as refused:
+        await subscribing.sub_refresh(connection, 3, SubRefresh("g", shown))
+    ended = refused.value
+    if isinstance(ended, Refusal):
+        assert ended.error.code == code
+    elif isinstance(ended, Disconnect):
+        assert ended.reason[0] == code
+
+
+async def test_a_subscription_is_kicked_by_kicks_that_are_later(
+    autojump_clock: MockClock, client: Client
+) -> None:
+    """One that was given before it began, and is heard late, finds nothing to do."""
+    connection = client.connection
+    await connecting.connect(connection, 1, Connect(token=token()))
+    await trio.sleep(10)
+    await subscribing.subscribe(connection, 2, Subscribe("g"))
+    await subscribing.subscribe(connection, 3, Subscribe("other"))
+    client.told()
+    await trio.sleep(5)
+    sessions = connection.service.around.sessions
+    sessions.kick("ann", "g", age=7)
+    sessions.kick("ann", "g", age=100)
+    sessions.kick("eve", "g")
+    assert client.told() == []
+    sessions.kick("ann", "g", age=2)
+    assert list(connection.subscriptions) == ["other"]
+    unsubscribed = {"code": 2000, "reason": "server unsubscribe"}
+    assert client.told() == [{"push": {"channel": "g", "unsubscribe": unsubscribed}}]
+    sessions.kick("ann", "", age=100)
+    assert connection.is_open
+    sessions.kick("ann", "", age=1)
+    assert client.told() == [(3503, "force disconnect")]
+
+
+# --- how fast, and how many
+
+
+async def test_who_never_heeds_a_refusal_is_closed(autojump_clock: MockClock) -> None:
+    """Error 111 each time, for ten seconds; then 3013, and it is counted."""
+    limits = Socket(max_messages_per_second=5, message_burst=10)
+    async with opened(socket=limits) as client:
+        await check_flood(client)
+
+
+async def check_flood(client: Client) -> None:
+    """Talk on whatever the answer is, until the connection is closed."""
+    connection, house = client.connection, client.house
+    await connecting.connect(connection, 1, Connect(token=token()))
+    await subscribing.subscribe(connection, 2, Subscribe("g"))
+    client.told()
+    began = trio.current_time()
+    codes = set()
+    while connection.is_open:
+        try:
+            await speaking.publish(connection, 3, Publish("g", json_data("x")))
+        except Refusal as refusal:
+            codes.add(refusal.error.code)
+        await trio.sleep(0.01)
+        assert trio.current_time() - began < 20
+    assert trio.current_time() - began >= 10
+    assert codes == {111}
+    assert len(house.groups.said) == pytest.approx(10 + 5 * (trio.current_time() - began), abs=2)
+    assert client.told()[-1] == (3013, "too many requests")
+    assert house.metrics.flood_closes == 1
+
+
+def json_data(value: Any) -> Any:
+    return msgspec.Raw(json.dumps(value).encode())
+
+
+@pytest.mark.parametrize(("members", "is_told"), [(1000, True), (1001, False)])
+async def test_presence_tells_a_thousand(
+    autojump_clock: MockClock,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    members: int,
+    is_told: bool,
+) -> None:
+    """Beyond that error 106; how many there are is told still."""
+    connection = client.connection
+    await connecting.connect(connection, 1, Connect(token=token()))
+    await subscribing.subscribe(connection, 2, Subscribe("g"))
+    client.told()
+    crowd = [SimpleNamespace(user=f"u{n % 10}", client=f"c{n}") for n in range(members)]
+    monkeypatch.setattr(Sessions, "of_group", lambda *_: crowd)
+    if is_told:
+        await reading.presence(connection, 3, Channel("g"))
+        (answer,) = client.told()
+        assert len(answer["presence"]["presence"]) == members
+        assert answer["presence"]["presence"]["c7"] == {"user": "u7", "client": "c7"}
+    else:
+        with pytest.raises(Refusal) as refused:
+            await reading.presence(connection, 3, Channel("g"))
+        assert refused.value.error.code == 106
+    await reading.presence_stats(connection, 4, Channel("g"))
+    stats = {"num_clients": members, "num_users": 10}
+    assert client.told() == [{"id": 4, "presence_stats": stats}]
+
+
+@dataclass(frozen=True)
+class Somebody:
+    """In place of a socket."""
+
+    user: str
+
+
+async def test_comings_are_told_where_few_ask() -> None:
+    """Up to 200 in a group; when one of more stops asking the others are told again."""
+    comings, told = Comings(), list[tuple[int, str, str, bool]]()
+    sessions = [cast(Session, Somebody(f"u{number}")) for number in range(ANNOUNCE_UP_TO + 1)]
+
+    def listener(number: int) -> Callable[[str, Session, bool], None]:
+        return lambda group, who, has_come: told.append((number, group, who.user, has_come))
+
+    comings.come("g", sessions[0])
+    assert told == []
+    for number, session in enumerate(sessions[:-1]):
+        comings.listen("g", session, listener(number))
+    comings.come("g", sessions[3])
+    assert told == [(n, "g", "u3", True) for n in range(ANNOUNCE_UP_TO)]
+    comings.come("other", sessions[3])
+    comings.listen("g", sessions[-1], listener(-1))
+    comings.go("g", sessions[3])
+    assert len(told) == ANNOUNCE_UP_TO
+    comings.unlisten("g", sessions[0])
+    comings.unlisten("g", sessions[0])
+    comings.unlisten("none", sessions[0])
+    comings.go("g", sessions[3])
+    assert len(told) == 2 * ANNOUNCE_UP_TO
+    assert told[-1] == (-1, "g", "u3", False)
+    for session in sessions:
+        comings.unlisten("g", session)
+    assert comings._listeners == {}
