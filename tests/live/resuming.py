@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +32,7 @@ WAIT_SECONDS = 30.0
 """How long anything may take that must happen: a loaded machine is slow."""
 PAUSE_SECONDS = 0.04
 """Between two messages of one who talks."""
+WORDS = 5
 LAST_WORD = "the last word"
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -467,18 +467,16 @@ async def settle(guests: Sequence[Guest]) -> None:
         guest.come_back()
     for group in {group for guest in guests for group in guest.places}:
         there = [guest for guest in guests if group in guest.places]
-        await be_in(*there)
-        ts = (await insist(there[0], "send", channel=group, data=LAST_WORD))["ts"]
-        await insist(there[0], "recall", channel=group, ts=ts)
-        places = [guest.places[group] for guest in there]
-        await until(
-            partial(_have_heard, places, ts, now_ms()), lambda: "the last word is not heard"
-        )
-
-
-def _have_heard(places: Sequence[Place], ts: int, gone_at: int) -> bool:
-    """All were told that a message is gone, or have begun anew since."""
-    return all(ts in place.now.recalled or place.now.began > gone_at for place in places)
+        for _ in range(WORDS):  # one who comes anew just then hears none of it
+            await be_in(*there)
+            ts = (await insist(there[0], "send", channel=group, data=LAST_WORD))["ts"]
+            await insist(there[0], "recall", channel=group, ts=ts)
+            with trio.move_on_after(WAIT_SECONDS / WORDS):
+                while not all(ts in guest.places[group].now.recalled for guest in there):  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+                break
+        else:
+            raise AssertionError(f"the last word of {group} is not heard")
 
 
 @asynccontextmanager
