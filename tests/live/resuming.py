@@ -33,6 +33,8 @@ WAIT_SECONDS = 30.0
 PAUSE_SECONDS = 0.04
 """Between two messages of one who talks."""
 WORDS = 5
+LEAP_MS = 1000
+"""By how much the ts of a list that was lost goes on ahead: LEAP of clock.lua."""
 LAST_WORD = "the last word"
 BROKEN = (OSError, trio.BrokenResourceError, trio.ClosedResourceError)
 
@@ -544,8 +546,10 @@ def _judge_place(stage: Stage, past: Past, name: str, place: Place) -> None:
             assert by_ts[ts].text == text, f"{where} heard {text} at {ts}: {by_ts[ts]}"
         end = max(stretch.heard, default=stretch.since)
         for said in past.said:
-            # Where it began in an empty group, what was there before that is none of its.
-            if said.ts <= (stretch.since or stretch.began) or said.ts in stretch.heard:
+            # Where it began in an empty group, what was there before is none of its; and after a
+            # lost list a ts is ahead of the clock.
+            ahead = LEAP_MS if said.fate != "there" else 0
+            if said.ts <= (stretch.since or stretch.began + ahead) or said.ts in stretch.heard:
                 continue
             if is_last:
                 known = said.fate != "there" and stretch.knows_gone(said.ts)
