@@ -546,10 +546,10 @@ def _judge_place(stage: Stage, past: Past, name: str, place: Place) -> None:
             assert by_ts[ts].text == text, f"{where} heard {text} at {ts}: {by_ts[ts]}"
         end = max(stretch.heard, default=stretch.since)
         for said in past.said:
-            # Where it began in an empty group, what was there before is none of its; and after a
-            # lost list a ts is ahead of the clock.
-            ahead = LEAP_MS if said.fate != "there" else 0
-            if said.ts <= (stretch.since or stretch.began + ahead) or said.ts in stretch.heard:
+            # What was gone before it came is none of its, nor, in an empty group, what had been
+            # there; and after a lost list a ts is ahead of the clock.
+            began = stretch.began + LEAP_MS if said.fate != "there" else stretch.since
+            if said.ts <= max(stretch.since, began) or said.ts in stretch.heard:
                 continue
             if is_last:
                 known = said.fate != "there" and stretch.knows_gone(said.ts)
