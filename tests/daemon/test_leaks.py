@@ -225,12 +225,13 @@ def lives_and_closes(daemon: Daemon, name: str) -> None:
                 '"history":{"channel":"CHANNEL","limit":10}',
                 '"presence":{"channel":"CHANNEL"}',
                 '"publish":{"channel":"elsewhere","data":"x"}',
-                '"unsubscribe":{"channel":"CHANNEL"}',
             ),
             10,
         ):
             client.say(f'{{"id":{number},{command.replace("CHANNEL", f"a{name}")}}}')
-        hear(client, '"id":16', '"hello"')
+        hear(client, '"id":10', '"id":11', '"id":15', '{"text":"hello"}')
+        client.say(f'{{"id":16,"unsubscribe":{{"channel":"a{name}"}}}}')
+        hear(client, '"id":16')
         client.send(CLOSE, b"\x03\xe8")
         while (frame := client.next_frame()) is not None and frame.opcode != CLOSE:
             pass
