@@ -225,6 +225,8 @@ async def test_members_hear_the_same_bytes_once_a_batch(room: Room) -> None:
 class Terse:
     """A dialect of which a batch is one frame, a digit a message; it counts its encodings."""
 
+    resumes = False
+
     def __init__(self, store: FakeStore) -> None:
         self._store = store
         self.encodings = 0
@@ -284,6 +286,8 @@ class Telling:
     While it is told to hold, readings wait in ``held``. ``asked`` are the positions that it was
     asked for.
     """
+
+    resumes = True
 
     def __init__(self, store: FakeStore) -> None:
         self._store = store
