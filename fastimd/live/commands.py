@@ -45,7 +45,8 @@ async def _take(connection: Connection, payload: Any) -> None:
         for command in connection.service.wire.read_commands(payload):
             if not connection.is_open or connection.is_dismissed:
                 return
-            connection.outbox.flush_in_a_moment()  # this one may take longer than those before
+            if connection.outbox.kept > 1:
+                connection.outbox.flush_in_a_moment()  # this command may take longer than those
             await _obey(connection, command)
     except BadFrame:
         _disconnect(connection, Disconnect(BAD_REQUEST))

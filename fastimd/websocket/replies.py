@@ -73,6 +73,11 @@ class ReplyOutbox(Outbox):
         """Push an answer together with what is pushed next, or when the caller flushes."""
         self._pending.append(answer)
 
+    @property
+    def kept(self) -> int:
+        """How many answers wait."""
+        return len(self._pending)
+
     def flush_in_a_moment(self) -> None:
         """See to it that the answers that wait do so no longer than a moment."""
         if self._pending and not self._is_due:
