@@ -43,6 +43,7 @@ class _Who(NamedTuple):
     info: bytes = b""
     channels: tuple[str, ...] = ()
     is_login: bool = False
+    is_guest: bool = False
 
 
 async def connect(connection: Connection, number: int, request: Connect) -> None:
@@ -52,10 +53,11 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
         Refusal, Disconnect: it may not come in.
         StoreUnavailable, KeyUnusable, HookFailed: who has to be asked is away.
     """
+    connection.sdk = _sdk(request)
     who = await _identify(connection, request)
     connection.user, connection.conn_info = who.user, who.info
-    connection.token, connection.is_login = request.token, who.is_login
-    connection.sdk = _sdk(request)
+    connection.token = request.token
+    connection.is_login, connection.is_guest = who.is_login, who.is_guest
     entries: list[Entry] = []
     try:
         for group in who.channels:
@@ -136,7 +138,7 @@ async def _identify(connection: Connection, request: Connect) -> _Who:
         raise Disconnect(INVALID_TOKEN) from None
     except Refused as exc:
         raise Disconnect((INVALID_TOKEN[0], cut_reason(str(exc) or "not allowed"))) from None
-    return _Who(user, is_login=is_login)
+    return _Who(user, is_login=is_login, is_guest=not named)
 
 
 def _named_user(request: Connect) -> str:

@@ -8,8 +8,9 @@ from functools import partial
 import msgspec
 import trio
 
-from ..base.errors import TokenExpired, TokenRefused
+from ..base.errors import NotLoggedIn, Refused, TokenExpired, TokenRefused
 from ..groups.hub import Membership
+from ..hooks import Action
 from ..hooks.presence import Presence, Visit
 from ..websocket.outbox import Outbox
 from ..websocket.pace import Pace
@@ -17,7 +18,15 @@ from ..websocket.replies import ReplyOutbox
 from ..websocket.session import Session
 from ..websocket.subprotocol import Reason
 from ..websocket.timers import Timer
-from .codes import INSUFFICIENT_STATE, INTERNAL, UNSUBSCRIBED, Refusal
+from .codes import (
+    INSUFFICIENT_STATE,
+    INTERNAL,
+    INVALID_TOKEN,
+    UNSUBSCRIBED,
+    Disconnect,
+    Refusal,
+    denied,
+)
 from .protocol import ABSENT, ClientInfo, Joined, Push, Reply, Unsubscribed
 from .service import Service
 
@@ -53,7 +62,8 @@ class Connection(Session):
     """A socket that speaks the live wire.
 
     ``token`` is what the client has shown, for hooks and for logins of Fast-IM; it
-    ``is_login`` when it has to be checked with every message. ``sdk`` is the client's name and
+    ``is_login`` when it has to be checked with every message. One that ``is_guest`` has a name of
+    this connection only, and becomes a member of nothing. ``sdk`` is the client's name and
     version of its library, as it says. ``in_flight`` counts messages on their way to Redis;
     ``entering`` are groups to which the way is open, and that it is not in yet.
     """
@@ -64,6 +74,7 @@ class Connection(Session):
         "deadline",
         "entering",
         "in_flight",
+        "is_guest",
         "is_login",
         "outbox",
         "sdk",
@@ -89,6 +100,7 @@ class Connection(Session):
         self.conn_info = b""
         self.token = ""
         self.is_login = False
+        self.is_guest = False
         self.sdk = ""
         self.in_flight = 0
         self.entering: set[str] = set()
@@ -193,6 +205,23 @@ class Connection(Session):
         if isinstance(refusal, TokenExpired):
             return expired
         return Refusal(INTERNAL) if refusal.is_temporary else bad
+
+    async def check(self, action: Action, group: str) -> None:
+        """Ask whether the user may do something in a group that it is in.
+
+        Raises:
+            Refusal, Disconnect: it may not.
+            StoreUnavailable, HookFailed: who has to be asked is away.
+        """
+        access = self.service.domain.access
+        if not (access.asks_hook or self.is_login):  # else a token has said who it is
+            return
+        try:
+            await access.check(self.user, self.token, action, group)
+        except NotLoggedIn:
+            raise Disconnect(INVALID_TOKEN) from None
+        except Refused as exc:
+            raise Refusal(denied(str(exc))) from None
 
     def may_speak(self) -> bool:
         """It keeps its pace. One that never does is closed."""

@@ -33,6 +33,7 @@ async def history(connection: Connection, number: int, request: History) -> None
     since = request.since
     if since is not None and not since.offset and request.reverse:
         raise Refusal(bad_request("since.offset: must be more than 0, to go back from it"))
+    await connection.check("history", group)
     limit = MOST_MESSAGES if request.limit < 0 else min(request.limit, MOST_MESSAGES)
     stands = connection.service.domain.store.stands
     page = await stands.history(

@@ -115,6 +115,7 @@ async def recall(connection: Connection, number: int, request: Recall) -> None:
     """Delete the user's own message."""
     if request.channel not in connection.subscriptions:
         raise Refusal(PERMISSION_DENIED)
+    await connection.check("recall", request.channel)
     messages = connection.service.domain.store.messages
     outcome = await messages.recall(request.channel, connection.user, request.ts)
     if outcome == "old":
@@ -128,6 +129,7 @@ async def groups(connection: Connection, number: int, request: Groups) -> None:
     """The groups of the user, each with its last message."""
     if not 0 < request.limit <= MOST_GROUPS:
         raise Refusal(bad_request(f"limit: must be from 1 to {MOST_GROUPS}"))
+    await connection.check("groups", "")
     store = connection.service.domain.store
     names = await store.members.groups_of(connection.user)
     found: list[tuple[int, GroupState]] = []

@@ -7,12 +7,11 @@ import structlog
 import trio
 
 from ..base import log as logs
-from ..base.errors import FateUnknown, NotLoggedIn, Refused, StoreUnavailable
+from ..base.errors import FateUnknown, Refused, StoreUnavailable
 from ..hooks import Message
 from .codes import (
     BAD_REQUEST,
     INTERNAL,
-    INVALID_TOKEN,
     LIMIT_EXCEEDED,
     NOT_AVAILABLE,
     PERMISSION_DENIED,
@@ -88,12 +87,7 @@ async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
             text=shown,
         )
     if connection.is_login:
-        try:
-            await domain.access.check(connection.user, connection.token, "say", group)
-        except NotLoggedIn:
-            raise Disconnect(INVALID_TOKEN) from None
-        except Refused as exc:
-            raise Refusal(denied(str(exc))) from None
+        await connection.check("say", group)
     if domain.hooks.has("on_message"):
         try:
             info = await domain.hooks.judge_message(Message(group, connection.user, info))

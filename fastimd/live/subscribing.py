@@ -167,7 +167,8 @@ async def enter(
     come_again = partial(connection.lose, group)
     membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again, come_again)
     try:
-        join = members.send_join(group, connection.user) if auto_join else None
+        is_joining = auto_join and not connection.is_guest
+        join = members.send_join(group, connection.user) if is_joining else None
         greeting = await membership.read_greeting(since)
         if join is not None and await members.joined(join) == "full":
             raise Refusal(LIMIT_EXCEEDED)

@@ -19,8 +19,8 @@ class Timer:
 
     __slots__ = ("_callback", "_timers")
 
-    def __init__(self, callback: Callable[[], None], timers: Timers) -> None:
-        self._callback: Callable[[], None] | None = callback
+    def __init__(self, callback: Callable[[], object], timers: Timers) -> None:
+        self._callback: Callable[[], object] | None = callback
         self._timers = timers
 
     @property
@@ -50,7 +50,7 @@ class Timers:
         self._numbers = count()
         self._set = trio.Event()
 
-    def call_after(self, seconds: float, callback: Callable[[], None]) -> Timer:
+    def call_after(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Have ``callback`` called in so many seconds; it must not wait."""
         timer = Timer(callback, self)
         heappush(self._timers, (trio.current_time() + seconds, next(self._numbers), timer))

@@ -577,7 +577,7 @@ async def test_a_gap_is_filled_once_and_in_order(room: Room, autojump_clock: Moc
     assert room.metrics.redis_reconnects["messages"] == 1
 
 
-async def test_deletions_of_a_gap_come_with_its_page_and_those_that_are_heard_behind_all(
+async def test_deletions_of_a_gap_come_before_it_and_those_that_are_heard_behind_all(
     room: Room, autojump_clock: MockClock
 ) -> None:
     """Each once, whether the list tells it too or not."""
@@ -593,7 +593,7 @@ async def test_deletions_of_a_gap_come_with_its_page_and_those_that_are_heard_be
     await trio.sleep(1)
     room.lists.let_go.set()
     await trio.sleep(3)
-    assert [batch for batch in room.batches if batch] == [[2], [3, 4, NOTICE], [5, NOTICE]]
+    assert [batch for batch in room.batches if batch] == [[2], [NOTICE, 3, 4], [5, NOTICE]]
     room.lists.removals = []
     await room.server.say("fastimd:events", b"later")
     await trio.sleep(1)

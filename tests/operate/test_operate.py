@@ -131,7 +131,7 @@ async def test_status_tells_programs_the_rates(unix_post: Post) -> None:
             nursery.start_soon(talk, member)
             status = json.loads(await unix_post.command("status", "--json"))
             nursery.cancel_scope.cancel()
-    assert status["sockets"] == {"chat": 1, "list": 0}
+    assert status["sockets"] == {"chat": 1, "list": 0, "live": 0}
     assert status["ready"] is True
     assert status["rates"]["messages"] > 0
     assert status["rates"]["deliveries"] > 0
