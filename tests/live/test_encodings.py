@@ -375,8 +375,6 @@ BROKEN: dict[str, str | bytes] = {
     "groups, deep": delimited(varint(99 << 3 | 3) * 30_000 + varint(99 << 3 | 4) * 30_000),
     "nothing, in Protobuf": b"",
     "nothing": "",
-    "half a character in JSON": '{"id":1,"subscribe":{"channel":"\\ud800"}}',
-    "the other half": '{"id":1,"subscribe":{"channel":"\\udc00 and on"}}',
     "data that is no JSON": '{"id":1,"publish":{"channel":"g","data":}}',
     "data with a control character": '{"id":1,"publish":{"channel":"g","data":"\x00"}}',
     "arrays, deep": '{"id":1,"publish":{"channel":"g","data":' + deep(60_000) + "}}",

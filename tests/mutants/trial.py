@@ -24,6 +24,7 @@ ROOT = Path(__file__).parent.parent.parent
 FIRST = {
     "fastimd/groups/audience.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/hub.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/pieces.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/pubsub.py": ("groups/test_relay.py",),
     "fastimd/groups/relay.py": ("groups/test_relay.py", "groups/test_hub_relay.py"),
     "fastimd/groups/repair.py": ("groups/test_relay.py",),
