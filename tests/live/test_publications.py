@@ -268,7 +268,7 @@ def test_half_an_emoji_is_replaced(said: bytes, info: str) -> None:
     """As of one that a client has cut; a pair and what only looks like one stay."""
     assert info_of(msgspec.Raw(said)) == info
     [command] = json_wire.read_commands(
-        '{"id":1,"publish":{"channel":"g","data":%s}}' % said.decode()
+        f'{{"id":1,"publish":{{"channel":"g","data":{said.decode()}}}}}'
     )
     assert command.publish is not None
     assert info_of(command.publish.data) == info
