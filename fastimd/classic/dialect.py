@@ -12,6 +12,8 @@ from ..websocket.frames import text_frame
 class Classic:
     """The ``Dialect`` of all chat sockets."""
 
+    resumes = False
+
     def __init__(self, history: History) -> None:
         self._history = history
 

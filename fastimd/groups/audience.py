@@ -45,7 +45,12 @@ class Greeting(NamedTuple):
 
 
 class Dialect(Protocol):
-    """How members are spoken to. Nothing is encoded for one member that is the same for all."""
+    """How members are spoken to. Nothing is encoded for one member that is the same for all.
+
+    Where it ``resumes``, members can come again, and are told whether they have missed something.
+    """
+
+    resumes: bool
 
     async def greet(self, group: str, since: Since | None) -> Greeting:
         """Read what an arriving member gets; those that arrive meanwhile and know as much share it.

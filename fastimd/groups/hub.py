@@ -38,7 +38,6 @@ class _Group:
         "lose",
         "name",
         "on_lost",
-        "on_missed",
         "pending",
         "receive",
         "received",
@@ -59,9 +58,8 @@ class _Group:
         # How many fences were asked for, and whether one is on its way.
         self.fences = 0
         self.is_fenced = False
-        # What is called when a member will hear nothing more, and when it has missed something.
+        # What is called when a member will hear nothing more.
         self.on_lost: dict[Outbox, Callable[[], None]] = {}
-        self.on_missed: dict[Outbox, Callable[[], None]] = {}
         self.recent: Batch = []
         self.pending: Batch = []
 
@@ -77,6 +75,15 @@ class _Group:
                 return audience
         self.audiences.append(Audience(dialect))
         return self.audiences[-1]
+
+    def resuming(self) -> list[Outbox]:
+        """Those who come again when they have missed something."""
+        return [
+            outbox
+            for audience in self.audiences
+            if audience.dialect.resumes
+            for outbox in (*audience.members, *audience.arrivals)
+        ]
 
     def receive_message(self, ts: int, message: bytes) -> None:
         """Keep a message for the next flush, and for those whose greeting is being read."""
@@ -123,7 +130,6 @@ class _Group:
             outbox.messages += self.delivered - audience.members.pop(outbox)
         audience.arrivals.pop(outbox, None)
         self.on_lost.pop(outbox, None)
-        self.on_missed.pop(outbox, None)
         self._forget_recent()
         if not audience.members and not audience.arrivals:
             self.audiences.remove(audience)
@@ -246,22 +252,19 @@ class Hub:
         outbox: Outbox,
         dialect: Dialect,
         on_lost: Callable[[], None],
-        on_missed: Callable[[], None] | None = None,
     ) -> Membership:
         """Let a socket into a group, where it hears nothing before its greeting.
 
         Args:
             dialect: what the socket speaks; one object for all that speak it.
             on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
-                the group.
-            on_missed: called when messages are missing before the next, and no list has them.
+                the group; or, where the dialect ``resumes``, when messages are missing that no list
+                has any more.
         """
         group = self._groups.get(name) or self._open(name)
         audience = group.audience(dialect)
         audience.arrivals[outbox] = None
         group.on_lost[outbox] = on_lost
-        if on_missed is not None:
-            group.on_missed[outbox] = on_missed
         return Membership(self, group, audience, outbox)
 
     async def read_greeting(
@@ -344,8 +347,8 @@ class Hub:
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
         if ts == MISSED:
-            for on_missed in list(group.on_missed.values()):
-                on_missed()
+            for outbox in group.resuming():
+                group.on_lost[outbox]()
             return
         if not group.pending:
             self._to_flush.append(group)

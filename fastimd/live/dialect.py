@@ -17,6 +17,8 @@ FRAME_BYTES = 32_768
 class Live:
     """The ``Dialect`` of all connections of one encoding."""
 
+    resumes = True
+
     def __init__(self, stands: Stands, wire: Wire) -> None:
         self._stands = stands
         self._wire = wire

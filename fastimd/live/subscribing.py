@@ -165,7 +165,7 @@ async def enter(
         raise Refusal(denied("not a member"))
     connection.entering.add(group)
     come_again = partial(connection.lose, group)
-    membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again, come_again)
+    membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again)
     try:
         is_joining = auto_join and not connection.is_guest
         join = members.send_join(group, connection.user) if is_joining else None

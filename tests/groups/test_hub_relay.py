@@ -225,6 +225,8 @@ async def test_members_hear_the_same_bytes_once_a_batch(room: Room) -> None:
 class Terse:
     """A dialect of which a batch is one frame, a digit a message; it counts its encodings."""
 
+    resumes = False
+
     def __init__(self, store: FakeStore) -> None:
         self._store = store
         self.encodings = 0
@@ -284,6 +286,8 @@ class Telling:
     While it is told to hold, readings wait in ``held``. ``asked`` are the positions that it was
     asked for.
     """
+
+    resumes = True
 
     def __init__(self, store: FakeStore) -> None:
         self._store = store
@@ -1201,14 +1205,15 @@ async def test_notices_wait_for_what_is_held() -> None:
     assert listened.heard == [3, 4, 5, "a", "b", "c"]
 
 
-async def test_what_was_deleted_in_a_gap_is_told_with_its_page() -> None:
-    """Who hears a page knows of the deletions up to its end, and may leave before the next."""
+async def test_what_was_deleted_in_a_gap_is_told_before_its_messages() -> None:
+    """Whoever is cut off after the next message comes back with its ts; what is heard comes last."""
     listened = listened_with_a_gap()
     listened.repair(3, 4, more=True, removals="ab")
-    assert listened.heard == [3, 4, "a", "b"]
-    listened.repair(5, more=True, removals="bc")
-    listened.repair(removals="c")
-    assert listened.heard == [3, 4, "a", "b", 5, "c"]
+    assert listened.heard == ["a", "b", 3, 4]
+    listened.notice("c")
+    listened.repair(5, more=True)
+    listened.repair()
+    assert listened.heard == ["a", "b", 3, 4, 5, "c"]
 
 
 async def test_what_was_told_before_the_gap_is_not_told_again() -> None:
@@ -1218,7 +1223,7 @@ async def test_what_was_told_before_the_gap_is_not_told_again() -> None:
     listened.notice("a", "b")
     listened.subscription.held = []
     listened.repair(4, removals="abc")
-    assert listened.heard == [3, "a", "b", 4, "c"]
+    assert listened.heard == [3, "a", "b", "c", 4]
     listened.notice("d")
     listened.receive(5)
     assert listened.subscription.told == set(), "the list tells only what is newer than a message"

@@ -267,8 +267,7 @@ def test_a_batch_is_cut_into_frames(wire: Any) -> None:
 def test_half_an_emoji_is_replaced(said: bytes, info: str) -> None:
     """As of one that a client has cut; a pair and what only looks like one stay."""
     assert info_of(msgspec.Raw(said)) == info
-    [command] = json_wire.read_commands(
-        f'{{"id":1,"publish":{{"channel":"g","data":{said.decode()}}}}}'
-    )
+    frame = b'{"id":1,"publish":{"channel":"g","data":' + said + b"}}"
+    [command] = json_wire.read_commands(frame.decode())
     assert command.publish is not None
     assert info_of(command.publish.data) == info
