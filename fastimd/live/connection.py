@@ -126,6 +126,8 @@ class Connection(Session):
         """Ask the client whether it is there, once it has said who it is."""
         if self.user:
             super().ping()
+        else:
+            self.heard_at = trio.current_time()  # its deadline ends it
 
     def answer(self, number: int, reply: Reply) -> None:
         """Answer a command while it is obeyed: with what else is answered in the same turn."""

@@ -247,7 +247,6 @@ def lives_in_protobuf(daemon: Daemon, name: str) -> None:
             b"\x08\x02\x2a" + bytes((len(channel),)) + channel,  # subscribe
         ):
             client.send(BINARY, bytes((len(request),)) + request)
-        for _ in range(2):
             frame = client.next_frame()
             assert frame is not None
             assert frame.opcode == BINARY
@@ -464,6 +463,8 @@ def test_nothing_stays_of_who_is_silent(start_daemon: StartDaemon, redis: Redis)
     with ExitStack() as stack:
         for number in range(20):
             stack.enter_context(chat(daemon, f"{number}"))
+            stack.enter_context(live(daemon, f"{number}", f"silent{number}", f"{number}"))
+            stack.enter_context(RawClient(daemon.address, LIVE))
             path = f"/group/list/u{number}/t"
             stack.enter_context(RawClient(daemon.address, path))
             closed = stack.enter_context(chat(daemon, f"closed{number}"))

@@ -113,10 +113,11 @@ class House:
         self.groups = Groups()
         self.timers, self._replies = Timers(), Replies()
         self.sessions = Sessions(["live"])
+        self.keepalive = Keepalive(self.config)
         around = Surroundings(
             config=self.config,
             metrics=self.metrics,
-            keepalive=Keepalive(self.config),
+            keepalive=self.keepalive,
             readiness=readiness,
             turnstile=Turnstile(100),
             sessions=self.sessions,
@@ -210,6 +211,23 @@ async def test_no_connect_command_comes(autojump_clock: MockClock, client: Clien
     seconds = await ends_after(client)
     assert 10 <= seconds <= 10 + LATE + 0.1
     assert client.told() == [(3502, "stale")]
+
+
+async def test_nothing_is_asked_before_the_connect_command(autojump_clock: MockClock) -> None:
+    """A client could not answer a ping: pings come later, and until then the deadline counts."""
+    async with opened(socket=Socket(ping_interval=2.0, ping_timeout=4.0)) as client:
+        house = client.house
+        house.nursery.start_soon(house.keepalive.run)
+        house.nursery.start_soon(serve, client.connection, b"")
+        house.keepalive.watch(client.connection)
+        await trio.sleep(9)
+        assert client.told() == []
+        await connecting.connect(client.connection, 1, Connect(token=token()))
+        client.told()
+        await trio.sleep(2.9)
+        assert client.told() == [{}]
+        await trio.sleep(5)
+        assert client.told()[-1] == (3012, "no pong")
 
 
 async def test_a_connection_expires(autojump_clock: MockClock, client: Client) -> None:

@@ -422,6 +422,14 @@ def test_a_channel_is_what_was_said(wire: raw.Wire, channel: str) -> None:
     assert read(encoding, sound) == [Command(id=1, subscribe=protocol.Subscribe(channel))]
 
 
+@pytest.mark.parametrize("escape", ["\\ud800", "\\", "\\u", '\\"', "\\ud83d\\ude42"])
+def test_many_escapes_are_read_soon(escape: str) -> None:
+    """As many as a frame has room for, in a command and in what is none."""
+    for text in (escape * 20_000, '{"id":1,"publish":{"data":"' + escape * 20_000):
+        check_judged(json_wire, text)
+        check_judged(json_wire, text + '"}}')
+
+
 @pytest.mark.parametrize("tail", ["\n", ""])
 def test_a_line_end_behind_the_last_command_is_none(tail: str) -> None:
     """As some clients write them; another one is an empty command, which is refused."""

@@ -349,6 +349,59 @@ async def test_who_speaks_too_fast_is_told(house: House, wire: Wire) -> None:
     assert stored(house.redis, group) == ["0", "1"]
 
 
+ODD_DATA: list[Any] = [7, None, True, [[]] * 500]
+ODD_TIMES: list[Any] = [1.5, "1", None, True]
+ODD_CALLS: list[tuple[str, Any]] = [
+    *(("recall", {"channel": "CHANNEL", "ts": ts}) for ts in (0, -1, 2**53, 2**63, 2**64, 10**40)),
+    *(("recall", {"channel": "CHANNEL", "ts": ts}) for ts in ODD_TIMES),
+    *(("groups", {"limit": limit}) for limit in (0, -1, 1001, 2**64, "1")),
+    *(("send", {"channel": "CHANNEL", "data": data}) for data in ODD_DATA),
+    *(("send", {"channel": "CHANNEL", "data": "x", "nonce": n}) for n in ("x" * 65, "🙂" * 17, 7)),
+    *((method, {"channel": "elsewhere", "ts": 1, "data": "x"}) for method in ("recall", "send")),
+    *(("", {}), ("__init__", {}), ("SEND", {}), ("x" * 10_000, {})),
+    *(("send", {}), ("send", []), ("send", "x"), ("send", 7), ("send", None)),
+]
+
+
+@pytest.mark.parametrize("wire", BOTH)
+async def test_odd_calls_are_refused(house: House, wire: Wire) -> None:
+    """Each by an error that will be the same again, and the connection goes on."""
+    group = f"odd {wire}"
+    async with member(house.free, "odd", group, wire=wire) as client:
+        for method, given in ODD_CALLS:
+            data = given
+            if isinstance(given, dict) and given.get("channel") == "CHANNEL":
+                data = {**given, "channel": group}
+            answer = await client.ask("rpc", method=method, data=data)
+            assert "error" in answer, (method, data)
+            assert answer["error"]["code"] in (103, 104, 106, 107, 404), (method, data)
+        assert await client.code("publish", channel=group, data="here") == 0
+    assert stored(house.redis, group) == ["here"]
+
+
+@pytest.mark.parametrize("wire", BOTH)
+async def test_odd_positions_are_none(house: House, wire: Wire) -> None:
+    """Of another life, or of the future: nothing is read there, and nothing is recovered."""
+    group = f"positions {wire}"
+    async with member(house.free, "odd", group, wire=wire) as client:
+        assert await client.code("publish", channel=group, data="here") == 0
+        epoch = (await client.ask("history", channel=group, limit=1))["epoch"]
+        for offset in (2**53, 2**63 - 1, 2**63, 2**64 - 1):
+            since = {"offset": offset, "epoch": epoch}
+            page = await client.ask("history", channel=group, limit=-1, since=since)
+            assert not page.get("publications"), offset
+            await client.ask("unsubscribe", channel=group)
+            entered = await client.ask("subscribe", channel=group, recover=True, **since)
+            assert entered.get("was_recovering")
+            assert not entered.get("recovered"), offset
+        for odd in ("", "x" * 10_000, "\0", "*", "🙂"):
+            code = await client.code("history", channel=group, since={"epoch": odd, "offset": 1})
+            assert code == (0 if not odd else 112)
+        for odd in ("x" * 129, " x", "a\nb", "\0"):
+            for name in ("subscribe", "history", "presence", "unsubscribe"):
+                assert await client.code(name, channel=odd) in (0, 103, 107)
+
+
 # --- kicks
 
 
