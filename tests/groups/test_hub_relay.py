@@ -1206,7 +1206,7 @@ async def test_notices_wait_for_what_is_held() -> None:
 
 
 async def test_what_was_deleted_in_a_gap_is_told_before_its_messages() -> None:
-    """Whoever is cut off after the next message comes back with its ts; what is heard comes last."""
+    """Whoever is cut off after the next message comes back with its ts; what is heard is last."""
     listened = listened_with_a_gap()
     listened.repair(3, 4, more=True, removals="ab")
     assert listened.heard == ["a", "b", 3, 4]
