@@ -35,7 +35,7 @@ _NO_TAGS = msgspec.Raw(b"{}")
 _TS_DIGITS = len(str(MAX_TS))
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, omit_defaults=True):
     """One message of a group.
 
     ``ts`` is milliseconds since the epoch, by the clock of Redis; unique and increasing within

@@ -20,6 +20,7 @@ from fastimd.redis.scripts import Script
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
 LIFE, REMOVALS = "fastimd:life:1", "fastimd:removals:1"
 DELETING = [LIST, FLOOR, LIFE, REMOVALS]
+KNOWN = [LIST, FLOOR, REMOVALS, LIFE]
 NONCES_1_3 = nonces_key("1", "3")
 CHANNEL, EVENTS, KICKS = "mq:1", "fastimd:events", "fastimd:kicks"
 EVERY_REDIS = True
@@ -206,7 +207,7 @@ def before(redis: Redis, user: str, ts: int, count: int) -> list[bytes]:
 
 
 def after(redis: Redis, ts: int, count: int, at: bytes = b"") -> list[bytes]:
-    return list(run(redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], at, ts, 0, count, 10**6)[2])
+    return list(run(redis, scripts.AFTER, KNOWN, at, ts, 0, count, 10**6, "")[2])
 
 
 def tail(redis: Redis, count: int) -> tuple[int, list[bytes]]:
@@ -890,7 +891,7 @@ def test_after_is_bounded_by_bytes_too(redis: Redis) -> None:
     size = len(entries[0])
 
     def page(ts: int, count: int, limit: int) -> list[Any]:
-        reply = run(redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], "", ts, 0, count, limit)
+        reply = run(redis, scripts.AFTER, KNOWN, "", ts, 0, count, limit, "")
         return [reply[0], reply[2]]
 
     for count, limit, expected in [(9, 3 * size, 3), (9, size - 1, 1), (2, 9 * size, 2)]:
@@ -904,9 +905,7 @@ def test_after_tells_what_was_deleted_since(redis: Redis) -> None:
     """Since that ts, in a message's own time too; nothing where it is remembered as no set."""
 
     def gone(ts: int) -> list[bytes]:
-        found: list[bytes] = run(
-            redis, scripts.AFTER, [LIST, FLOOR, REMOVALS], "", ts, 0, 5, 10**6
-        )[3]
+        found: list[bytes] = run(redis, scripts.AFTER, KNOWN, "", ts, 0, 5, 10**6, "")[3]
         return found
 
     assert gone(0) == []
