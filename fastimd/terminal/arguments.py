@@ -79,8 +79,13 @@ def run_command(arguments: argparse.Namespace) -> int:
         failure = _first(group)
         status = _fail(failure, getattr(failure, "status", EXIT_USAGE))
     except* KeyboardInterrupt:
-        pass
+        # What httpx had begun may be finished off only now, and complain that Trio has ended.
+        sys.unraisablehook = _say_nothing
     return status
+
+
+def _say_nothing(_complaint: object) -> None:
+    """Who has pressed Ctrl-C knows that something was cut off."""
 
 
 def _run(arguments: argparse.Namespace) -> int:
