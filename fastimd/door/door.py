@@ -61,6 +61,10 @@ class Door:
         self._open: set[socket.socket] = set()
         self._unheard = 0
         self._all_heard = trio.Event()
+        for listener in listeners:
+            if listener.family != socket.AF_UNIX:
+                # Its connections have it from the beginning, without a call for each.
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def adopt_limits(
         self, config: Config, *, max_connections: int, max_connections_per_ip: int
@@ -83,9 +87,6 @@ class Door:
 
     async def _accept_from(self, listener: socket.socket, nursery: trio.Nursery) -> None:
         with listener:
-            if listener.family != socket.AF_UNIX:
-                # Its connections have it from the beginning, without a call for each.
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while True:
                 await trio.lowlevel.wait_readable(listener)
                 try:

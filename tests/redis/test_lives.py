@@ -681,12 +681,17 @@ class Story:
 def test_nobody_is_told_to_have_recovered_who_misses_something(
     redis: Redis, harms: bool, longest: int
 ) -> None:
-    """Seeded stories: what is given is all that there is, and every deletion is told."""
+    """Seeded stories: what is given is all that there is, and every deletion is told.
+
+    At least ten, and as many as it takes that somebody comes back to something.
+    """
     first = random.randrange(10**9)
     recovered = 0
-    for seed in range(first, first + 10):
-        story = Story(redis, seed, harms=harms, longest=longest)
+    for number in range(100):
+        story = Story(redis, first + number, harms=harms, longest=longest)
         for _ in range(60):
             story.go_on()
         recovered += story.recovered
-    assert recovered > 5, "nobody comes back to anything"
+        if number >= 9 and recovered > 5:
+            return
+    raise AssertionError("nobody comes back to anything")
