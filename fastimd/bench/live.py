@@ -55,7 +55,8 @@ class LiveGreeting(Greeting):
         since = self._visit.since.get(group)
         if since is not None and not reply.is_recovered:
             raise ConnectionError(f"not recovered: {group} at {since}")
-        self._visit.positions[group] = reply.position
+        if reply.position.epoch:  # else the server keeps no history to come back to
+            self._visit.positions[group] = reply.position
 
 
 @dataclass(frozen=True)
