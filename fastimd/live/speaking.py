@@ -98,6 +98,8 @@ async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
     connection.heard_at = trio.current_time()  # what the client says meanwhile is not read
     if connection.is_dismissed:
         raise StoreUnavailable("the connection is closing")
+    if group not in connection.subscriptions:  # put out of it meanwhile, as by a kick
+        raise Refusal(PERMISSION_DENIED)
     return info
 
 
