@@ -13,6 +13,7 @@ from ..base.settings import Config, parse_bind, unix_path
 from ..base.supervise import start, supervise
 from ..door.door import Door
 from ..door.listeners import address_of, listen, listen_unix
+from ..door.receiver import Readiness
 from ..http.admin import create_admin_app
 from ..http.desk import Desk
 from ..http.server import HttpServer, serve_http
@@ -24,6 +25,7 @@ async def open_admin(
     config: Config,
     floor: trio.Nursery,
     metrics: Metrics,
+    readiness: Readiness,
     desk: Desk,
     inherited: list[socket.socket],
 ) -> str:
@@ -41,7 +43,12 @@ async def open_admin(
     await start(floor, "admin http", http.run_lifespan)
     address = address_of(listeners[0])
     door = Door(
-        listeners, partial(serve_http, http), config, metrics, max_connections=ADMIN_CONNECTIONS
+        listeners,
+        partial(serve_http, http),
+        config,
+        metrics,
+        readiness,
+        max_connections=ADMIN_CONNECTIONS,
     )
     floor.start_soon(supervise, "admin door", partial(_accept_admin, door, floor, path))
     return address

@@ -58,6 +58,7 @@ async def serve_public(
             handle,
             config,
             around.metrics,
+            around.readiness,
             max_connections=limit,
             max_connections_per_ip=config.server.max_connections_per_ip,
         )

@@ -27,6 +27,7 @@ from ..base.metrics import Metrics
 from ..base.settings import Config, default_data_dir, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
+from ..door.receiver import Readiness
 from ..groups.access import Access
 from ..groups.domain import Domain
 from ..groups.events import Events
@@ -48,7 +49,6 @@ from ..redis.clock import RedisClock
 from ..redis.embedded import serve_embedded
 from ..redis.wire import Address
 from ..websocket.keepalive import Keepalive
-from ..websocket.receiver import Readiness
 from ..websocket.session import Sessions, Surroundings
 from ..websocket.turnstile import Turnstile
 from .admin import open_admin
@@ -75,6 +75,7 @@ class _Ground:
     stop: Stop
     client: Client
     store: Store
+    readiness: Readiness
 
 
 async def serve(config: Config) -> None:
@@ -107,18 +108,22 @@ async def _serve_on_redis(
     inherited: dict[str, list[socket.socket]],
     signals: AsyncIterator[int],
 ) -> None:
-    async with open_floor() as floor:
-        stop = Stop(floor.cancel_scope)
-        floor.start_soon(supervise, "signals", stop.wait_signals, signals)
-        floor.start_soon(supervise, "log", logs.keep_telling)
-        floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
-        address = await _redis_address(config, floor)
-        clock = RedisClock()
-        client = Client(address, Appender(config, metrics, clock), clock, metrics)
-        floor.start_soon(supervise, "redis", client.run)
-        store = Store(client, config, metrics)
-        ground = _Ground(config, metrics, hooks, tokens, inherited, stop, client, store)
-        await _serve_groups(ground)
+    with Readiness() as readiness:
+        async with open_floor() as floor:
+            stop = Stop(floor.cancel_scope)
+            floor.start_soon(supervise, "signals", stop.wait_signals, signals)
+            floor.start_soon(supervise, "log", logs.keep_telling)
+            floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
+            floor.start_soon(supervise, "readiness", readiness.run)
+            address = await _redis_address(config, floor)
+            clock = RedisClock()
+            client = Client(address, Appender(config, metrics, clock), clock, metrics)
+            floor.start_soon(supervise, "redis", client.run)
+            store = Store(client, config, metrics)
+            ground = _Ground(
+                config, metrics, hooks, tokens, inherited, stop, client, store, readiness
+            )
+            await _serve_groups(ground)
 
 
 async def _serve_groups(ground: _Ground) -> None:
@@ -136,7 +141,9 @@ async def _serve_groups(ground: _Ground) -> None:
             serving = ground.stop.serving
             floor.start_soon(supervise, "systemd", systemd.keep_told, tell, serving)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
-        admin = await open_admin(config, floor, metrics, desk, ground.inherited["admin"])
+        admin = await open_admin(
+            config, floor, metrics, ground.readiness, desk, ground.inherited["admin"]
+        )
         await client.wait_connected()
         await relay.wait_connected()
         access = Access(config, store, ground.hooks)
@@ -148,29 +155,26 @@ async def _serve_groups(ground: _Ground) -> None:
 async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admin: str) -> None:
     config, metrics, presence = ground.config, ground.metrics, domain.presence
     keepalive = Keepalive(config)
-    readiness = Readiness()
     turnstile = Turnstile(SOCKETS_A_TURN)
-    around = Surroundings(config, metrics, keepalive, readiness, turnstile, sessions)
+    around = Surroundings(config, metrics, keepalive, ground.readiness, turnstile, sessions)
     http = HttpServer(create_app(config, domain.store, domain.access, domain.hooks, metrics))
-    with readiness:
-        async with open_floor() as floor:
-            floor.start_soon(supervise, "keepalive", keepalive.run)
-            floor.start_soon(supervise, "readiness", readiness.run)
-            floor.start_soon(supervise, "turnstile", turnstile.run)
-            floor.start_soon(supervise, "presence", presence.run)
-            floor.start_soon(supervise, "tokens", ground.tokens.run)
-            await start(floor, "http", http.run_lifespan)
-            await serve_public(
-                around, domain, ground.tokens, http, ground.stop, admin, ground.inherited["http"]
-            )
-            appender = ground.client.appender
-            with trio.move_on_after(LAST_SECONDS):
-                await appender.wait_all_answered()
-                await presence.wait_all_told()
-            if presence.waiting:
-                log.warning("daemon.presence_untold", connections=presence.waiting)
-            if appender.unanswered:
-                log.warning("daemon.unanswered", messages=appender.unanswered)
+    async with open_floor() as floor:
+        floor.start_soon(supervise, "keepalive", keepalive.run)
+        floor.start_soon(supervise, "turnstile", turnstile.run)
+        floor.start_soon(supervise, "presence", presence.run)
+        floor.start_soon(supervise, "tokens", ground.tokens.run)
+        await start(floor, "http", http.run_lifespan)
+        await serve_public(
+            around, domain, ground.tokens, http, ground.stop, admin, ground.inherited["http"]
+        )
+        appender = ground.client.appender
+        with trio.move_on_after(LAST_SECONDS):
+            await appender.wait_all_answered()
+            await presence.wait_all_told()
+        if presence.waiting:
+            log.warning("daemon.presence_untold", connections=presence.waiting)
+        if appender.unanswered:
+            log.warning("daemon.unanswered", messages=appender.unanswered)
 
 
 def _by_known_names(

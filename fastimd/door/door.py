@@ -19,6 +19,7 @@ from ..base.metrics import Metrics
 from ..base.settings import Config
 from .clients import Crowd, Proxies
 from .head import Head, HeadReader, Refused, new_request_id
+from .receiver import Readiness
 from .refusal import refuse
 
 ACCEPTS_A_TURN = 64
@@ -48,6 +49,7 @@ class Door:
         handle: Handle,
         config: Config,
         metrics: Metrics,
+        readiness: Readiness,
         *,
         max_connections: int,
         max_connections_per_ip: int = 0,
@@ -55,6 +57,7 @@ class Door:
         self._listeners = listeners
         self._handle = handle
         self._metrics = metrics
+        self._readiness = readiness
         self._max_connections = max_connections
         self._proxies = Proxies(config.server.trusted_proxies)
         self._crowd = Crowd(max_connections_per_ip)
@@ -134,12 +137,14 @@ class Door:
     async def _serve(self, connection: socket.socket, peer: str, place: str | Refused) -> None:
         logs.bind(conn=next(_numbers), request_id=new_request_id())
         places = [] if isinstance(place, Refused) else [place]
+        is_proxy = self._proxies.is_trusted(peer)
+        reader = HeadReader(connection, self._readiness, peer_names_requests=is_proxy)
         try:
             connection.setblocking(False)
             try:
                 if isinstance(place, Refused):
                     raise place
-                serving = await self._find_serving(connection, peer, places)
+                serving = await self._find_serving(connection, reader, peer, places)
                 if serving is not None:
                     await serving
             except Refused as exc:
@@ -160,6 +165,7 @@ class Door:
             for name in places:
                 self._crowd.leave(name)
             self._open.discard(connection)
+            reader.close()
             connection.close()  # nobody waits for it any more
 
     def _crashed(self, failure: BaseException) -> None:
@@ -173,7 +179,7 @@ class Door:
         await refuse(connection, refused)
 
     async def _find_serving(
-        self, connection: socket.socket, peer: str, places: list[str]
+        self, connection: socket.socket, reader: HeadReader, peer: str, places: list[str]
     ) -> Awaitable[Head | None] | None:
         """Serve requests until one is a handshake.
 
@@ -188,8 +194,6 @@ class Door:
         Raises:
             Refused: a request cannot be served.
         """
-        is_proxy = self._proxies.is_trusted(peer)
-        reader = HeadReader(connection, peer_names_requests=is_proxy)
         head = await self._hear(reader)
         while head is not None and not head.wants_websocket:
             self._find_client(peer, head)

@@ -16,6 +16,7 @@ from random import getrandbits
 import trio
 
 from ..base import log as logs
+from .receiver import Readiness, Receiver
 
 MAX_HEAD_BYTES = 16 * 1024
 HEAD_SECONDS = 10.0
@@ -137,30 +138,44 @@ class HeadReader:
     """Reads a connection's bytes, head by head.
 
     Args:
-        connection: a non-blocking socket.
+        connection: a non-blocking socket; whoever closes it calls ``close`` before.
         peer_names_requests: it is a proxy whose ``X-Request-Id`` is taken over.
     """
 
-    __slots__ = ("_connection", "_peer_names_requests", "buffer")
+    __slots__ = ("_connection", "_peer_names_requests", "_readiness", "_receiver", "buffer")
 
-    def __init__(self, connection: socket.socket, *, peer_names_requests: bool = False) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        readiness: Readiness,
+        *,
+        peer_names_requests: bool = False,
+    ) -> None:
         self._connection = connection
+        self._readiness = readiness
+        self._receiver: Receiver | None = None
         self._peer_names_requests = peer_names_requests
         self.buffer = b""
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
-        """What was read too far, else what comes next; empty at the end of the stream.
+        """What was read too far, else what comes next; empty when there is nothing to come.
 
         Raises:
-            OSError: the connection broke.
+            trio.ClosedResourceError: the connection was closed here.
         """
         if self.buffer:
             data, self.buffer = self.buffer[:max_bytes], self.buffer[max_bytes:]
             return data
         if self._connection.fileno() < 0:
             raise trio.ClosedResourceError("closed")
-        await trio.lowlevel.wait_readable(self._connection)
-        return self._connection.recv(max_bytes)
+        if self._receiver is None:
+            self._receiver = self._readiness.watch(self._connection)
+        return await self._receiver.receive(max_bytes)
+
+    def close(self) -> None:
+        """Read no more."""
+        if self._receiver is not None:
+            self._receiver.close()
 
     async def read_first_head(self) -> Head | None:
         """Read a connection's first head; None when the client ends the stream or says nothing.

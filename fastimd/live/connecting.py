@@ -131,7 +131,7 @@ async def _identify(connection: Connection, request: Connect) -> _Who:
     is_login = domain.config.group.login_auth
     if not named and is_login:
         raise Disconnect(INVALID_TOKEN)
-    user = named or f"guest-{secrets.token_hex(4)}"
+    user = named or f"guest-{secrets.token_hex(8)}"
     try:
         await domain.access.check_opening(user, request.token, "connect")
     except NotLoggedIn:

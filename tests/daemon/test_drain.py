@@ -17,6 +17,7 @@ from fastimd.base.settings import Config
 from fastimd.daemon.drain import HEAR_SECONDS, drain
 from fastimd.door.door import Door
 from fastimd.door.listeners import listen
+from fastimd.door.receiver import Readiness
 from fastimd.http.server import HttpServer, serve_http
 from fastimd.websocket.session import Sessions
 
@@ -47,11 +48,13 @@ async def draining(mock_clock: MockClock, nursery: trio.Nursery) -> AsyncIterato
     async def handle(connection: socket.socket, reader: Any, head: Any) -> Any:
         return await serve_http(http, connection, reader, head)
 
-    door = Door([listener], handle, config, Metrics(), max_connections=10)
+    readiness = Readiness()
+    nursery.start_soon(readiness.run)
+    door = Door([listener], handle, config, Metrics(), readiness, max_connections=10)
     around = SimpleNamespace(
         config=config,
         sessions=Sessions(()),
-        readiness=SimpleNamespace(wake_all=lambda: None),
+        readiness=readiness,
     )
     presence = SimpleNamespace(wait_all_told=_nothing)
     over = trio.Event()

@@ -19,6 +19,7 @@ from fastimd.base.settings import Config
 from fastimd.door.door import Door
 from fastimd.door.head import Head, HeadReader
 from fastimd.door.listeners import listen
+from fastimd.door.receiver import Readiness
 from fastimd.redis.embedded import find_server
 
 KEY = b64encode(b"0123456789abcdef")
@@ -469,7 +470,9 @@ async def test_what_is_small_is_sent_at_once(nursery: trio.Nursery) -> None:
     async def handle(connection: socket.socket, _reader: HeadReader, _head: Head) -> None:
         found.append(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
 
-    door = Door([listener], handle, Config(), Metrics(), max_connections=10)
+    readiness = Readiness()
+    nursery.start_soon(readiness.run)
+    door = Door([listener], handle, Config(), Metrics(), readiness, max_connections=10)
     nursery.start_soon(door.accept_connections, nursery)
     async with await trio.open_tcp_stream(*address) as client:
         await client.send_all(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")

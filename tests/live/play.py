@@ -221,7 +221,7 @@ class Player:
             return self._symbols[value]
         if key == "channel":
             return "CHANNEL" if value == self._channel else value
-        if key == "user" and re.fullmatch(r"guest-[0-9a-f]{8}", value):
+        if key == "user" and re.fullmatch(r"guest-[0-9a-f]{16}", value):
             return "GUEST"
         if isinstance(value, str) and len(value) > 1000:
             return f"{value[:10]}… of {len(value)}"

@@ -25,6 +25,7 @@ from trio.testing import MockClock
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Token
 from fastimd.base.settings.socket import Socket
+from fastimd.door.receiver import Readiness
 from fastimd.groups.audience import Greeting
 from fastimd.groups.comings import ANNOUNCE_UP_TO, Comings
 from fastimd.groups.domain import Domain
@@ -46,7 +47,6 @@ from fastimd.live.service import Service
 from fastimd.live.tokens import Tokens
 from fastimd.live.wire import Wire
 from fastimd.websocket.keepalive import Keepalive
-from fastimd.websocket.receiver import Readiness
 from fastimd.websocket.replies import Replies
 from fastimd.websocket.session import Session, Sessions, Surroundings
 from fastimd.websocket.timers import TURN_SECONDS, Timers

@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fastimd.websocket.receiver import ENDS_A_TURN, RECEIVE_BYTES, Readiness, Receiver
+from fastimd.door.receiver import ENDS_A_TURN, RECEIVE_BYTES, Readiness, Receiver
 
 
 @pytest.fixture

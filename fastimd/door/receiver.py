@@ -45,7 +45,7 @@ class Readiness:
         self._epoll.close()
 
     def watch(self, connection: socket.socket) -> Receiver:
-        """The receiver of a non-blocking socket, until it is closed.
+        """The receiver of a non-blocking socket, the same one until it is closed.
 
         Raises:
             trio.ClosedResourceError: it is closed already.
@@ -53,6 +53,9 @@ class Readiness:
         descriptor = connection.fileno()
         if descriptor < 0:
             raise trio.ClosedResourceError("the door has cut it")
+        receiver = self._receivers.get(descriptor)
+        if receiver is not None and receiver.is_of(connection):
+            return receiver
         receiver = self._receivers[descriptor] = Receiver(self, connection)
         self._epoll.register(descriptor, _EDGES)
         return receiver
@@ -101,8 +104,12 @@ class Receiver:
         self._is_ready = False
         self._has_ended = False
 
-    async def receive(self) -> bytes:
-        """Wait for bytes and return all that have come, at most ``RECEIVE_BYTES``.
+    def is_of(self, connection: socket.socket) -> bool:
+        """This is what it reads."""
+        return self._connection is connection
+
+    async def receive(self, max_bytes: int = RECEIVE_BYTES) -> bytes:
+        """Wait for bytes and return all that have come, at most so many.
 
         Returns:
             Nothing when the client has ended its side or is gone, or the socket was closed here.
@@ -114,13 +121,13 @@ class Receiver:
                 self._task = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._abort)
             try:
-                data = self._connection.recv(RECEIVE_BYTES)
+                data = self._connection.recv(max_bytes)
             except BlockingIOError:
                 self._is_ready = False
                 continue
             except OSError:
                 return b""
-            self._is_ready = self._has_ended or len(data) == RECEIVE_BYTES
+            self._is_ready = self._has_ended or len(data) == max_bytes
             return data
 
     def wake(self, events: int) -> None:
