@@ -9,7 +9,7 @@ QUICK = $(addprefix tests/,base/test_codec.py base/test_config.py base/test_text
 	classic/test_chat.py daemon/test_drain.py groups/test_hub_relay.py groups/test_relay.py \
 	project/test_docs.py project/test_floors.py redis/test_appender.py redis/test_lives.py \
 	redis/test_scripts.py websocket/test_frames.py websocket/test_outbox.py websocket/test_pace.py \
-	door/test_receiver.py websocket/test_turnstile.py)
+	door/test_receiver.py)
 
 .PHONY: run quick test mutants lint settings bench bench-full dist lock clean
 

@@ -53,7 +53,6 @@ class ClassicSockets:
     async def _serve(
         self, connection: socket.socket, answer: bytes, route: Route, first: bytes
     ) -> None:
-        await self._around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
             session = Session(connection, scope, self._nursery, self._around, answer, FAST_IM)
             session.kind, session.user = route.kind, route.user

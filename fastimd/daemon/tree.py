@@ -50,13 +50,10 @@ from ..redis.embedded import serve_embedded
 from ..redis.wire import Address
 from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
-from ..websocket.turnstile import Turnstile
 from .admin import open_admin
 from .public import serve_public
 from .stop import Stop
 
-SOCKETS_A_TURN = 64
-"""How many sockets open or end in one turn of the scheduler."""
 LAST_SECONDS = 1.0
 """How long Redis may still take to answer appends, and hooks to hear, when everybody has gone."""
 
@@ -155,12 +152,10 @@ async def _serve_groups(ground: _Ground) -> None:
 async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admin: str) -> None:
     config, metrics, presence = ground.config, ground.metrics, domain.presence
     keepalive = Keepalive(config)
-    turnstile = Turnstile(SOCKETS_A_TURN)
-    around = Surroundings(config, metrics, keepalive, ground.readiness, turnstile, sessions)
+    around = Surroundings(config, metrics, keepalive, ground.readiness, sessions)
     http = HttpServer(create_app(config, domain.store, domain.access, domain.hooks, metrics))
     async with open_floor() as floor:
         floor.start_soon(supervise, "keepalive", keepalive.run)
-        floor.start_soon(supervise, "turnstile", turnstile.run)
         floor.start_soon(supervise, "presence", presence.run)
         floor.start_soon(supervise, "tokens", ground.tokens.run)
         await start(floor, "http", http.run_lifespan)

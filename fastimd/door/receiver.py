@@ -19,8 +19,12 @@ from typing import Self
 import trio
 
 RECEIVE_BYTES = 65536
-ENDS_A_TURN = 64
-"""Of how many sockets the end is told in one turn of the scheduler: many may go at once."""
+COMINGS_A_TURN = 64
+"""How many sockets are told of their first bytes or their end in one turn of the scheduler.
+
+Thousands may come or go at once. If all their work were done in one turn, Redis, the fan-out and
+everybody else would wait for it.
+"""
 
 _END = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _EDGES = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLET
@@ -36,7 +40,7 @@ class Readiness:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._receivers: dict[int, Receiver] = {}
-        self._ended: deque[Receiver] = deque()
+        self._crowd: deque[tuple[Receiver, int]] = deque()  # with what has happened to each
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +72,7 @@ class Readiness:
     async def run(self) -> None:
         """Wake whoever has something to read, until cancelled."""
         while True:
-            if self._ended:
+            if self._crowd:
                 await trio.lowlevel.checkpoint()
             else:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -77,12 +81,13 @@ class Readiness:
                 if receiver is None:
                     # It was cut, and lives on in a child process until that begins its program.
                     continue
-                if events & _END:
-                    self._ended.append(receiver)
+                if receiver.is_new or events & _END:
+                    self._crowd.append((receiver, events))
                 else:
                     receiver.wake(events)
-            for _ in range(min(ENDS_A_TURN, len(self._ended))):
-                self._ended.popleft().wake(_END)
+            for _ in range(min(COMINGS_A_TURN, len(self._crowd))):
+                receiver, events = self._crowd.popleft()
+                receiver.wake(events)
 
     def forget(self, descriptor: int, receiver: Receiver) -> None:
         """Watch a socket no more: it is closed now, and so leaves the epoll by itself."""
@@ -91,15 +96,24 @@ class Readiness:
 
 
 class Receiver:
-    """Reads one socket."""
+    """Reads one socket. It ``is_new`` until something has come."""
 
-    __slots__ = ("_connection", "_descriptor", "_has_ended", "_is_ready", "_readiness", "_task")
+    __slots__ = (
+        "_connection",
+        "_descriptor",
+        "_has_ended",
+        "_is_ready",
+        "_readiness",
+        "_task",
+        "is_new",
+    )
 
     def __init__(self, readiness: Readiness, connection: socket.socket) -> None:
         self._readiness = readiness
         self._connection = connection
         self._descriptor = connection.fileno()
         self._task: trio.lowlevel.Task | None = None
+        self.is_new = True
         # There may be something to read; the end was announced, and will be read.
         self._is_ready = False
         self._has_ended = False
@@ -132,6 +146,7 @@ class Receiver:
 
     def wake(self, events: int) -> None:
         """Something has come."""
+        self.is_new = False
         self._is_ready = True
         if events & _END:
             self._has_ended = True

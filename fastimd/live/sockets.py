@@ -73,7 +73,6 @@ class LiveSockets:
     async def _serve(
         self, connection: socket.socket, service: Service, answer: bytes, first: bytes
     ) -> None:
-        await self._around.turnstile.pass_through()  # many may come at once
         with trio.CancelScope() as scope:
             session = Connection(connection, scope, self._nursery, service, answer)
             await run_session(session, self._around, serve(session, first))

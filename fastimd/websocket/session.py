@@ -35,7 +35,6 @@ from .keepalive import Keepalive
 from .outbox import Outbox
 from .pace import Pace
 from .subprotocol import LOST, Subprotocol
-from .turnstile import Turnstile
 
 CLOSE_SECONDS = 5.0
 """How long a client has to answer a close frame."""
@@ -54,7 +53,6 @@ class Surroundings:
     metrics: Metrics
     keepalive: Keepalive
     readiness: Readiness
-    turnstile: Turnstile
     sessions: Sessions
 
 

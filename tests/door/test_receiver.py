@@ -12,7 +12,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from fastimd.door.receiver import ENDS_A_TURN, RECEIVE_BYTES, Readiness, Receiver
+from fastimd.door.receiver import COMINGS_A_TURN, RECEIVE_BYTES, Readiness, Receiver
 
 
 @pytest.fixture
@@ -139,37 +139,42 @@ async def test_a_reset_is_an_end(readiness: Readiness, ends: Ends) -> None:
     receiver.close()
 
 
-async def test_many_ends_leave_others_their_turns(readiness: Readiness) -> None:
-    """Each is told, so many a turn; what a client says comes before the ends that are left."""
-    ended: list[bytes] = []
+@pytest.mark.parametrize("what", [b"", b"first word"], ids=["end", "begin"])
+async def test_many_that_come_or_go_leave_others_their_turns(
+    readiness: Readiness, what: bytes
+) -> None:
+    """Each is told, so many a turn; what somebody goes on to say comes before what is left."""
+    heard: list[bytes] = []
     told_at = 0
 
-    async def wait_end(receiver: Receiver) -> None:
-        ended.append(await receiver.receive())
+    async def wait_crowd(receiver: Receiver) -> None:
+        heard.append(await receiver.receive())
 
     async def wait_word(receiver: Receiver) -> None:
         nonlocal told_at
         assert await receiver.receive() == b"word"
-        told_at = len(ended)
+        told_at = len(heard)
 
-    count = 4 * ENDS_A_TURN
+    count = 4 * COMINGS_A_TURN
     pairs = [socket.socketpair() for _ in range(count + 1)]
     with ExitStack() as stack:
         for ours, client in pairs:
             stack.enter_context(ours).setblocking(False)
             stack.enter_context(client)
         *receivers, talker = [readiness.watch(ours) for ours, _ in pairs]
+        pairs[-1][1].sendall(b"hello")
+        assert await receive(talker) == b"hello"
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 for receiver in receivers:
-                    nursery.start_soon(wait_end, receiver)
+                    nursery.start_soon(wait_crowd, receiver)
                 nursery.start_soon(wait_word, talker)
                 await wait_all_tasks_blocked()
                 for _, client in pairs[:-1]:
-                    client.close()
+                    client.sendall(what) if what else client.close()
                 pairs[-1][1].sendall(b"word")
-    assert ended == [b""] * count
-    assert told_at <= 2 * ENDS_A_TURN
+    assert heard == [what] * count
+    assert told_at <= 2 * COMINGS_A_TURN
 
 
 async def test_a_socket_that_is_closed_here_ends_the_wait(readiness: Readiness, ends: Ends) -> None:

@@ -50,7 +50,6 @@ from fastimd.websocket.keepalive import Keepalive
 from fastimd.websocket.replies import Replies
 from fastimd.websocket.session import Session, Sessions, Surroundings
 from fastimd.websocket.timers import TURN_SECONDS, Timers
-from fastimd.websocket.turnstile import Turnstile
 
 SECRET = "a secret of at least thirty-two bytes"
 LATE = 2 * TURN_SECONDS
@@ -119,7 +118,6 @@ class House:
             metrics=self.metrics,
             keepalive=self.keepalive,
             readiness=readiness,
-            turnstile=Turnstile(100),
             sessions=self.sessions,
         )
         domain = domain_of(self.config, self.metrics, self.groups)
