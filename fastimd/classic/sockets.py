@@ -41,23 +41,23 @@ class ClassicSockets:
         self._nursery = nursery
         self._dialect = Classic(domain.store.history)
 
-    def serve(self, connection: socket.socket, head: Head, first: bytes) -> Awaitable[None]:
+    def serve(
+        self, connection: socket.socket, head: Head, first: bytes, scope: trio.CancelScope
+    ) -> Awaitable[None]:
         """Judge a handshake, and return what serves its socket: the head is needed no more.
+
+        Args:
+            scope: around all that serves it.
 
         Raises:
             fastimd.door.head.Refused: it cannot be served.
         """
         answer = accept(head, self._around.config.server.allowed_origins, request_id_field())
-        return self._serve(connection, answer, find_route(head.target), first)
-
-    async def _serve(
-        self, connection: socket.socket, answer: bytes, route: Route, first: bytes
-    ) -> None:
-        with trio.CancelScope() as scope:
-            session = Session(connection, scope, self._nursery, self._around, answer, FAST_IM)
-            session.kind, session.user = route.kind, route.user
-            session.groups = () if route.group is None else (route.group,)
-            await run_session(session, self._around, self._serve_route(session, route, first))
+        route = find_route(head.target)
+        session = Session(connection, scope, self._nursery, self._around, answer, FAST_IM)
+        session.kind, session.user = route.kind, route.user
+        session.groups = () if route.group is None else (route.group,)
+        return run_session(session, self._around, self._serve_route(session, route, first))
 
     async def _serve_route(self, session: Session, route: Route, first: bytes) -> None:
         try:

@@ -90,7 +90,7 @@ def _public_handler(classic: ClassicSockets, live: LiveSockets, http: HttpServer
         if head.wants_websocket:
             path = head.target.partition(b"?")[0]
             sockets = live if path == LIVE_PATH else classic
-            return sockets.serve(connection, head, reader.buffer)
+            return sockets.serve(connection, head, reader.buffer, reader.scope)
         return serve_http(http, connection, reader, head)
 
     return handle

@@ -18,7 +18,7 @@ from ..base import log as logs
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from .clients import Crowd, Proxies
-from .head import Head, HeadReader, Refused, new_request_id
+from .head import Head, HeadReader, Refused, new_request_id, too_late
 from .receiver import Readiness
 from .refusal import refuse
 
@@ -138,15 +138,19 @@ class Door:
         logs.bind(conn=next(_numbers), request_id=new_request_id())
         places = [] if isinstance(place, Refused) else [place]
         is_proxy = self._proxies.is_trusted(peer)
-        reader = HeadReader(connection, self._readiness, peer_names_requests=is_proxy)
+        scope = trio.CancelScope()
+        reader = HeadReader(connection, self._readiness, scope, peer_names_requests=is_proxy)
         try:
             connection.setblocking(False)
             try:
                 if isinstance(place, Refused):
                     raise place
-                serving = await self._find_serving(connection, reader, peer, places)
-                if serving is not None:
-                    await serving
+                with scope:
+                    serving = await self._find_serving(connection, reader, peer, places)
+                    if serving is not None:
+                        await serving
+                if reader.has_begun and scope.cancelled_caught:
+                    raise too_late()
             except Refused as exc:
                 await self._refuse(connection, exc)
         except OSError as exc:

@@ -6,6 +6,7 @@ A head that two parsers could read differently is refused here.
 
 from __future__ import annotations
 
+import math
 import re
 import socket
 from collections.abc import Mapping
@@ -134,26 +135,43 @@ def _is_host(field: bytes) -> bool:
     return _HOST_FIELD.fullmatch(field) is not None
 
 
+def too_late() -> Refused:
+    """A head that has begun and did not come to its end in time."""
+    return Refused(408, "the request head took too long")
+
+
 class HeadReader:
     """Reads a connection's bytes, head by head.
 
     Args:
         connection: a non-blocking socket; whoever closes it calls ``close`` before.
+        scope: around all that is done on the connection, with a deadline as long as that has one.
         peer_names_requests: it is a proxy whose ``X-Request-Id`` is taken over.
     """
 
-    __slots__ = ("_connection", "_peer_names_requests", "_readiness", "_receiver", "buffer")
+    __slots__ = (
+        "_connection",
+        "_peer_names_requests",
+        "_readiness",
+        "_receiver",
+        "buffer",
+        "has_begun",
+        "scope",
+    )
 
     def __init__(
         self,
         connection: socket.socket,
         readiness: Readiness,
+        scope: trio.CancelScope,
         *,
         peer_names_requests: bool = False,
     ) -> None:
         self._connection = connection
         self._readiness = readiness
         self._receiver: Receiver | None = None
+        self.scope = scope
+        self.has_begun = False
         self._peer_names_requests = peer_names_requests
         self.buffer = b""
 
@@ -178,10 +196,12 @@ class HeadReader:
             self._receiver.close()
 
     async def read_first_head(self) -> Head | None:
-        """Read a connection's first head; None when the client ends the stream or says nothing.
+        """Read a connection's first head; None when the client ends the stream.
+
+        The scope ends after ``HEAD_SECONDS``: ``has_begun`` then tells whether a part has come.
 
         Raises:
-            Refused: it is too long, took longer than ``HEAD_SECONDS``, or is malformed.
+            Refused: it is too long or malformed.
             OSError: the connection broke.
         """
         try:
@@ -194,13 +214,10 @@ class HeadReader:
             if _END in data:
                 return self._take(data)
             self.buffer = data
-        data = b""
-        with trio.move_on_after(HEAD_SECONDS):
-            data = await self.receive()
-            return await self._complete(data)
-        if not data:
-            return None
-        raise Refused(408, "the request head took too long")
+        self.scope.deadline = trio.current_time() + HEAD_SECONDS
+        head = await self._complete(await self.receive())
+        self.scope.deadline = math.inf
+        return head
 
     async def read_next_head(self) -> Head | None:
         """Read a later head, of a new request; None also when nothing comes for ``IDLE_SECONDS``.
@@ -216,11 +233,12 @@ class HeadReader:
             return None
         with trio.move_on_after(HEAD_SECONDS):
             return await self._complete(data)
-        raise Refused(408, "the request head took too long")
+        raise too_late()
 
     async def _complete(self, data: bytes) -> Head | None:
         if not data:
             return None
+        self.has_begun = True
         while _END not in data and len(data) <= MAX_HEAD_BYTES:
             more = await self.receive()
             if not more:
@@ -234,6 +252,7 @@ class HeadReader:
         if end < 0 or end > MAX_HEAD_BYTES:
             raise Refused(431, f"the request head is longer than {MAX_HEAD_BYTES} bytes")
         end += len(_END)
+        self.has_begun = False
         self.buffer = data[end:] + self.buffer
         head = parse_head(data[:end])
         if self._peer_names_requests and head.given_id:

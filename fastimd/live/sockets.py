@@ -53,8 +53,13 @@ class LiveSockets:
         floor.start_soon(supervise, "timers", self._timers.run)
         floor.start_soon(supervise, "replies", self._replies.run)
 
-    def serve(self, connection: socket.socket, head: Head, first: bytes) -> Awaitable[None]:
+    def serve(
+        self, connection: socket.socket, head: Head, first: bytes, scope: trio.CancelScope
+    ) -> Awaitable[None]:
         """Judge a handshake, and return what serves its connection.
+
+        Args:
+            scope: around all that serves it.
 
         Raises:
             fastimd.door.head.Refused: it cannot be served.
@@ -68,11 +73,5 @@ class LiveSockets:
         if chosen:
             fields += b"Sec-WebSocket-Protocol: %s\r\n" % chosen
         answer = accept(head, self._around.config.server.allowed_origins, fields)
-        return self._serve(connection, service, answer, first)
-
-    async def _serve(
-        self, connection: socket.socket, service: Service, answer: bytes, first: bytes
-    ) -> None:
-        with trio.CancelScope() as scope:
-            session = Connection(connection, scope, self._nursery, service, answer)
-            await run_session(session, self._around, serve(session, first))
+        session = Connection(connection, scope, self._nursery, service, answer)
+        return run_session(session, self._around, serve(session, first))
