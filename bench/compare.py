@@ -58,6 +58,11 @@ def main() -> int:
         if arguments.only in case.name and (arguments.full or not case.is_long)
     ]
     kinds = _kinds(arguments)
+    if not kinds:
+        parser.error(f"--servers: nobody here is called {arguments.servers!r}")
+    names = [case.name for case in all_cases] + ([] if arguments.live else ["history", *LISTS])
+    if not any(arguments.only in name for name in names):
+        parser.error(f"--only: no case is called so; there are {', '.join(names)}")
     measured = Measured(command=" ".join(["python", *sys.argv]))
     began = time.monotonic()
     with TemporaryDirectory() as folder, BenchRedis(Path(folder)) as redis:

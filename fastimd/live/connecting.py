@@ -65,7 +65,7 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
             entries.append(await enter(connection, group, since, is_invited=True))
     except BaseException:
         for entry in entries:
-            entry.membership.leave()
+            entry.give_up(connection)
         connection.user = ""
         raise
     ttl = expire(connection, who.expires_at)

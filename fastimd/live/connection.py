@@ -58,6 +58,19 @@ class Subscription:
         presence.leave(self.visit)
 
 
+class Entering:
+    """A connection's way into a group; ``since`` as of a ``Subscription``.
+
+    ``barred`` tells why it leads nowhere, when something has come between.
+    """
+
+    __slots__ = ("barred", "since")
+
+    def __init__(self) -> None:
+        self.barred: Unsubscribed | None = None
+        self.since = trio.current_time()
+
+
 class Connection(Session):
     """A socket that speaks the live wire.
 
@@ -65,7 +78,7 @@ class Connection(Session):
     ``is_login`` when it has to be checked with every message. One that ``is_guest`` has a name of
     this connection only, and becomes a member of nothing. ``sdk`` is the client's name and
     version of its library, as it says. ``in_flight`` counts messages on their way to Redis;
-    ``entering`` are groups to which the way is open, and that it is not in yet.
+    ``entering`` are the ways into groups that it is not in yet.
     """
 
     __slots__ = (
@@ -103,7 +116,7 @@ class Connection(Session):
         self.is_guest = False
         self.sdk = ""
         self.in_flight = 0
-        self.entering: set[str] = set()
+        self.entering: dict[str, Entering] = {}
         self._answered: trio.Event | None = None
         # Ends the connection: as no connect command comes, later as its token has expired.
         self.deadline: Timer | None = None
@@ -112,6 +125,10 @@ class Connection(Session):
     def max_bytes(self) -> int:
         """The longest frame that the client may send."""
         return ESCAPED * super().max_bytes + FRAME_ROOM
+
+    def is_at(self, group: str) -> bool:
+        """It is in a group, or on its way into it."""
+        return group in self.subscriptions or group in self.entering
 
     def description(self) -> dict[str, object]:
         """What it is, as the log tells it."""
@@ -161,8 +178,10 @@ class Connection(Session):
         self.push(Push(group, join=joined) if has_come else Push(group, leave=joined))
 
     def put_out(self, group: str, why: Unsubscribed) -> None:
-        """Leave a group, and tell the client."""
-        if group in self.subscriptions:
+        """Leave a group, and tell the client: of one that it enters, when it has been let in."""
+        if group in self.entering:
+            self.entering[group].barred = why
+        elif group in self.subscriptions:
             self.unsubscribe(group)
             self.push(Push(group, unsubscribe=why))
 
@@ -171,14 +190,15 @@ class Connection(Session):
 
         It is told then why it may not come, or whether it has missed something.
         """
-        self.entering.discard(group)
         self.put_out(group, INSUFFICIENT_STATE)
 
     def kick(self, group: str, given_at: float) -> None:
         """Leave a group, or go altogether: the user was kicked."""
         if not group:
             super().kick(group, given_at)
-        elif self.subscriptions[group].since <= given_at:
+            return
+        place = self.subscriptions.get(group) or self.entering[group]
+        if place.since <= given_at:
             self.put_out(group, UNSUBSCRIBED)
 
     def drop(self, group: str, _reason: str) -> None:

@@ -14,7 +14,6 @@ from ..groups.whispers import may_enter
 from .codes import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST,
-    INSUFFICIENT_STATE,
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
     NOT_AVAILABLE,
@@ -27,7 +26,7 @@ from .codes import (
     denied,
     ttl_of,
 )
-from .connection import Connection, Subscription
+from .connection import Connection, Entering, Subscription
 from .protocol import (
     Channel,
     Nothing,
@@ -51,14 +50,19 @@ class Entry(NamedTuple):
     membership: Membership
     result: Subscribed
 
+    def give_up(self, connection: Connection) -> None:
+        """Do not go it."""
+        del connection.entering[self.group]
+        self.membership.leave()
+
     def begin(self, connection: Connection, *, wants_comings: bool = False) -> None:
-        """Hear the group from now on, if it still can be heard."""
+        """Hear the group from now on, if nothing has come between."""
         domain = connection.service.domain
-        if self.group not in connection.entering:
+        barred = connection.entering.pop(self.group).barred
+        if barred is not None:
             self.membership.leave()
-            connection.push(Push(self.group, unsubscribe=INSUFFICIENT_STATE))
+            connection.push(Push(self.group, unsubscribe=barred))
             return
-        connection.entering.discard(self.group)
         visit = domain.presence.join(self.group, connection.user)
         connection.subscriptions[self.group] = Subscription(self.membership, visit)
         self.membership.begin()
@@ -153,17 +157,28 @@ async def enter(
         Refusal: it may not come in.
         StoreUnavailable, KeyUnusable, HookFailed: who has to be asked is away.
     """
-    service = connection.service
-    domain, members = service.domain, service.domain.store.members
     if group in connection.subscriptions:
         raise Refusal(ALREADY_SUBSCRIBED)
-    if len(connection.subscriptions) >= domain.config.live.max_subscriptions:
+    most = connection.service.domain.config.live.max_subscriptions
+    if len(connection.subscriptions) + len(connection.entering) >= most:
         raise Refusal(LIMIT_EXCEEDED)
-    await _check_access(connection, group)
+    connection.entering[group] = Entering()
+    try:
+        await _check_access(connection, group)
+        return await _open_way(connection, group, since, is_invited=is_invited)
+    except BaseException:
+        del connection.entering[group]
+        raise
+
+
+async def _open_way(
+    connection: Connection, group: str, since: Since | None, *, is_invited: bool
+) -> Entry:
+    service = connection.service
+    domain, members = service.domain, service.domain.store.members
     auto_join = domain.config.group.auto_join
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
-    connection.entering.add(group)
     come_again = partial(connection.lose, group)
     membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again)
     try:
@@ -173,7 +188,6 @@ async def enter(
         if join is not None and await members.joined(join) == "full":
             raise Refusal(LIMIT_EXCEEDED)
     except BaseException:
-        connection.entering.discard(group)
         membership.leave()
         raise
     return Entry(group, membership, _result(domain.store.stands, group, greeting, since))

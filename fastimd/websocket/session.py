@@ -109,7 +109,7 @@ class Sessions(set["Session"]):
         return [
             session
             for session in self
-            if session.user == user and (not group or group in session.groups)
+            if session.user == user and (not group or session.is_at(group))
         ]
 
     async def wait_empty(self) -> None:
@@ -202,6 +202,10 @@ class Session:
     def max_bytes(self) -> int:
         """The longest message that the client may send."""
         return self._settings.group_message.max_bytes
+
+    def is_at(self, group: str) -> bool:
+        """It is in a group, or on its way into it."""
+        return group in self.groups
 
     def _make_outbox(self, connection: socket.socket, nursery: trio.Nursery) -> Outbox:
         return Outbox(connection, nursery, self._settings.socket.outbox_bytes, self._end_slow)

@@ -22,6 +22,7 @@ import trio
 from clients import take_frames
 from trio.testing import MockClock
 
+from fastimd.base.errors import StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Token
 from fastimd.base.settings.socket import Socket
@@ -31,6 +32,8 @@ from fastimd.groups.comings import ANNOUNCE_UP_TO, Comings
 from fastimd.groups.domain import Domain
 from fastimd.groups.store.history import Position
 from fastimd.groups.store.stand import Stand
+from fastimd.hooks import Message
+from fastimd.hooks.runner import HookRunner
 from fastimd.live import connecting, json_wire, reading, speaking, subscribing
 from fastimd.live.codes import Disconnect, Refusal
 from fastimd.live.commands import serve
@@ -56,15 +59,25 @@ LATE = 2 * TURN_SECONDS
 
 
 class Groups:
-    """In place of the hub and of what Redis has: every group is open and empty."""
+    """In place of the hub and of what Redis has: every group is open and empty.
+
+    ``seconds`` is how long a greeting takes, ``inside`` how many have been let in and not out.
+    """
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.seconds = 0.0
+        self.inside = 0
 
     def enter(self, *_: Any) -> Any:
-        return SimpleNamespace(read_greeting=self._greet, begin=list, leave=list)
+        self.inside += 1
+        return SimpleNamespace(read_greeting=self._greet, begin=list, leave=self._leave)
+
+    def _leave(self) -> None:
+        self.inside -= 1
 
     async def _greet(self, _since: Any) -> Greeting:
+        await trio.sleep(self.seconds)
         stand = Stand("e", Position(5), False, [], [], frozenset())
         return Greeting(b"", Position(5), frozenset(), stand)
 
@@ -357,12 +370,106 @@ async def test_a_subscription_is_kicked_by_kicks_that_are_later(
     assert client.told() == []
     sessions.kick("ann", "g", age=2)
     assert list(connection.subscriptions) == ["other"]
-    unsubscribed = {"code": 2000, "reason": "server unsubscribe"}
-    assert client.told() == [{"push": {"channel": "g", "unsubscribe": unsubscribed}}]
+    assert client.told() == [{"push": {"channel": "g", "unsubscribe": OUT}}]
     sessions.kick("ann", "", age=100)
     assert connection.is_open
     sessions.kick("ann", "", age=1)
     assert client.told() == [(3503, "force disconnect")]
+
+
+OUT = {"code": 2000, "reason": "server unsubscribe"}
+COME_AGAIN = {"code": 2500, "reason": "insufficient state"}
+WHILE_ENTERING: list[tuple[Callable[[Client], object], Any]] = [
+    (lambda client: client.house.sessions.kick("ann", "g"), OUT),
+    (lambda client: client.house.sessions.kick("ann", "g", age=3), None),  # before it came
+    (lambda client: client.house.sessions.kick("ann", "other"), None),
+    (lambda client: client.house.sessions.kick("eve", "g"), None),
+    (lambda client: client.house.sessions.leave("ann", "g"), OUT),
+    (lambda client: client.connection.lose("g"), COME_AGAIN),
+]
+
+
+@pytest.mark.parametrize(("happen", "ended"), WHILE_ENTERING)
+@pytest.mark.parametrize("by", ["command", "token"])
+async def test_what_happens_while_a_group_is_entered(
+    autojump_clock: MockClock,
+    client: Client,
+    by: str,
+    happen: Callable[[Client], object],
+    ended: Any,
+) -> None:
+    """It counts as if it came right after: the client is let in, and put out."""
+    connection, groups = client.connection, client.house.groups
+    groups.seconds = 2.0
+    async with trio.open_nursery() as nursery:
+        if by == "command":
+            await connecting.connect(connection, 1, Connect(token=token()))
+            nursery.start_soon(subscribing.subscribe, connection, 2, Subscribe("g"))
+        else:
+            shown = Connect(token=token(channels=["g"]))
+            nursery.start_soon(connecting.connect, connection, 1, shown)
+        await trio.sleep(1)
+        happen(client)
+        assert connection.is_open
+    pushes = [each for each in client.told() if "push" in each]
+    assert pushes == ([{"push": {"channel": "g", "unsubscribe": ended}}] if ended else [])
+    assert list(connection.subscriptions) == ([] if ended else ["g"])
+    assert not connection.entering
+    assert groups.inside == len(connection.subscriptions)
+
+
+async def test_a_connect_that_fails_leaves_no_way_open(
+    autojump_clock: MockClock, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The groups before the one that cannot be entered are left again."""
+    groups = client.house.groups
+    enter = groups.enter
+
+    def enter_some(group: str, *more: Any) -> Any:
+        if group == "third":
+            raise StoreUnavailable("away")
+        return enter(group, *more)
+
+    monkeypatch.setattr(groups, "enter", enter_some)
+    shown = Connect(token=token(channels=["first", "second", "third"]))
+    with pytest.raises(StoreUnavailable):
+        await connecting.connect(client.connection, 1, shown)
+    assert (client.connection.user, client.connection.entering, groups.inside) == ("", {}, 0)
+
+
+async def test_who_is_kicked_while_a_message_is_judged_does_not_say_it(
+    autojump_clock: MockClock, client: Client
+) -> None:
+    """Whatever the hook says of it; what is said in another group is."""
+    connection, house = client.connection, client.house
+
+    async def judge(message: Message) -> str:
+        await trio.sleep(2)
+        return message.info
+
+    house.service.domain.hooks = cast(
+        HookRunner, SimpleNamespace(has=lambda name: name == "on_message", judge_message=judge)
+    )
+    await connecting.connect(connection, 1, Connect(token=token()))
+    refused: list[str] = []
+
+    async def say(group: str) -> None:
+        try:
+            await speaking.publish(
+                connection, 9, Publish(group, msgspec.Raw(b'"%s"' % group.encode()))
+            )
+        except Refusal as refusal:
+            refused.append(f"{group} {refusal.error.code}")
+
+    async with trio.open_nursery() as nursery:
+        for group in ("g", "other"):
+            await subscribing.subscribe(connection, 2, Subscribe(group))
+            nursery.start_soon(say, group)
+        await trio.sleep(1)
+        house.sessions.kick("ann", "g")
+    assert refused == ["g 103"]
+    assert len(house.groups.said) == 1
+    assert "other" in house.groups.said[0]
 
 
 # --- how fast, and how many
