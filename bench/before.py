@@ -1,9 +1,9 @@
 """This tree beside an earlier commit: the seed's wire or the live wire, in turn, for some rounds.
 
-Prints how much CPU each took for the same work, and the ratio, as the median over the rounds: of
-two runs that stand side by side the load of the machine cancels out. Both servers stay up, so that
-a round is short and there can be many. Beside it stands where the ratio lies with 95 % confidence;
-with HEAD for the commit, all that differs from 1 is the machine's doing.
+Prints the CPU time of each for the same work and the ratio, as medians over the rounds. The runs of
+a round follow each other, so the load of the machine cancels out. Both servers stay up, so a round
+is short and there can be many. The last column is the 95 % confidence interval of the ratio. With
+HEAD for the commit, any difference from 1 is noise.
 
     python bench/before.py COMMIT [--wire live]
 """

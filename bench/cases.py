@@ -1,4 +1,4 @@
-"""What is measured: the cases of the seed's wire, and those of the live wire."""
+"""The cases to measure, on the seed's wire and on the live wire."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """fastimd beside its peers: one machine, one Redis, one client, in turn, for several rounds.
 
-Prints a table of medians and one of what is to be reached, as ratios within this run. The time of
-CPU that a process has used is told by the kernel, and on a machine that others use too it grows
-with their load; ratios are of runs that stand side by side, so much of that cancels out.
+Prints a table of medians and one of the goals, as ratios within this run. CPU times are those of
+the kernel. On a shared machine they grow with the load of others; the runs of a ratio follow each
+other, so most of that cancels out.
 
     python bench/compare.py            a few minutes
     python bench/compare.py --full     every size, more rounds; writes RESULTS.md and its plots

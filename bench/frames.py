@@ -1,4 +1,4 @@
-"""What reading one frame and one idle reader cost: ours beside the websockets library's."""
+"""The cost of reading a frame and of an idle reader: ours beside the websockets library's."""
 
 from __future__ import annotations
 

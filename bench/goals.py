@@ -1,4 +1,4 @@
-"""What is to be reached, and whether it was: ratios within one run."""
+"""The goals, as ratios within one run, and whether this run met them."""
 
 from __future__ import annotations
 

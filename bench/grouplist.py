@@ -1,11 +1,10 @@
-"""What a user in very many groups costs whose list socket opens, changes and closes, and whom it
-disturbs.
+"""The cost of a list socket for a user in very many groups, and how far it disturbs others.
 
 python bench/grouplist.py [--groups 100000] [--messages] [--rate 1]
 
-The daemon runs with an instrument that notes each turn of its scheduler, from when it has slept to
-when it sleeps again: how much CPU time it took, for the machine may have other work, too. Meanwhile
-somebody talks in a group, and the time until a text comes back is told.
+The socket opens, changes and closes. An instrument in the daemon records the CPU time of each turn
+of its scheduler, between two sleeps. Meanwhile a client talks in another group and measures how
+long its messages take to return.
 """
 
 from __future__ import annotations

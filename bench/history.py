@@ -1,7 +1,7 @@
-"""What pages of a long history cost: requests one after another on one connection.
+"""The cost of pages of a long history: requests one after another on one connection.
 
-Told is the time of CPU that the daemon and Redis took together for each, so that neither the client
-nor whatever else the machine does is in it.
+Prints the CPU time of the daemon and Redis together for each request. That leaves out the client
+and whatever else the machine does.
 """
 
 from __future__ import annotations

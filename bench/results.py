@@ -1,4 +1,4 @@
-"""What a comparison has measured, as tables and as a document with plots."""
+"""The measurements of a comparison, as tables and as a document with plots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The servers that are compared: each in a process of its own on loopback, all with one Redis.
+"""The servers under comparison, each a process of its own on loopback, all with one Redis.
 
 with TemporaryDirectory() as folder, BenchRedis(Path(folder)) as redis:
     for kind in KINDS:
