@@ -170,7 +170,7 @@ async def test_killed_server_is_restarted(server: Path, tmp_path: Path, log: lis
         nursery.cancel_scope.cancel()
     (death,) = [entry for entry in log if entry["event"] == "redis.ended"]
     assert death["log_level"] == "error"
-    assert "signal 9" in death["reason"]
+    assert death["reason"] == "killed by signal 9 (Killed)"
     assert any("ready to accept connections" in line for line in death["last_lines"])
 
 

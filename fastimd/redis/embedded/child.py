@@ -45,17 +45,25 @@ log: FilteringBoundLogger = structlog.get_logger("fastimd.redis")
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """How the life of one server went, for whoever decides what comes next."""
+    """How the life of one server went, for whoever decides what comes next.
+
+    ``lines`` are the last that it printed; ``last_words`` of them came after it had answered, or,
+    when it never did, all.
+    """
 
     answered: bool
     seconds: float
     end: str
     lines: tuple[str, ...] = ()
+    last_words: int = 0
 
     @property
     def reason(self) -> str:
-        """How it ended, and the last line it printed that is not mere progress."""
-        for line in reversed(self.lines):
+        """How it ended, and the last of its last words that is not mere progress.
+
+        What it warned of while it started explains no later end.
+        """
+        for line in reversed(self.lines[len(self.lines) - self.last_words :]):
             start = _LINE_START.match(line)
             if start is None or start["level"] == "#":
                 return f"{self.end}: {line[start.end() if start else 0 :]}"
@@ -71,6 +79,7 @@ class _Server:
     answered: bool = False
     lines: deque[str] = field(default_factory=lambda: deque(maxlen=LINES_KEPT))
     unfinished: bytes = b""
+    last_words: int = 0
 
     async def read_output(self) -> None:
         """Log and keep every line, until nobody holds the other end of the pipe."""
@@ -83,6 +92,7 @@ class _Server:
         text = line.decode(errors="backslashreplace").rstrip()
         if text:
             self.lines.append(text)
+            self.last_words = min(self.last_words + 1, LINES_KEPT)
             log.debug("redis.server", line=text)
 
     async def wait_end(self) -> None:
@@ -98,6 +108,7 @@ class _Server:
         """Call ``announce`` when the server answers, or cancel ``scope`` when it does not."""
         self.answered = await answer.wait_answering(socket_path)
         if self.answered:
+            self.last_words = 0
             announce()
         else:
             scope.cancel()
@@ -201,4 +212,5 @@ async def live(
         end = server.describe_end()
     finally:
         await server.aclose()
-    return Life(server.answered, trio.current_time() - began, end, tuple(server.lines))
+    seconds = trio.current_time() - began
+    return Life(server.answered, seconds, end, tuple(server.lines), server.last_words)
