@@ -134,7 +134,7 @@ class _Speaker:
             await self._check_token()
         info = await self._judge(text) if self._is_judged else text
         await self._wait_room()  # after the hook: many may have their answers at once
-        self._session.heard_at = trio.current_time()  # what the client says meanwhile is not read
+        self._session.note_heard()  # what the client says meanwhile is not read
         if info is not None and not self._session.is_dismissed:
             self.say(info)
 

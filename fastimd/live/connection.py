@@ -39,16 +39,17 @@ FRAME_ROOM = 65_536
 class Subscription:
     """A connection's place in a group.
 
-    ``expiry`` ends it when its token has expired, ``since`` is when it began, by the clock of Trio.
+    ``expiry`` ends it when its token has expired, ``since`` is when the client set out for it, by
+    the clock of Trio.
     """
 
     __slots__ = ("expiry", "membership", "since", "visit")
 
-    def __init__(self, membership: Membership, visit: Visit | None) -> None:
+    def __init__(self, membership: Membership, visit: Visit | None, since: float) -> None:
         self.membership = membership
         self.visit = visit
         self.expiry: Timer | None = None
-        self.since = trio.current_time()
+        self.since = since
 
     def end(self, presence: Presence) -> None:
         """Hear nothing more."""
@@ -144,7 +145,7 @@ class Connection(Session):
         if self.user:
             super().ping()
         else:
-            self.heard_at = trio.current_time()  # its deadline ends it
+            self.note_heard()  # its deadline ends it
 
     def answer(self, number: int, reply: Reply) -> None:
         """Answer a command while it is obeyed: with what else is answered in the same turn."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import structlog
-import trio
 
 from ..base import log as logs
 from ..base.errors import FateUnknown, Refused, StoreUnavailable
@@ -95,7 +94,7 @@ async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
             raise Refusal(denied(str(exc))) from None
     await connection.wait_in_flight(MAX_IN_FLIGHT)
     await domain.store.messages.wait_room()
-    connection.heard_at = trio.current_time()  # what the client says meanwhile is not read
+    connection.note_heard()  # what the client says meanwhile is not read
     if connection.is_dismissed:
         raise StoreUnavailable("the connection is closing")
     if group not in connection.subscriptions:  # put out of it meanwhile, as by a kick

@@ -58,13 +58,13 @@ class Entry(NamedTuple):
     def begin(self, connection: Connection, *, wants_comings: bool = False) -> None:
         """Hear the group from now on, if nothing has come between."""
         domain = connection.service.domain
-        barred = connection.entering.pop(self.group).barred
-        if barred is not None:
+        way = connection.entering.pop(self.group)
+        if way.barred is not None:
             self.membership.leave()
-            connection.push(Push(self.group, unsubscribe=barred))
+            connection.push(Push(self.group, unsubscribe=way.barred))
             return
         visit = domain.presence.join(self.group, connection.user)
-        connection.subscriptions[self.group] = Subscription(self.membership, visit)
+        connection.subscriptions[self.group] = Subscription(self.membership, visit, way.since)
         self.membership.begin()
         if wants_comings:
             domain.comings.listen(self.group, connection, connection.tell_coming)

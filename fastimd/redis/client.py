@@ -31,6 +31,7 @@ CALL_SECONDS = 1.5
 """How long a caller waits for Redis before it is told that the store is unavailable."""
 
 _CANNOT_SERVE = (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow)
+_IS_AWAY = (TimeoutError, trio.TooSlowError, *_CANNOT_SERVE)
 
 _Answer = TypeVar("_Answer")
 
@@ -158,7 +159,19 @@ class Client:
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> ScriptCall:
         """Send a script now, if there is a connection; its reply is waited for later."""
-        return ScriptCall(self._attempt, self._connection, script, keys, arguments)
+        return ScriptCall(self, self._connection, script, keys, arguments)
+
+    async def run_anew(
+        self,
+        connection: Connection | None,
+        script: Script,
+        keys: tuple[Argument, ...],
+        arguments: tuple[Argument, ...],
+    ) -> Reply:
+        """Run a script on a connection, or, with None, as soon as there is one."""
+        return await self._attempt(
+            lambda connection: connection.run_script(script, keys, *arguments), connection
+        )
 
     async def run(self) -> None:
         """Keep the connection up until cancelled.
@@ -187,11 +200,15 @@ class Client:
                 while (connection := self._connection) is None:
                     await self._is_connected.wait()
                 return await command(connection)
-        except (TimeoutError, trio.TooSlowError):
-            reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
-            raise StoreUnavailable(f"Redis is away ({reason})") from None
-        except _CANNOT_SERVE as exc:
-            raise StoreUnavailable(f"Redis cannot serve this now ({exc})") from exc
+        except _IS_AWAY as exc:
+            raise self.unavailable(exc) from exc
+
+    def unavailable(self, failure: Exception) -> StoreUnavailable:
+        """What is raised for a call that Redis did not answer, or cannot serve now."""
+        if isinstance(failure, _CANNOT_SERVE):
+            return StoreUnavailable(f"Redis cannot serve this now ({failure})")
+        reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
+        return StoreUnavailable(f"Redis is away ({reason})")
 
     async def _serve_connection(self) -> None:
         async with connected_wire(self.address) as wire:
@@ -237,17 +254,17 @@ class ScriptCall:
     ``keys`` are those that it touches.
     """
 
-    __slots__ = ("_arguments", "_attempt", "_call", "_connection", "_script", "keys")
+    __slots__ = ("_arguments", "_call", "_client", "_connection", "_script", "keys")
 
     def __init__(
         self,
-        attempt: Callable[..., Awaitable[Reply]],
+        client: Client,
         connection: Connection | None,
         script: Script,
         keys: tuple[Argument, ...],
         arguments: tuple[Argument, ...],
     ) -> None:
-        self._attempt = attempt
+        self._client = client
         self._connection = connection
         self._script = script
         self.keys = keys
@@ -258,12 +275,13 @@ class ScriptCall:
 
     async def reply(self) -> Reply:
         """Wait for the reply, once; errors as with ``Client.call``."""
-        return await self._attempt(self._finish, self._connection)
-
-    async def _finish(self, connection: Connection) -> Reply:
-        if self._call is None:
-            return await connection.run_script(self._script, self.keys, *self._arguments)
-        try:
-            return await self._call.reply()
-        except exceptions.NoScriptError:
-            return await connection.run_script(self._script, self.keys, *self._arguments)
+        if self._call is not None:
+            try:
+                return await self._call.reply()
+            except exceptions.NoScriptError:
+                pass  # Redis has forgotten it
+            except _IS_AWAY as exc:
+                raise self._client.unavailable(exc) from exc
+        return await self._client.run_anew(
+            self._connection, self._script, self.keys, self._arguments
+        )

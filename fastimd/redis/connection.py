@@ -45,6 +45,7 @@ class Connection:
         self._clock = clock
         self._waiting: deque[OnReply] = deque()
         self._calls: deque[Call] = deque()  # of them those that wait for no longer than that
+        self._next_look = trio.current_time()
         self._broken: exceptions.ConnectionError | None = None
         self._scope = trio.CancelScope()
         self.is_demoted = False
@@ -69,7 +70,7 @@ class Connection:
 
     def send(self, *command: Argument) -> Call:
         """Send a command whose reply is waited for later."""
-        call = Call()
+        call = Call(self._next_look)
         self._calls.append(call)
         self.submit(call, *command)
         return call
@@ -93,7 +94,7 @@ class Connection:
             if self._broken is not None:
                 raise exceptions.ConnectionError(str(self._broken))
             return []
-        call = Call()
+        call = Call(self._next_look)
         self._calls.append(call)
         replies: list[Reply] = []
 
@@ -178,7 +179,9 @@ class Connection:
     async def _watch(self) -> None:
         # One look for all calls: a deadline of its own for each costs more than the call.
         while True:
-            await trio.sleep(LOOK_SECONDS)
+            # Calls are as old as the look after them: a clock for each would cost more.
+            self._next_look = trio.current_time() + LOOK_SECONDS
+            await trio.sleep_until(self._next_look)
             overdue = trio.current_time() - self._patience
             while self._calls and (self._calls[0].is_done or self._calls[0].since <= overdue):
                 self._calls.popleft().give_up(self._patience)
@@ -196,17 +199,17 @@ def seconds_of(time: list[bytes]) -> float:
 
 
 class Call:
-    """A command that was sent. Calling it delivers the reply; only the first counts.
+    """A command that was sent at ``since``. Calling it delivers the reply; only the first counts.
 
     The reply is kept only until somebody takes it.
     """
 
     __slots__ = ("_reply", "_task", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, since: float) -> None:
         self._reply: outcome.Outcome[Reply] | None = None
         self._task: trio.lowlevel.Task | None = None
-        self.since = trio.current_time()
+        self.since = since
 
     @property
     def is_done(self) -> bool:

@@ -130,7 +130,7 @@ class Wire:
         )
         self._unsent: list[bytes | Callable[[], tuple[Argument, ...]]] = []
         self._unsent_added = trio.Event()
-        self._heard_at = trio.current_time()
+        self._reads = 0
 
     def write(self, *command: Argument) -> None:
         """Leave a command to be written in this scheduler turn."""
@@ -173,7 +173,7 @@ class Wire:
             data = await self._stream.receive_some(RECEIVE_BYTES)
             if not data:
                 raise trio.BrokenResourceError("closed by Redis")
-            self._heard_at = trio.current_time()
+            self._reads += 1
             self._reader.feed(bytes(data))
             while (reply := self._reader.gets()) is not False:
                 replies.append(reply)
@@ -187,9 +187,9 @@ class Wire:
         """
         while True:
             await trio.sleep(PROBE_INTERVAL)
-            asked_at = trio.current_time()
+            asked_at, reads = trio.current_time(), self._reads
             ping()
-            while self._heard_at < asked_at:
+            while self._reads == reads:
                 if trio.current_time() - asked_at > PROBE_TIMEOUT:
                     raise trio.BrokenResourceError(f"no answer to PING for {PROBE_TIMEOUT:g} s")
                 await trio.sleep(PROBE_TIMEOUT / 20)

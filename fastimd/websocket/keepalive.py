@@ -2,6 +2,9 @@
 
 The interval is the same for everybody, so the sockets stand in one queue by the time at which each
 is due, and a turn costs as much as there are sockets due.
+
+Silence is counted in turns. So whoever hears a client does not look at a clock, and the time in
+which the daemon stood still, as while its machine was paused, is no silence of its clients.
 """
 
 from __future__ import annotations
@@ -18,7 +21,10 @@ TURN_SECONDS = 0.5
 
 
 class Pinged(Protocol):
-    """What the keepalive needs of a socket; ``heard_at`` is when the client last said anything."""
+    """What the keepalive needs of a socket.
+
+    ``heard_at`` was the keepalive's ``next_turn`` when the client last said anything.
+    """
 
     heard_at: float
     is_open: bool
@@ -35,10 +41,13 @@ class Keepalive:
     Args:
         config: ``socket.ping_interval``, seconds of silence before a ping, and
             ``socket.ping_timeout``, seconds of silence before the end.
+
+    ``next_turn`` is when it looks next, in seconds that have passed in its turns.
     """
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self.next_turn = 0.0
         self._due: deque[tuple[float, Pinged]] = deque()
 
     def watch(self, pinged: Pinged) -> None:
@@ -48,8 +57,12 @@ class Keepalive:
     async def run(self) -> None:
         """Ping until cancelled."""
         while True:
-            await trio.sleep(min(TURN_SECONDS, self._config.socket.ping_interval / 4))
-            self._take_turn(trio.current_time())
+            await trio.sleep(self._turn_seconds())
+            self._take_turn(self.next_turn)
+            self.next_turn += self._turn_seconds()
+
+    def _turn_seconds(self) -> float:
+        return min(TURN_SECONDS, self._config.socket.ping_interval / 4)
 
     def _take_turn(self, now: float) -> None:
         interval, timeout = self._config.socket.ping_interval, self._config.socket.ping_timeout

@@ -19,7 +19,7 @@ async def run_session(session: Session, around: Surroundings, serving: Awaitable
         serving: what the socket does, until it closes.
     """
     around.metrics.sockets_opened += 1
-    session.opened_at = session.heard_at
+    session.opened_at = trio.current_time()
     around.sessions.add(session)
     if session.user:
         tell_opened(session)

@@ -134,6 +134,7 @@ class Session:
         "_ended",
         "_frames",
         "_heard_eof",
+        "_keepalive",
         "_metrics",
         "_opening",
         "_outcome",
@@ -187,7 +188,8 @@ class Session:
         self.outbox = self._make_outbox(connection, nursery)
         self.is_open = True
         self.is_dismissed = False
-        self.heard_at = trio.current_time()
+        self._keepalive = around.keepalive
+        self.note_heard()
         self.messages_in = 0
         self._client = ""
 
@@ -231,6 +233,10 @@ class Session:
             payloads = self._feed(await self._receiver.receive())
         return payloads
 
+    def note_heard(self) -> None:
+        """The client is there: it has said something, or could not be listened to until now."""
+        self.heard_at = self._keepalive.next_turn
+
     def has_turn(self) -> bool:
         """Nothing holds the client to a pace."""
         return not self._settings.socket.max_messages_per_second
@@ -244,7 +250,7 @@ class Session:
             self._pace = Pace(limits.max_messages_per_second, limits.message_burst)
         self._pace.adapt(limits.max_messages_per_second, limits.message_burst)
         has_turn = await self._pace.wait_turn()
-        self.heard_at = trio.current_time()  # what it says meanwhile is not read
+        self.note_heard()  # what it says meanwhile is not read
         if has_turn or self.is_dismissed:
             return not self.is_dismissed
         self._end_flood()
@@ -281,10 +287,8 @@ class Session:
     def end_silent(self) -> None:
         """End the socket: the client answers no ping."""
         code, reason = self.subprotocol.silent
-        if code == LOST:
-            self.abort(code, reason)
-        else:
-            self.close(code, reason)
+        end = self.abort if code == LOST else self.close
+        end(code, reason)
 
     def kick(self, _group: str, _given_at: float) -> None:
         """Close the socket: the user was kicked then from one of its groups, or from all."""
@@ -345,7 +349,7 @@ class Session:
 
     def _feed(self, data: bytes) -> list[Payload]:
         """Take what was read: returns the messages in it, and answers the rest."""
-        self.heard_at = trio.current_time()
+        self.note_heard()
         if not data:
             self._ended = self._heard_eof = True
             self.is_open = False

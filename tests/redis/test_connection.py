@@ -14,7 +14,7 @@ from fastimd.redis.connection import Call
 
 async def test_a_reply_may_come_before_it_is_waited_for() -> None:
     """It is there at once then; no turn of the scheduler goes by."""
-    call = Call()
+    call = Call(trio.current_time())
     call(b"early")
     with trio.CancelScope() as scope:
         scope.cancel()
@@ -22,7 +22,7 @@ async def test_a_reply_may_come_before_it_is_waited_for() -> None:
 
 
 async def test_a_reply_may_come_while_it_is_waited_for(nursery: trio.Nursery) -> None:
-    call = Call()
+    call = Call(trio.current_time())
     heard: list[object] = []
 
     async def wait() -> None:
@@ -38,7 +38,7 @@ async def test_a_reply_may_come_while_it_is_waited_for(nursery: trio.Nursery) ->
 
 @pytest.mark.parametrize("is_early", [True, False])
 async def test_a_refusal_is_raised(is_early: bool) -> None:
-    call = Call()
+    call = Call(trio.current_time())
     refusal = exceptions.ResponseError("WRONGTYPE")
 
     async def refuse() -> None:
@@ -56,7 +56,7 @@ async def test_a_refusal_is_raised(is_early: bool) -> None:
 
 async def test_only_the_first_reply_counts() -> None:
     """A call that has taken too long has failed, whatever comes then."""
-    call = Call()
+    call = Call(trio.current_time())
     call.give_up(1.5)
     call(b"late")
     with pytest.raises(TimeoutError, match=r"no answer within 1\.5 s"):
@@ -64,7 +64,7 @@ async def test_only_the_first_reply_counts() -> None:
 
 
 async def test_who_gave_up_waiting_is_not_woken() -> None:
-    call = Call()
+    call = Call(trio.current_time())
     with trio.move_on_after(0) as scope:
         await call.reply()
     assert scope.cancelled_caught
@@ -80,7 +80,7 @@ async def test_a_reply_is_not_kept_after_it_was_taken(is_early: bool) -> None:
     class Page(list[bytes]):
         """A reply that can be watched."""
 
-    call = Call()
+    call = Call(trio.current_time())
     pages = [Page([b"a message"])]
     there = weakref.ref(pages[0])
 
