@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from ..groups.audience import Batch, Greeting, Since
 from ..groups.store.stand import Stands
-from .protocol import Publication, Push, Reply
+from .protocol import Publication
 from .publications import notice, publications
 from .wire import Wire
 
@@ -38,7 +38,7 @@ class Live:
         pushes: list[bytes] = []
         size = 0
         for each in publications:
-            push = self._wire.encode(Reply(push=Push(group, each)))
+            push = self._wire.encode_publication(group, each)
             if size and size + len(push) > FRAME_BYTES:
                 frames.append(self._wire.frame(pushes))
                 pushes, size = [], 0

@@ -8,7 +8,7 @@ import msgspec
 
 from ..websocket.frames import TEXT, text_frame
 from .escapes import without_halves
-from .protocol import Command
+from .protocol import Command, Publication, Push, Reply
 from .wire import BadFrame
 
 NAME = "live-json"
@@ -26,6 +26,11 @@ def read_commands(payload: str) -> Iterator[Command]:
     """
     for line in payload.removesuffix("\n").split("\n"):
         yield _read(line)
+
+
+def encode_publication(group: str, publication: Publication) -> bytes:
+    """The push of a publication, as it stands among others in a frame."""
+    return encode(Reply(push=Push(group, publication)))
 
 
 def frame(replies: Iterable[bytes]) -> bytes:

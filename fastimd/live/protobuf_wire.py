@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
 from importlib.resources import files
+from itertools import compress
 from typing import Any
 
 import msgspec
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
+from msgspec.structs import astuple
 
 from ..websocket.frames import BINARY, binary_frame
 from . import protocol
-from .protocol import REQUESTS, Command, Reply
+from .protocol import REQUESTS, Command, Publication, Reply
 from .wire import BadFrame
 
 NAME = "live-protobuf"
@@ -37,6 +38,7 @@ def _load() -> dict[str, type[Message]]:
 
 MESSAGES = _load()
 _Command: Any = MESSAGES["Command"]
+_Reply: Any = MESSAGES["Reply"]
 
 
 def read_commands(payload: bytes) -> Iterator[Command]:
@@ -67,7 +69,16 @@ def frame(replies: Iterable[bytes]) -> bytes:
 
 def encode(reply: Reply) -> bytes:
     """A reply behind its length."""
-    data: bytes = _to_message(reply).SerializeToString()
+    return _sized(_Reply(**_to_fields(reply)))
+
+
+def encode_publication(group: str, publication: Publication) -> bytes:
+    """The push of a publication, behind its length."""
+    return _sized(_Reply(push={"channel": group, "pub": _to_fields(publication)}))
+
+
+def _sized(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
     return _varint(len(data)) + data
 
 
@@ -128,37 +139,35 @@ _READ: dict[str, Callable[[Any], msgspec.Struct]] = {
 }
 
 
-def _to_message(struct: msgspec.Struct) -> Any:
-    """A struct as the message of the same name."""
-    message = MESSAGES[type(struct).__name__]()
-    for name, default in _fields(type(struct)):
-        value = getattr(struct, name)
-        if value is None or value == default:
-            continue
-        if isinstance(value, msgspec.Struct):
-            getattr(message, name).CopyFrom(_to_message(value))
-        elif isinstance(value, msgspec.Raw):
-            setattr(message, name, bytes(value))
-        elif isinstance(value, list):
-            getattr(message, name).extend([_to_message(each) for each in value])
-        elif isinstance(value, dict):
-            _set_map(getattr(message, name), value)
-        else:
-            setattr(message, name, value)
-    return message
+def _to_fields(struct: Any) -> dict[str, Any]:
+    """What the message of the same name is made of; its class takes all of it at once."""
+    values = astuple(struct)
+    named = zip(struct.__struct_fields__, values, strict=True)
+    fields: dict[str, Any] = dict(compress(named, values))
+    for name, value in fields.items():
+        convert = _CONVERT.get(type(value))
+        if convert is not None:
+            fields[name] = convert(value)
+    return fields
 
 
-def _set_map(field: Any, value: dict[str, Any]) -> None:
-    for key, each in value.items():
-        if isinstance(each, msgspec.Struct):
-            field[key].CopyFrom(_to_message(each))
-        else:
-            field[key] = each
+def _to_map(values: dict[str, Any]) -> dict[str, Any]:
+    """A map, whose class takes nothing but messages for messages."""
+    return {
+        key: MESSAGES[type(each).__name__](**_to_fields(each)) if type(each) in _CONVERT else each
+        for key, each in values.items()
+    }
 
 
-@cache
-def _fields(struct: type[msgspec.Struct]) -> list[tuple[str, object]]:
-    return [(field.name, field.default) for field in msgspec.structs.fields(struct)]
+_CONVERT: dict[type, Callable[[Any], Any]] = {
+    msgspec.Raw: bytes,  # none when it is ABSENT, which is as good as left out
+    list: lambda values: [_to_fields(each) for each in values],
+    dict: _to_map,
+    **{getattr(protocol, name): _to_fields for name in MESSAGES if hasattr(protocol, name)},
+}
+"""How values become what the classes of messages take, by their types; others are that already.
+
+A look into it takes less than asking whether a value is a struct."""
 
 
 def _varint(number: int) -> bytes:

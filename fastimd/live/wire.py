@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 from ..websocket.subprotocol import Subprotocol
-from .protocol import Command, Reply
+from .protocol import Command, Publication, Reply
 
 
 class BadFrame(ValueError):
@@ -33,6 +33,10 @@ class Wire(Protocol):
 
     def encode(self, reply: Reply) -> bytes:
         """A reply, as it stands among others in a frame."""
+        ...
+
+    def encode_publication(self, group: str, publication: Publication) -> bytes:
+        """The push of a publication: of all that is encoded, nearly everything is one."""
         ...
 
     def frame(self, replies: Iterable[bytes]) -> bytes:

@@ -27,7 +27,7 @@ from protobuf_by_hand import delimited, varint
 
 from fastimd.live import json_wire, protobuf_wire, protocol
 from fastimd.live.compile import COMPILED, compile_protocol
-from fastimd.live.protocol import ABSENT, REQUESTS, ClientInfo, Command, Reply
+from fastimd.live.protocol import ABSENT, REQUESTS, ClientInfo, Command, Publication, Push, Reply
 from fastimd.live.publications import info_of
 from fastimd.live.wire import BadFrame, Wire
 
@@ -175,6 +175,15 @@ def test_a_reply_is_the_same_in_both(name: str, data: st.DataObject) -> None:
     (in_protobuf,) = frames_of("protobuf", protobuf_wire.frame([protobuf_wire.encode(reply)]))
     assert in_json.keys() == in_protobuf.keys() == {"id", name}
     assert without_defaults(in_json) == without_defaults(in_protobuf)
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(group=TEXTS, publication=structs(Publication))
+@settings(max_examples=100, deadline=None)
+def test_a_publication_has_a_shorter_way(wire: Any, group: str, publication: Publication) -> None:
+    """To the same bytes."""
+    reply = Reply(push=Push(group, publication))
+    assert wire.encode_publication(group, publication) == wire.encode(reply)
 
 
 @given(st.lists(structs(Reply), min_size=1, max_size=5))
