@@ -261,9 +261,12 @@ def _warn_of_open_login(config: Config, hooks: HookRunner) -> None:
         loopback = host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         loopback = False
-    if not loopback and not hooks.has("login") and not hooks.has("authorize"):
-        log.warning(
-            "login.open",
-            bind=config.server.bind,
-            hint="everybody may log in as anybody: name a login hook",
-        )
+    if loopback or hooks.has("authorize"):
+        return
+    if not hooks.has("login"):
+        hint = "everybody may log in as anybody: name a login hook"
+    elif not config.group.login_auth:
+        hint = "a socket may name any user without a login: set group.login_auth = true"
+    else:
+        return
+    log.warning("login.open", bind=config.server.bind, hint=hint)

@@ -327,7 +327,15 @@ def test_a_login_hook_that_is_not_there_is_told(launch: Launch, redis_url: str) 
     ("settings", "warned"),
     [
         ({"server__bind": "0.0.0.0:0"}, True),
-        ({"server__bind": "0.0.0.0:0", "login__hook": "operator:eq"}, False),
+        ({"server__bind": "0.0.0.0:0", "login__hook": "operator:eq"}, True),
+        (
+            {
+                "server__bind": "0.0.0.0:0",
+                "login__hook": "operator:eq",
+                "group__login_auth": "true",
+            },
+            False,
+        ),
         ({"server__bind": "127.0.0.1:0"}, False),
     ],
 )
