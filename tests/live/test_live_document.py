@@ -226,7 +226,7 @@ def test_the_page_has_the_limits_of_the_code() -> None:
         f"for {COUNTED[NONCE_SECONDS // 60]} minutes",
         f"The last {NONCES:,} nonces",
         f"`limit` is 1 to {MOST_GROUPS:,}",
-        f"More than {MOST_PRESENT:,} present",
+        f"more than {MOST_PRESENT:,} clients",
         f"more than {ANNOUNCE_UP_TO} subscriptions",
         f"longer than {COUNTED[ESCAPED]} times that and {FRAME_ROOM // 1024} KiB",
         f"3013 after {FLOOD_SECONDS:g} seconds",
