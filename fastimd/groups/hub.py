@@ -59,7 +59,7 @@ class _Group:
         self.fences = 0
         self.is_fenced = False
         # What is called when a member will hear nothing more.
-        self.on_lost: dict[Outbox, Callable[[], None]] = {}
+        self.on_lost: dict[Outbox, Callable[[str], object]] = {}
         self.recent: Batch = []
         self.pending: Batch = []
 
@@ -251,15 +251,15 @@ class Hub:
         name: str,
         outbox: Outbox,
         dialect: Dialect,
-        on_lost: Callable[[], None],
+        on_lost: Callable[[str], object],
     ) -> Membership:
         """Let a socket into a group, where it hears nothing before its greeting.
 
         Args:
             dialect: what the socket speaks; one object for all that speak it.
-            on_lost: called when the socket will hear nothing more, as Redis refuses what concerns
-                the group; or, where the dialect ``resumes``, when messages are missing that no list
-                has any more.
+            on_lost: called with the group when the socket will hear nothing more, as Redis refuses
+                what concerns it; or, where the dialect ``resumes``, when messages are missing that
+                no list has any more.
         """
         group = self._groups.get(name) or self._open(name)
         audience = group.audience(dialect)
@@ -343,12 +343,12 @@ class Hub:
         if self._groups.get(group.name) is group:
             del self._groups[group.name]
         for on_lost in list(group.on_lost.values()):
-            on_lost()
+            on_lost(group.name)
 
     def _receive(self, group: _Group, ts: int, message: bytes) -> None:
         if ts == MISSED:
             for outbox in group.resuming():
-                group.on_lost[outbox]()
+                group.on_lost[outbox](group.name)
             return
         if not group.pending:
             self._to_flush.append(group)

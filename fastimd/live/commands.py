@@ -35,6 +35,7 @@ async def serve(connection: Connection, first: bytes) -> None:
             for payload in payloads:
                 await _take(connection, payload)
             connection.outbox.flush_replies()
+            del payloads, payload  # nobody holds them while nothing comes
     finally:
         connection.leave_all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from sys import intern
 from typing import NamedTuple
 
 from ..base.codec import MAX_TS, check_id
@@ -157,6 +158,7 @@ async def enter(
         Refusal: it may not come in.
         StoreUnavailable, KeyUnusable, HookFailed: who has to be asked is away.
     """
+    group = intern(group)  # each connection that is in it holds its name
     if group in connection.subscriptions:
         raise Refusal(ALREADY_SUBSCRIBED)
     most = connection.service.domain.config.live.max_subscriptions
@@ -179,8 +181,7 @@ async def _open_way(
     auto_join = domain.config.group.auto_join
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
-    come_again = partial(connection.lose, group)
-    membership = domain.hub.enter(group, connection.outbox, service.dialect, come_again)
+    membership = domain.hub.enter(group, connection.outbox, service.dialect, connection.lose)
     try:
         is_joining = auto_join and not connection.is_guest
         join = members.send_join(group, connection.user) if is_joining else None

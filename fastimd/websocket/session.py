@@ -309,7 +309,7 @@ class Session:
             self._send_close(close_payload(code, reason), code, reason)
             self._scope.deadline = min(self._scope.deadline, trio.current_time() + CLOSE_SECONDS)
 
-    def give_up(self) -> None:
+    def give_up(self, _group: str = "") -> None:
         """Close the socket: what it shows cannot be read now. The log has said why."""
         self.close(*self.subprotocol.unavailable)
 

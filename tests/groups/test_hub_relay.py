@@ -7,7 +7,6 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -33,7 +32,7 @@ from fastimd.websocket.outbox import Outbox
 # The hub, with everything around it played
 
 
-def no_loss() -> None:
+def no_loss(*_: str) -> None:
     """Nobody is told that nothing more will come."""
     raise AssertionError
 
@@ -191,7 +190,7 @@ async def member(
     group: str,
     ear: Ear,
     dialect: Dialect,
-    on_lost: Callable[[], None] = no_loss,
+    on_lost: Callable[..., object] = no_loss,
     since: Since | None = None,
 ) -> AsyncIterator[None]:
     """Somebody is in a group."""
@@ -655,8 +654,7 @@ async def test_who_hears_nothing_more_is_told(room: Room) -> None:
     told: list[str] = []
 
     async def enter(name: str) -> None:
-        lose = partial(told.append, name)
-        async with member(room.hub, name, Ear(), room.dialect, lose):
+        async with member(room.hub, name, Ear(), room.dialect, told.append):
             await trio.sleep_forever()
 
     async with trio.open_nursery() as nursery:
