@@ -20,7 +20,7 @@ import trio
 
 RECEIVE_BYTES = 65536
 COMINGS_A_TURN = 64
-"""How many sockets are told of their first bytes or their end in one turn of the scheduler.
+"""The most sockets that get their first bytes or their end in one turn of the scheduler.
 
 Thousands may come or go at once. If all their work were done in one turn, Redis, the fan-out and
 everybody else would wait for it.

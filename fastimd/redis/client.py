@@ -204,7 +204,7 @@ class Client:
             raise self.unavailable(exc) from exc
 
     def unavailable(self, failure: Exception) -> StoreUnavailable:
-        """What is raised for a call that Redis did not answer, or cannot serve now."""
+        """The error for a call that Redis did not answer, or cannot serve now."""
         if isinstance(failure, _CANNOT_SERVE):
             return StoreUnavailable(f"Redis cannot serve this now ({failure})")
         reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"

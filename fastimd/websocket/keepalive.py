@@ -3,8 +3,9 @@
 The interval is the same for everybody, so the sockets stand in one queue by the time at which each
 is due, and a turn costs as much as there are sockets due.
 
-Silence is counted in turns. So whoever hears a client does not look at a clock, and the time in
-which the daemon stood still, as while its machine was paused, is no silence of its clients.
+Silence is counted in turns, so reading from a client needs no look at the clock. A late turn counts
+in full, up to twice its length. A longer pause, as when the machine stood still, does not count as
+silence of the clients.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ TURN_SECONDS = 0.5
 
 
 class Pinged(Protocol):
-    """What the keepalive needs of a socket.
+    """A socket, as the keepalive sees it.
 
     ``heard_at`` was the keepalive's ``next_turn`` when the client last said anything.
     """
@@ -57,7 +58,9 @@ class Keepalive:
     async def run(self) -> None:
         """Ping until cancelled."""
         while True:
-            await trio.sleep(self._turn_seconds())
+            turn, began = self._turn_seconds(), trio.current_time()
+            await trio.sleep(turn)
+            self.next_turn += min(trio.current_time() - began, 2 * turn) - turn
             self._take_turn(self.next_turn)
             self.next_turn += self._turn_seconds()
 

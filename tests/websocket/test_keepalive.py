@@ -1,4 +1,4 @@
-"""Who is pinged, and who is ended for saying nothing."""
+"""The keepalive pings silent sockets and ends those that stay silent."""
 
 from __future__ import annotations
 
@@ -69,6 +69,20 @@ async def test_who_says_something_is_not_pinged(
         await trio.sleep(INTERVAL / 5)
         client.heard_at = keepalive.next_turn
     assert not client.pinged
+    assert not client.ended
+
+
+async def test_pings_of_a_busy_daemon_are_not_late(
+    mock_clock: MockClock, keepalive: Keepalive
+) -> None:
+    """Each turn comes nearly half a second late; clients wait for their pings by the clock."""
+    client = Client(keepalive)
+    keepalive.watch(client)
+    await wait_all_tasks_blocked()
+    while trio.current_time() < 10 * INTERVAL:
+        mock_clock.jump(1.9 * TURN_SECONDS)
+        await wait_all_tasks_blocked()
+    assert 9 <= len(client.pinged) <= 10
     assert not client.ended
 
 

@@ -61,7 +61,7 @@ class Life:
     def reason(self) -> str:
         """How it ended, and the last of its last words that is not mere progress.
 
-        What it warned of while it started explains no later end.
+        Warnings from its start do not explain a later end.
         """
         for line in reversed(self.lines[len(self.lines) - self.last_words :]):
             start = _LINE_START.match(line)
