@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import structlog
 import trio
 from structlog.typing import FilteringBoundLogger
 
+from ...base.child import wait_exit
 from . import answer
 
 STOP_SECONDS = 10.0
@@ -99,7 +99,7 @@ class _Server:
         """Wait until the process has ended and what it printed is read."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.read_output)
-            await _wait_exit(self.process)
+            await wait_exit(self.process)
             nursery.cancel_scope.deadline = trio.current_time() + REST_SECONDS
 
     async def watch_answer(
@@ -167,32 +167,6 @@ def _start(command: list[str], lock: int) -> _Server:
     finally:
         os.close(writable)
     return _Server(process, trio.lowlevel.FdStream(readable))
-
-
-async def _wait_exit(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of the process and reap it, without polling."""
-    if process.poll() is not None:
-        return
-    pidfd = _open_pidfd(process.pid)
-    if pidfd is None:
-        limiter = trio.CapacityLimiter(1)  # this thread lives long: it takes nobody's place
-        await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True, limiter=limiter)
-        return
-    try:
-        await trio.lowlevel.wait_readable(pidfd)
-    finally:
-        os.close(pidfd)
-    process.wait()
-
-
-def _open_pidfd(pid: int) -> int | None:
-    """A descriptor that turns readable when the process ends, where the system has them."""
-    if sys.platform != "linux":
-        return None
-    try:
-        return os.pidfd_open(pid)
-    except OSError:  # a kernel before 5.3, or a sandbox that forbids it: a thread waits instead
-        return None
 
 
 async def live(

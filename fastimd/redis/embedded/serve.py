@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from ...base.errors import StartupError, StoreUnavailable
 from .child import Life, live
-from .command import server_arguments, tied_command
+from .command import server_command
 from .executable import check_version, find_server
 from .lock import find_socket_path, hold_data_dir
 
@@ -97,5 +97,5 @@ async def serve_embedded(
 
     async with hold_data_dir(data_dir) as lock:
         await check_version(server, data_dir)
-        command = tied_command(server, server_arguments(data_dir, socket_path))
+        command = server_command(server, data_dir, socket_path)
         await _keep_alive(lambda: live(command, lock, socket_path, announce))
