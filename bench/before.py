@@ -3,9 +3,9 @@
 Prints the CPU time of each for the same work and the ratio, as medians over the rounds. The runs of
 a round follow each other, so the load of the machine cancels out. Both servers stay up, so a round
 is short and there can be many. The last column is the 95 % confidence interval of the ratio. With
-HEAD for the commit, any difference from 1 is noise.
+HEAD for the commit, any difference from 1 is noise, or what several workers cost.
 
-    python bench/before.py COMMIT [--wire live]
+    python bench/before.py COMMIT [--wire live] [--workers 2]
 """
 
 from __future__ import annotations
@@ -40,12 +40,15 @@ FEWEST = 6
 CASES: dict[str, tuple[str, dict[str, Any], str]] = {
     "burst 100": ("burst", {"members": 100}, "cpu_us_per_delivery"),
     "burst 1000": ("burst", {"members": 1000}, "cpu_us_per_delivery"),
+    "in step 1000": ("burst", {"members": 1000, "in_flight": 8}, "cpu_us_per_delivery"),
     "talk 100 x 5": ("talk", {"groups": 100, "members": 5, "in_flight": 1}, "cpu_us_per_message"),
     "talk 20 x 25": ("talk", {"groups": 20, "members": 25, "in_flight": 1}, "cpu_us_per_message"),
     "idle 3000": ("idle", {"groups": 300, "members": 10, "opening": 1}, "cpu_us_per_socket"),
     "storm 10000": ("storm", {"groups": 1000, "members": 10}, "cpu_us_per_socket"),
 }
-"""Mode, options and what is compared. ``idle`` opens its sockets one after the other."""
+"""Mode, options and what is compared. ``idle`` opens its sockets one after the other; ``in step``
+sends as many messages as are written at once, and the next when all have come, so that batches are
+of one size however busy a server is."""
 WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
 
 
@@ -86,7 +89,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--wire", choices=WIRES, default=FASTIMD.name, help="what is spoken")
+    parser.add_argument("--workers", type=int, default=1, help="how many this tree runs")
     arguments = parser.parse_args()
+    Now.workers = arguments.workers
     Tree.dialect = WIRES[arguments.wire]
     if arguments.rounds < FEWEST:
         parser.error(f"--rounds: at least {FEWEST}, or nothing is known with 95 % confidence")

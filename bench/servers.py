@@ -23,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -276,10 +276,11 @@ class Server(Program):
 
 
 class Fastimd(Server):
-    """The daemon of this repository."""
+    """The daemon of this repository, as one process or as several workers and their parent."""
 
     name = "fastimd"
     dialect = FASTIMD
+    workers = 1
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", "fastimd"]
@@ -294,7 +295,13 @@ class Fastimd(Server):
             "FASTIMD_ADMIN__BIND": "",
             "FASTIMD_REDIS__URL": self.redis.url,
             "FASTIMD_LOG__FORMAT": "json",
+            **({"FASTIMD_SERVER__WORKERS": str(self.workers)} if self.workers > 1 else {}),
         }
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        started = (event["pid"] for event in self._events() if event["event"] == "worker.started")
+        return (self.pid, *started)
 
     def wait_ready(self) -> None:
         self.wait_for("event daemon.serving", self._serves)
@@ -304,8 +311,12 @@ class Fastimd(Server):
         return f"fastimd {fastimd.__version__}, Python {sys.version.split()[0]}"
 
     def _serves(self) -> bool:
-        events = (json.loads(line) for line in self.log_lines() if line.startswith("{"))
-        return any(event["event"] == "daemon.serving" for event in events)
+        return any(
+            event["event"] == "daemon.serving" and "worker" not in event for event in self._events()
+        )
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        return (json.loads(line) for line in self.log_lines() if line.startswith("{"))
 
 
 class FastimdLive(Fastimd):

@@ -1,7 +1,8 @@
-"""How evenly several daemons on one port share its connections.
+"""How evenly several processes on one port share its connections.
 
 Either each has a queue of its own (``SO_REUSEPORT``), among which the kernel chooses by a hash of
-the addresses, or all accept from the queue of one socket that they inherit.
+the addresses, or all accept from the queue of one socket that they inherit, or they are the workers
+of one daemon (``server.workers``), whose parent accepts for them.
 
 python bench/spread.py --instances 4 --sockets 2000
 """
@@ -16,10 +17,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
+import httpx
 from servers import BenchRedis, Fastimd
 
 AT_ONCE = 100
@@ -57,6 +60,21 @@ class Instance(Fastimd):
             found = re.search(r"^fastimd_sockets (\S+)$", answer.read().decode(), re.M)
         assert found is not None
         return int(float(found[1]))
+
+
+class Workers(Fastimd):
+    """One daemon of several workers."""
+
+    def environment(self) -> Mapping[str, str]:
+        return {**super().environment(), "FASTIMD_ADMIN__BIND": f"unix:{self.folder}/admin.sock"}
+
+    def sockets(self) -> list[int]:
+        """How many each worker has now."""
+        transport = httpx.HTTPTransport(uds=f"{self.folder}/admin.sock")
+        with httpx.Client(transport=transport, timeout=10) as client:
+            scraped = client.get("http://localhost/metrics").text
+        found = re.findall(r"^fastimd_worker_connections\{.*\} (\S+)$", scraped, re.M)
+        return [int(float(each)) for each in found]
 
 
 def own_queues(count: int) -> list[socket.socket]:
@@ -116,14 +134,32 @@ def spread(
     listeners = listen(count)
     port = listeners[0].getsockname()[1]
     try:
-        with instances(folder, redis, listeners) as running, ThreadPoolExecutor(at_once) as pool:
-            clients = list(pool.map(lambda number: join(port, number), range(sockets)))
-            found = [instance.sockets() for instance in running]
-            for client in clients:
-                client.close()
+        with instances(folder, redis, listeners) as running:
+            return come(
+                port, sockets, at_once, lambda: [instance.sockets() for instance in running]
+            )
     finally:
         for listener in set(listeners):
             listener.close()
+
+
+def spread_workers(
+    folder: Path, redis: BenchRedis, count: int, sockets: int, at_once: int
+) -> list[int]:
+    """Sockets of each worker, after so many have come."""
+    daemon = Workers(folder, redis)
+    daemon.workers = count
+    with daemon:
+        return come(daemon.port, sockets, at_once, daemon.sockets)
+
+
+def come(port: int, sockets: int, at_once: int, look: Callable[[], list[int]]) -> list[int]:
+    """Open so many sockets; returns what ``look`` finds then."""
+    with ThreadPoolExecutor(at_once) as pool:
+        clients = list(pool.map(lambda number: join(port, number), range(sockets)))
+        found = look()
+        for client in clients:
+            client.close()
     if sum(found) != sockets:
         raise ConnectionError(f"{sockets} sockets opened, {sum(found)} found")
     return found
@@ -139,12 +175,15 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print("| queue | clients come | sockets of each | the most, of an even share |")
     print("|---|---|---|---|")
-    with TemporaryDirectory() as folder, BenchRedis(Path(folder)) as redis:
-        for name, listen in (("its own", own_queues), ("shared", shared_queue)):
+    with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
+        ways: dict[str, Callable[..., list[int]]] = {
+            "its own": partial(spread, Path(name), redis, own_queues),
+            "shared": partial(spread, Path(name), redis, shared_queue),
+            "workers": partial(spread_workers, Path(name), redis),
+        }
+        for name, way in ways.items():
             for manner, at_once in (("one after another", 1), (f"{AT_ONCE} at a time", AT_ONCE)):
-                found = spread(
-                    Path(folder), redis, listen, arguments.instances, arguments.sockets, at_once
-                )
+                found = way(arguments.instances, arguments.sockets, at_once)
                 share = max(found) * len(found) / sum(found)
                 print(
                     f"| {name} | {manner} | {', '.join(map(str, found))} | {share:.2f} |",
