@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from signal import SIGINT, SIGPIPE
+from typing import TypeVar
 
 import trio
 
@@ -19,6 +20,8 @@ from .base.signals import EXIT_SIGNAL
 from .base.supervise import TaskCrashed
 from .bench import arguments as bench
 from .daemon.tree import serve
+from .daemon.workers.link import take_link
+from .daemon.workers.parent import WorkerFailed, serve_workers
 from .hooks.load import load_hooks
 from .live.keys import load_keys
 from .operate import arguments as operate
@@ -30,6 +33,9 @@ EXIT_INTERRUPTED = EXIT_SIGNAL + SIGINT
 EXIT_UNREAD = EXIT_SIGNAL + SIGPIPE
 """What a shell shows of a program that wrote to a pipe which nobody reads any more."""
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+
+
+_Failure = TypeVar("_Failure", bound=BaseException)
 
 
 def main() -> None:
@@ -113,13 +119,23 @@ def _completion(shell: str) -> str:
 
 def _serve(settings: config.Config) -> int:
     log.configure(settings.log.format, settings.log.level)
+    link = take_link(os.environ)
+    workers = settings.server.workers or len(os.sched_getaffinity(0))
+    if link is not None:
+        log.bind(worker=link.number)
     try:
-        trio.run(serve, settings, strict_exception_groups=True)
+        if link is None and workers > 1:
+            trio.run(serve_workers, settings, workers, strict_exception_groups=True)
+        else:
+            trio.run(serve, settings, link, strict_exception_groups=True)
     except BaseException as exc:
         startup = _find(exc, StartupError)
         if startup is not None:
             log.print_mistake(str(startup))
             return EXIT_CONFIG
+        failed = _find(exc, WorkerFailed)
+        if failed is not None:
+            return EXIT_CONFIG if failed.status == EXIT_CONFIG else EXIT_CRASHED
         if _find(exc, TaskCrashed) is not None:
             return EXIT_CRASHED  # the log has said which task and why
         raise
@@ -128,7 +144,7 @@ def _serve(settings: config.Config) -> int:
     return 0
 
 
-def _find(exc: BaseException, kind: type[BaseException]) -> BaseException | None:
+def _find(exc: BaseException, kind: type[_Failure]) -> _Failure | None:
     if isinstance(exc, BaseExceptionGroup):
         found = (_find(each, kind) for each in exc.exceptions)
         return next((each for each in found if each is not None), None)

@@ -105,7 +105,12 @@ def run_daemon(
         )
     daemon = Daemon(process, log_path)
     if wait_serving:
-        serving = wait_for(lambda: daemon.events("daemon.serving"), daemon, START_SECONDS)[0]
+        # Of several workers each serves, and then the whole.
+        serving = wait_for(
+            lambda: [line for line in daemon.events("daemon.serving") if "worker" not in line],
+            daemon,
+            START_SECONDS,
+        )[0]
         daemon.address = serving["page"].removeprefix("http://").partition("/")[0]
         daemon.admin = serving["admin"]
     return daemon

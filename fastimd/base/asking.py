@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ssl
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 
 import httpx
 
@@ -20,15 +21,26 @@ def make_client(trust: ssl.SSLContext, connections: int) -> httpx.AsyncClient:
         trust: whom to believe; the making of it takes a while.
         connections: how many are kept open for later.
     """
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=connections)
+    return _client(httpx.AsyncHTTPTransport(verify=trust, limits=limits, trust_env=False))
+
+
+def make_local_client(socket: Path) -> httpx.AsyncClient:
+    """A client of the server at a unix socket: what it asks for are paths."""
+    transport = httpx.AsyncHTTPTransport(verify=False, uds=str(socket), trust_env=False)
+    return _client(transport, base_url="http://localhost")
+
+
+def _client(transport: httpx.AsyncHTTPTransport, base_url: str = "") -> httpx.AsyncClient:
     return httpx.AsyncClient(
+        transport=transport,
+        base_url=base_url,
         headers={
             "accept": "application/json",
             "accept-encoding": "identity",
             "user-agent": f"fastimd/{__version__}",
         },
-        verify=trust,
         timeout=None,  # noqa: S113 - the caller has a deadline
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=connections),
         follow_redirects=False,  # what is meant for one server is not for another
         trust_env=False,
         cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # one user's are not another's

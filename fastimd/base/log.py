@@ -45,7 +45,7 @@ is_debug = False
 _LIMIT_SECONDS = 1.0
 _LIMITED_LEVELS = frozenset(("warning", "error", "exception"))
 _ALSO_LIMITED = frozenset(("connection.refused",))
-_NEVER_LIMITED = "log.suppressed"
+_NEVER_LIMITED = frozenset(("log.suppressed", "worker.died"))
 
 _bound: ContextVar[Mapping[str, Any]] = ContextVar("bound", default=MappingProxyType({}))
 
@@ -240,7 +240,7 @@ class _Limit:
 
     def __call__(self, _logger: Any, method: str, event: EventDict) -> EventDict:
         name = event["event"]
-        if (method not in _LIMITED_LEVELS and name not in _ALSO_LIMITED) or name == _NEVER_LIMITED:
+        if (method not in _LIMITED_LEVELS and name not in _ALSO_LIMITED) or name in _NEVER_LIMITED:
             return event
         key = (name, event.get("purpose"), event.get("status"), event.get("key"))
         now = time.monotonic()

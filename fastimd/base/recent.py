@@ -21,7 +21,7 @@ _CHARACTERS = 200
 """Of an event or a field."""
 _TROUBLES = frozenset(("warning", "error", "exception", "critical"))
 _NOT_FIELDS = frozenset(("event", "level", "ts", "exc_info", "stack_info", "suppressed"))
-_TELLING = ("purpose", "status", "key", "task", "route")
+_TELLING = ("purpose", "status", "key", "task", "route", "worker")
 """Fields in which troubles of one event differ; so they do in the name of an exception."""
 _TELLING_OF = {"relay.corrupt_message": ("group",)}
 _COUNTS = "log.suppressed"

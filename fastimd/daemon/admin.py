@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -12,10 +12,8 @@ from ..base.metrics import Metrics
 from ..base.settings import Config, parse_bind, unix_path
 from ..base.supervise import start, supervise
 from ..door.door import Door
-from ..door.listeners import address_of, listen, listen_unix
+from ..door.listeners import Listener, address_of, listen, listen_unix
 from ..door.receiver import Readiness
-from ..http.admin import create_admin_app
-from ..http.desk import Desk
 from ..http.server import HttpServer, serve_http
 
 ADMIN_CONNECTIONS = 64
@@ -26,20 +24,28 @@ async def open_admin(
     floor: trio.Nursery,
     metrics: Metrics,
     readiness: Readiness,
-    desk: Desk,
-    inherited: list[socket.socket],
+    create_app: Callable[[Sequence[str]], object],
+    inherited: Sequence[Listener],
 ) -> str:
-    """Serve the admin address; returns where, or "off"."""
+    """Serve the admin address.
+
+    Args:
+        create_app: makes the app from the names that a request may address it by.
+
+    Returns:
+        Where it is, or "off".
+    """
     bind = config.admin.bind
     if not bind and not inherited:
         return "off"
     path = unix_path(bind) if bind and not inherited else None
     names = [] if not bind or unix_path(bind) is not None else [parse_bind(bind)[0].lower()]
+    listeners: Sequence[Listener]
     if path is not None:
         listeners = [listen_unix(path, "admin.bind")]
     else:
         listeners = inherited or [listen(bind, "admin.bind")]
-    http = HttpServer(create_admin_app(metrics, desk, names))
+    http = HttpServer(create_app(names))
     await start(floor, "admin http", http.run_lifespan)
     address = address_of(listeners[0])
     door = Door(

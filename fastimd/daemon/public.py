@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from functools import partial
 
 import structlog
@@ -16,7 +16,7 @@ from ..base.supervise import open_floor, supervise
 from ..classic.sockets import ClassicSockets
 from ..door.door import Door, Handle
 from ..door.head import Head, HeadReader
-from ..door.listeners import address_of, connection_limit, listen
+from ..door.listeners import Listener, address_of, connection_limit, listen
 from ..groups.domain import Domain
 from ..http.server import HttpServer, serve_http
 from ..live.sockets import PATH as LIVE_PATH
@@ -27,6 +27,7 @@ from .drain import drain
 from .memory import Memory
 from .reload import reload
 from .stop import Stop
+from .workers.link import Link
 
 log = structlog.get_logger("fastimd.daemon")
 
@@ -38,17 +39,20 @@ async def serve_public(
     http: HttpServer,
     stop: Stop,
     admin: str,
-    inherited: list[socket.socket],
+    inherited: Sequence[Listener],
+    link: Link | None,
 ) -> None:
     """Serve until a signal asks to stop, then drain.
 
     Args:
         admin: where the admin address is, for the log.
-        inherited: listeners that systemd has passed on.
+        inherited: listeners that systemd or the parent has passed on.
+        link: to the parent, when this is one of several workers.
     """
     config = around.config
     listeners = inherited or [listen(config.server.bind, "server.bind")]
-    limit = connection_limit(config.server.max_connections)
+    workers = 1 if link is None else link.count
+    limit = connection_limit(config.server.max_connections, workers)
     async with trio.open_nursery() as connections:
         classic = ClassicSockets(around, domain, connections)
         live = LiveSockets(around, domain, tokens, connections)
@@ -63,6 +67,8 @@ async def serve_public(
             max_connections_per_ip=config.server.max_connections_per_ip,
         )
         _add_gauges(door, around, domain)
+        if link is not None:
+            link.connections = lambda: door.connections
         live.start(connections)
         async with open_floor() as accepting:
             accept = partial(door.accept_connections, connections)
@@ -75,7 +81,7 @@ async def serve_public(
                 max_connections=limit,
             )
             stop.serving.set()
-            stop.reload = partial(reload, config, partial(_adopt_limits, config, door))
+            stop.reload = partial(reload, config, partial(_adopt_limits, config, door, workers))
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
@@ -114,10 +120,10 @@ def _add_gauges(door: Door, around: Surroundings, domain: Domain) -> None:
     metrics.add_gauge("outbox_bytes", "Bytes that wait for clients.", lambda: sessions.queued)
 
 
-def _adopt_limits(config: Config, door: Door) -> None:
+def _adopt_limits(config: Config, door: Door, workers: int) -> None:
     door.adopt_limits(
         config,
-        max_connections=connection_limit(config.server.max_connections),
+        max_connections=connection_limit(config.server.max_connections, workers),
         max_connections_per_ip=config.server.max_connections_per_ip,
     )
 

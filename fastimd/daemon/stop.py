@@ -15,10 +15,15 @@ class Stop:
     """The first signal drains the daemon once it serves, and ends it before; so does a second.
 
     ``at_once`` says that a person at a terminal waits: no need to spread the sockets.
+
+    Args:
+        is_worker: only its parent can hurry it, by SIGKILL. What is sent to every process of the
+            daemon reaches a worker twice.
     """
 
-    def __init__(self, everything: trio.CancelScope) -> None:
+    def __init__(self, everything: trio.CancelScope, *, is_worker: bool = False) -> None:
         self._everything = everything
+        self._is_worker = is_worker
         self.serving = trio.Event()
         self.reload: Callable[[], None] = _nothing_to_reload
         self.at_once = False
@@ -31,6 +36,8 @@ class Stop:
             if number == signal.SIGHUP:
                 if not self.asked.is_set():
                     self.reload()
+                continue
+            if self.asked.is_set() and self._is_worker:
                 continue
             if not self.serving.is_set() or self.asked.is_set():
                 self._everything.cancel()

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 
 import structlog
 import trio
@@ -22,11 +20,11 @@ import trio
 from .. import __version__
 from ..base import log as logs
 from ..base import systemd
-from ..base.errors import StartupError
 from ..base.metrics import Metrics
-from ..base.settings import Config, default_data_dir, parse_bind
+from ..base.settings import Config, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
+from ..door.listeners import Listener
 from ..door.receiver import Readiness
 from ..groups.access import Access
 from ..groups.domain import Domain
@@ -38,6 +36,7 @@ from ..groups.relay import Relay
 from ..groups.store import Store
 from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner, open_hooks
+from ..http.admin import create_admin_app
 from ..http.app import create_app
 from ..http.desk import Desk
 from ..http.server import HttpServer
@@ -46,13 +45,14 @@ from ..live.tokens import Tokens
 from ..redis.appender import Appender
 from ..redis.client import Client
 from ..redis.clock import RedisClock
-from ..redis.embedded import serve_embedded
 from ..redis.wire import Address
 from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
+from .ground import open_redis, take_listeners
 from .public import serve_public
 from .stop import Stop
+from .workers.link import Link, Report
 
 LAST_SECONDS = 1.0
 """How long Redis may still take to answer appends, and hooks to hear, when everybody has gone."""
@@ -68,22 +68,28 @@ class _Ground:
     metrics: Metrics
     hooks: HookRunner
     tokens: Tokens
-    inherited: dict[str, list[socket.socket]]
+    inherited: dict[str, Sequence[Listener]]
+    link: Link | None
     stop: Stop
     client: Client
     store: Store
     readiness: Readiness
 
 
-async def serve(config: Config) -> None:
+async def serve(config: Config, link: Link | None) -> None:
     """Run the daemon until SIGTERM or SIGINT, then drain.
+
+    Args:
+        link: to its parent, when it is one of several workers.
 
     Raises:
         StartupError: it cannot start.
         TaskCrashed: one of its tasks crashed; the log line says why.
     """
     log.info("daemon.starting", version=__version__, config=config.source, pid=os.getpid())
-    inherited = _by_known_names(systemd.take_listeners(os.environ))
+    inherited: dict[str, Sequence[Listener]] = {**take_listeners(os.environ)}
+    if link is not None:
+        inherited["http"] = [link.hatch]
     metrics = Metrics()
     tokens = Tokens(config, metrics)
     async with open_hooks(config, metrics) as hooks:
@@ -92,7 +98,7 @@ async def serve(config: Config) -> None:
             # What the receiver falls back to: one more at the very end must not change the status.
             signal.signal(number, signal.SIG_IGN)
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-            await _serve_on_redis(config, metrics, hooks, tokens, inherited, signals)
+            await _serve_on_redis(config, metrics, hooks, tokens, inherited, link, signals)
     logs.tell_left_out()
     log.info("daemon.stopped")
 
@@ -102,23 +108,24 @@ async def _serve_on_redis(
     metrics: Metrics,
     hooks: HookRunner,
     tokens: Tokens,
-    inherited: dict[str, list[socket.socket]],
+    inherited: dict[str, Sequence[Listener]],
+    link: Link | None,
     signals: AsyncIterator[int],
 ) -> None:
     with Readiness() as readiness:
         async with open_floor() as floor:
-            stop = Stop(floor.cancel_scope)
+            stop = Stop(floor.cancel_scope, is_worker=link is not None)
             floor.start_soon(supervise, "signals", stop.wait_signals, signals)
             floor.start_soon(supervise, "log", logs.keep_telling)
             floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
             floor.start_soon(supervise, "readiness", readiness.run)
-            address = await _redis_address(config, floor)
+            address = Address(await open_redis(config, floor))
             clock = RedisClock()
             client = Client(address, Appender(config, metrics, clock), clock, metrics)
             floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
             ground = _Ground(
-                config, metrics, hooks, tokens, inherited, stop, client, store, readiness
+                config, metrics, hooks, tokens, inherited, link, stop, client, store, readiness
             )
             await _serve_groups(ground)
 
@@ -133,13 +140,21 @@ async def _serve_groups(ground: _Ground) -> None:
         floor.start_soon(supervise, "poller", poller.run)
         floor.start_soon(supervise, "kicks", kicks.run)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
+        if ground.link is not None:
+            tell_parent = partial(_report, ground, reasons, hub, sessions)
+            floor.start_soon(supervise, "parent", ground.link.keep_told, tell_parent)
         if systemd.is_listening():
             tell = partial(_state, reasons, hub, sessions, metrics)
             serving = ground.stop.serving
             floor.start_soon(supervise, "systemd", systemd.keep_told, tell, serving)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
         admin = await open_admin(
-            config, floor, metrics, ground.readiness, desk, ground.inherited["admin"]
+            config,
+            floor,
+            metrics,
+            ground.readiness,
+            partial(create_admin_app, metrics, desk),
+            ground.inherited["admin"],
         )
         await client.wait_connected()
         await relay.wait_connected()
@@ -160,7 +175,14 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
         floor.start_soon(supervise, "tokens", ground.tokens.run)
         await start(floor, "http", http.run_lifespan)
         await serve_public(
-            around, domain, ground.tokens, http, ground.stop, admin, ground.inherited["http"]
+            around,
+            domain,
+            ground.tokens,
+            http,
+            ground.stop,
+            admin,
+            ground.inherited["http"],
+            ground.link,
         )
         appender = ground.client.appender
         with trio.move_on_after(LAST_SECONDS):
@@ -170,25 +192,6 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
             log.warning("daemon.presence_untold", connections=presence.waiting)
         if appender.unanswered:
             log.warning("daemon.unanswered", messages=appender.unanswered)
-
-
-def _by_known_names(
-    inherited: dict[str, list[socket.socket]],
-) -> dict[str, list[socket.socket]]:
-    """What systemd has passed on for each address; a single socket of any name is the public one.
-
-    Raises:
-        StartupError: there is a name that means nothing here.
-    """
-    listeners: dict[str, list[socket.socket]] = {"http": [], "admin": []}
-    unknown = sorted(inherited.keys() - listeners.keys())
-    if unknown and len(inherited) == 1:
-        return listeners | {"http": inherited[unknown[0]]}
-    if unknown:
-        raise StartupError(
-            f"systemd passes on a socket named {unknown[0]!r}; FileDescriptorName= is http or admin"
-        )
-    return listeners | inherited
 
 
 def _state(
@@ -201,20 +204,27 @@ def _state(
     )
 
 
+def _report(
+    ground: _Ground, reasons_not_ready: Callable[[], list[str]], hub: Hub, sessions: Sessions
+) -> Report:
+    link, stop = ground.link, ground.stop
+    assert link is not None
+    return Report(
+        takes=stop.serving.is_set() and not stop.asked.is_set(),
+        reasons=reasons_not_ready(),
+        connections=link.connections(),
+        accepted=link.hatch.accepted,
+        sockets=len(sessions),
+        groups=hub.groups,
+        messages=ground.metrics.messages_received,
+    )
+
+
 def _reasons_not_ready(client: Client, relay: Relay, stop: Stop) -> list[str]:
     reasons = [f"redis: {client.last_error}"] if client.last_error else []
     reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
     reasons += ["draining"] if stop.asked.is_set() else []
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
-
-
-async def _redis_address(config: Config, floor: trio.Nursery) -> Address:
-    """Where Redis is, after starting the embedded one if it is that."""
-    if config.redis.url != "embedded":
-        return Address(config.redis.url)
-    data_dir = Path(config.redis.data_dir or default_data_dir(os.environ))
-    socket_path = await start(floor, "embedded redis", partial(serve_embedded, data_dir))
-    return Address(f"unix://{socket_path}")
 
 
 def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Relay, Hub, Poller]:

@@ -10,6 +10,7 @@ import errno
 import itertools
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import closing
 
 import structlog
 import trio
@@ -19,6 +20,7 @@ from ..base.metrics import Metrics
 from ..base.settings import Config
 from .clients import Crowd, Proxies
 from .head import Head, HeadReader, Refused, new_request_id, too_late
+from .listeners import Listener
 from .receiver import Readiness
 from .refusal import refuse
 
@@ -45,7 +47,7 @@ class Door:
 
     def __init__(
         self,
-        listeners: Sequence[socket.socket],
+        listeners: Sequence[Listener],
         handle: Handle,
         config: Config,
         metrics: Metrics,
@@ -64,10 +66,6 @@ class Door:
         self._open: set[socket.socket] = set()
         self._unheard = 0
         self._all_heard = trio.Event()
-        for listener in listeners:
-            if listener.family != socket.AF_UNIX:
-                # Its connections have it from the beginning, without a call for each.
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def adopt_limits(
         self, config: Config, *, max_connections: int, max_connections_per_ip: int
@@ -88,10 +86,10 @@ class Door:
             for listener in self._listeners:
                 accepting.start_soon(self._accept_from, listener, nursery)
 
-    async def _accept_from(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        with listener:
+    async def _accept_from(self, listener: Listener, nursery: trio.Nursery) -> None:
+        with closing(listener):
             while True:
-                await trio.lowlevel.wait_readable(listener)
+                await trio.lowlevel.wait_readable(listener.fileno())
                 try:
                     for _ in range(ACCEPTS_A_TURN):
                         connection, peer = listener.accept()
@@ -101,8 +99,10 @@ class Door:
                         nursery.start_soon(self._serve, connection, client, place)
                 except BlockingIOError:
                     pass
+                except EOFError:
+                    await trio.sleep_forever()
                 except OSError as exc:
-                    await self._rest(exc)
+                    await rest_after(exc, len(self._open))
 
     async def wait_heard(self) -> None:
         """Wait until every connection has asked for something or gone."""
@@ -116,13 +116,6 @@ class Door:
             if connection.fileno() >= 0:
                 trio.lowlevel.notify_closing(connection)
                 connection.close()
-
-    async def _rest(self, failure: OSError) -> None:
-        if failure.errno not in OUT_OF_FILES and failure.errno != errno.ECONNABORTED:
-            raise failure
-        if failure.errno in OUT_OF_FILES:
-            log.error("door.accept_failed", error=str(failure), connections=len(self._open))
-        await trio.sleep(0.1)
 
     def _take_place(self, connection: socket.socket, peer: str) -> str | Refused:
         """The name under which a connection counts, or why there is no place for it."""
@@ -225,6 +218,15 @@ class Door:
         client = self._proxies.client_of(peer, head.fields)
         logs.bind(client=client)
         return client
+
+
+async def rest_after(failure: OSError, connections: int) -> None:
+    """Wait a little after ``accept`` has failed; what is no passing trouble is raised again."""
+    if failure.errno not in OUT_OF_FILES and failure.errno != errno.ECONNABORTED:
+        raise failure
+    if failure.errno in OUT_OF_FILES:
+        log.error("door.accept_failed", error=str(failure), connections=connections)
+    await trio.sleep(0.1)
 
 
 def _one_too_many() -> Refused:

@@ -8,7 +8,8 @@ that no name can be made to lead here (DNS rebinding).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -44,34 +45,58 @@ _Body = TypeVar("_Body")
 log = structlog.get_logger("fastimd.http")
 
 
+Expose = Callable[[str], Awaitable[tuple[bytes, str]]]
+"""Answers a scrape: from its ``Accept`` the body and its content type."""
+
+
 def create_admin_app(metrics: Metrics, desk: Desk, names: Sequence[str] = ()) -> QuartTrio:
-    """The app.
+    """The app of one daemon.
 
     Args:
         names: hosts that a request to the desk may name, beside ``localhost`` and addresses.
     """
-    app = QuartTrio("fastimd.http", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     registry = CollectorRegistry()
     registry.register(metrics)
     ProcessCollector(registry=registry)
 
+    async def expose(accept: str) -> tuple[bytes, str]:
+        return expose_registry(registry, accept)
+
+    return create_app_around(expose, desk.reasons_not_ready, partial(_add_desk, desk=desk), names)
+
+
+def expose_registry(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
+    """What a scrape with this ``Accept`` gets: body and content type."""
+    encode, content_type = choose_encoder(accept)
+    return encode(registry), content_type
+
+
+def create_app_around(
+    expose: Expose,
+    reasons_not_ready: Callable[[], list[str]],
+    add_desk: Callable[[QuartTrio], None],
+    names: Sequence[str],
+) -> QuartTrio:
+    """The app of whatever has metrics, may be not ready, and has a desk."""
+    app = QuartTrio("fastimd.http", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+
     @app.get("/metrics")
     async def show_metrics() -> Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return Response(encode(registry), content_type=content_type)
+        body, content_type = await expose(request.headers.get("Accept", ""))
+        return Response(body, content_type=content_type)
 
     @app.get("/health/live")
     async def live() -> Response:
-        return _json({"live": True}, 200)
+        return as_json({"live": True}, 200)
 
     @app.get("/health/ready")
     async def ready() -> Response:
-        reasons = desk.reasons_not_ready()
-        return _json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        reasons = reasons_not_ready()
+        return as_json({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
     _guard_desk(app, frozenset(("localhost", *names)))
-    _add_desk(app, desk)
+    add_desk(app)
     _add_errors(app)
     return app
 
@@ -87,55 +112,55 @@ def _guard_desk(app: QuartTrio, names: frozenset[str]) -> None:
             raise Forbidden("the header Host must be localhost or an IP address")
 
 
-def _add_desk(app: QuartTrio, desk: Desk) -> None:
+def _add_desk(app: QuartTrio, *, desk: Desk) -> None:
     @app.get(f"{DESK}status")
     async def show_status() -> Response:
-        return _json(desk.status(), 200)
+        return as_json(desk.status(), 200)
 
     @app.get(f"{DESK}group")
     async def show_group() -> Response:
         last = request.args.get("last", type=int, default=-1)
-        return _json(await desk.group(request.args.get("group", ""), last), 200)
+        return as_json(await desk.group(request.args.get("group", ""), last), 200)
 
     @app.post(f"{DESK}say")
     async def say() -> Response:
         await desk.say(await _body(Said))
-        return _json(Outcome(1), 200)
+        return as_json(Outcome(1), 200)
 
     @app.post(f"{DESK}kick")
     async def kick() -> Response:
-        return _json(Outcome(await desk.kick(await _body(Kicked))), 200)
+        return as_json(Outcome(await desk.kick(await _body(Kicked))), 200)
 
     @app.post(f"{DESK}purge")
     async def purge() -> Response:
-        return _json(Outcome(await desk.purge(await _body(Purged))), 200)
+        return as_json(Outcome(await desk.purge(await _body(Purged))), 200)
 
     @app.post(f"{DESK}log-out")
     async def log_out() -> Response:
-        return _json(Outcome(await desk.log_out(await _body(LoggedOut))), 200)
+        return as_json(Outcome(await desk.log_out(await _body(LoggedOut))), 200)
 
 
 def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(BadParameter)
     async def bad_parameter(error: BadParameter) -> Response:
-        return _json({"error": str(error)}, 400)
+        return as_json({"error": str(error)}, 400)
 
     @app.errorhandler(StoreUnavailable)
     async def unavailable(error: StoreUnavailable) -> Response:
-        return _json({"error": str(error)}, 503)
+        return as_json({"error": str(error)}, 503)
 
     @app.errorhandler(KeyUnusable)
     async def unusable(error: KeyUnusable) -> Response:
-        return _json({"error": str(error)}, 500)
+        return as_json({"error": str(error)}, 500)
 
     @app.errorhandler(HTTPException)
     async def http_error(error: HTTPException) -> Response:
-        return _json({"error": error.description or error.name}, error.code or 500)
+        return as_json({"error": error.description or error.name}, error.code or 500)
 
     @app.errorhandler(Exception)
     async def crashed(error: Exception) -> Response:
         log.error("http.crashed", route=str(request.url_rule), exc_info=error)
-        return _json({"error": "internal error, see the daemon's log"}, 500)
+        return as_json({"error": "internal error, see the daemon's log"}, 500)
 
 
 def _is_trusted(host: str, names: frozenset[str]) -> bool:
@@ -158,5 +183,6 @@ async def _body(kind: type[_Body]) -> _Body:
         raise BadRequest(f"the body is not what is asked for: {exc}") from exc
 
 
-def _json(body: object, status: int) -> Response:
+def as_json(body: object, status: int) -> Response:
+    """A body of JSON."""
     return Response(msgspec.json.encode(body), status=status, mimetype="application/json")

@@ -56,8 +56,24 @@ class Counters(msgspec.Struct, frozen=True):
     connections_crashed: int
 
 
+class WorkerState(msgspec.Struct, frozen=True):
+    """One of several workers: its last process, and how often it was started again."""
+
+    worker: int
+    pid: int | None
+    restarts: int
+    reasons: list[str]
+    connections: int
+    sockets: int
+    groups: int
+
+
 class Status(msgspec.Struct, frozen=True):
-    """How the daemon is; ``sockets`` are by kind, ``outbox_bytes`` wait for slow readers."""
+    """How the daemon is; ``sockets`` are by kind, ``outbox_bytes`` wait for slow readers.
+
+    With several workers it is of the whole, and ``workers`` has each. A group with members on more
+    than one of them counts in each.
+    """
 
     version: str
     pid: int
@@ -71,6 +87,7 @@ class Status(msgspec.Struct, frozen=True):
     redis: RedisState
     counters: Counters
     troubles: list[recent.Trouble]
+    workers: list[WorkerState] = []
 
 
 class GroupView(msgspec.Struct, frozen=True):

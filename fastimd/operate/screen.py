@@ -9,7 +9,7 @@ import msgspec
 
 from ..base.codec import CorruptEntry, decode_message
 from ..base.recent import Trouble
-from ..http.desk import GroupView, Status
+from ..http.desk import GroupView, Status, WorkerState
 
 SHOWN_MEMBERS = 20
 
@@ -32,7 +32,7 @@ _TROUBLE_COUNTERS = (
 class Report(Status, frozen=True):
     """A status with its ``rates``: by how much the counters grew, a second."""
 
-    rates: dict[str, float]
+    rates: dict[str, float] = msgspec.field(default_factory=dict)
 
 
 def report(before: Status, now: Status) -> Report:
@@ -69,6 +69,7 @@ def show_status(status: Report) -> str:
             for name in _TROUBLE_COUNTERS
         ),
     }
+    lines |= {f"worker {worker.worker}": _worker(worker) for worker in status.workers}
     shown = [f"{name:<10}{printable(text)}" for name, text in lines.items()]
     return "\n".join([*shown, *_last_troubles(status.troubles)])
 
@@ -89,6 +90,15 @@ def show_group(view: GroupView) -> str:
     }
     shown = [f"{name:<10}{printable(text)}" for name, text in lines.items()]
     return "\n".join([*shown, *(_message(bytes(message)) for message in view.last)])
+
+
+def _worker(worker: WorkerState) -> str:
+    how = f"{'; '.join(worker.reasons)}; " if worker.reasons else ""
+    began = f", started again {worker.restarts} times" if worker.restarts else ""
+    return (
+        f"{how}pid {worker.pid}, {worker.connections} connections,"
+        f" {worker.sockets} sockets in {worker.groups} groups{began}"
+    )
 
 
 def printable(text: str) -> str:

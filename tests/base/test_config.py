@@ -18,6 +18,7 @@ EXAMPLE = Path(__file__).parent.parent.parent / "fastimd.toml"
 DEFAULTS: dict[str, dict[str, Any]] = {
     "server": {
         "bind": "127.0.0.1:9000",
+        "workers": 1,
         "allowed_origins": ["*"],
         "max_connections": 0,
         "max_connections_per_ip": 0,

@@ -92,6 +92,12 @@ async def numbers_of(daemon: Daemon) -> dict[str, float]:
     return await trio.to_thread.run_sync(metrics, daemon)
 
 
+@pytest.fixture
+def whole(start_daemon: StartDaemon) -> Daemon:
+    """Two workers."""
+    return start_daemon(server__workers="2")
+
+
 # The scrape
 
 
@@ -100,6 +106,27 @@ def test_promtool_finds_nothing_wrong(daemon: Daemon) -> None:
     trio.run(say, daemon, "a", "b")
     log_in(daemon)
     assert promtool("check", "metrics", text=scrape(daemon)[1]) == ""
+
+
+def test_promtool_finds_nothing_wrong_with_the_sums_of_workers(whole: Daemon) -> None:
+    """They are all there is of one daemon, and what there is of workers."""
+    trio.run(say, whole, "a", "b")
+    assert promtool("check", "metrics", text=scrape(whole)[1]) == ""
+    text = scrape(whole, OPENMETRICS)[1]
+    assert text.endswith("# EOF\n")
+    families = text_string_to_metric_families(text)  # type: ignore[no-untyped-call]
+    assert {family.name for family in families} >= {
+        "fastimd_worker_restarts",
+        "fastimd_messages_received",
+        "process_cpu_seconds",
+    }
+
+
+def test_workers_add_up_to_all_that_one_daemon_shows(daemon: Daemon, whole: Daemon) -> None:
+    """And have their own beside it."""
+    of_one, of_two = shown_names(scrape(daemon)[1]), shown_names(scrape(whole)[1])
+    assert of_one - of_two == set()
+    assert {name for name in of_two - of_one if not name.startswith("fastimd_worker_")} == set()
 
 
 def test_who_asks_for_openmetrics_gets_it(daemon: Daemon) -> None:
@@ -348,14 +375,14 @@ def test_a_clock_that_was_set_is_followed() -> None:
 
 
 @pytest.mark.parametrize("document", [ALERTS, DASHBOARD], ids=lambda path: path.name)
-def test_what_is_asked_for_is_there(daemon: Daemon, document: Path) -> None:
+def test_what_is_asked_for_is_there(whole: Daemon, document: Path) -> None:
     """Every metric that the dashboard and the alerts name is in the daemon's scrape."""
     named = {PARTS.sub("", name) for each in expressions(document) for name in NAME.findall(each)}
     assert len(named) > 10
-    assert named - shown_names(scrape(daemon)[1]) == set()
+    assert named - shown_names(scrape(whole)[1]) == set()
 
 
-def test_what_is_there_is_asked_for(daemon: Daemon) -> None:
+def test_what_is_there_is_asked_for(whole: Daemon) -> None:
     """Every metric of ours is in a panel or an alert, but for a total that is shown divided."""
     asked = {
         PARTS.sub("", name)
@@ -363,7 +390,7 @@ def test_what_is_there_is_asked_for(daemon: Daemon) -> None:
         for each in expressions(document)
         for name in NAME.findall(each)
     }
-    shown = {name for name in shown_names(scrape(daemon)[1]) if name.startswith("fastimd_")}
+    shown = {name for name in shown_names(scrape(whole)[1]) if name.startswith("fastimd_")}
     assert shown - asked == {"fastimd_connections"}
 
 
@@ -405,6 +432,8 @@ HEALTHY = {
     'fastimd_hook_calls_total{hook="login",outcome="ok"}': "0+100x60",
     'fastimd_hook_calls_total{hook="login",outcome="failed"}': "0+1x60",
     'fastimd_jwks_reads_total{outcome="failed"}': "0x30 1x30",
+    'fastimd_worker_up{worker="1"}': "1x60",
+    'fastimd_worker_restarts_total{worker="1"}': "0x30 1x30",
     "process_start_time_seconds": "1000x60",
     "process_open_fds": "100x60",
     "process_max_fds": "1000x60",
@@ -418,6 +447,8 @@ HEALTHY = {
 FAULTS: dict[str, dict[str, str]] = {
     "FastimdDown": {"up": "1x30 0x30"},
     "FastimdRestarting": {"process_start_time_seconds": "1000x45 1000+100x15"},
+    "FastimdWorkerRestarting": {'fastimd_worker_restarts_total{worker="1"}': "0x50 0+1x10"},
+    "FastimdWorkerDown": {'fastimd_worker_up{worker="1"}': "1x30 0x30"},
     "FastimdRedisAway": {'fastimd_redis_up{purpose="commands"}': "1x30 0x30"},
     "FastimdRedisFlapping": {
         'fastimd_redis_reconnects_total{purpose="commands"}': "0x30 0+1x30",

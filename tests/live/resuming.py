@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -353,6 +355,18 @@ class Stage:
         self.daemons[number].process.wait()
         self.daemons[number] = await trio.to_thread.run_sync(self._start)
         self._all.append(self.daemons[number])
+
+    async def kill_worker(self, number: int, worker: int) -> None:
+        """SIGKILL to one process of a daemon, which starts another in its place."""
+        daemon = self.daemons[number]
+        started = [line for line in daemon.events("worker.started") if line["worker"] == worker]
+        os.kill(started[-1]["pid"], signal.SIGKILL)
+
+        def is_back() -> bool:
+            serving = daemon.events("daemon.serving")
+            return len([each for each in serving if each.get("worker") == worker]) > len(started)
+
+        await until(is_back, lambda: f"worker {worker} of daemon {number} is not back")
 
     async def kill_redis(self, away: float) -> None:
         """SIGKILL, and the same again after a while."""

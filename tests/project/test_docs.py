@@ -19,7 +19,8 @@ from fastimd.base.metrics import Metrics
 from fastimd.base.recent import Trouble
 from fastimd.base.settings import Setting, render, settings
 from fastimd.classic.sockets import KINDS
-from fastimd.http.desk import GroupView
+from fastimd.daemon.workers.office import families_of
+from fastimd.http.desk import GroupView, WorkerState
 from fastimd.live.sockets import KINDS as LIVE_KINDS
 from fastimd.operate.screen import RATES, Report
 
@@ -178,6 +179,10 @@ def test_operation_has_every_metric_and_no_other() -> None:
         f"{family.name}{SUFFIXES.get(family.type, '')}": family.type
         for family in Metrics().collect()
     }
+    families |= {
+        f"{name}{SUFFIXES.get(family.kind, '')}": family.kind
+        for name, family in families_of(()).items()
+    }
     gauges = {name for _, method, name in calls() if method in ("add_gauge", "add_divided_gauge")}
     assert {name: kind for name, kind, _ in table_rows(OPERATION, r"fastimd_\w+", 3)} == (
         families | {f"fastimd_{name}": "gauge" for name in gauges}
@@ -192,6 +197,8 @@ SHOWN_TYPES: dict[Any, str] = {
     list[str]: "list of strings",
     str | None: "string or null",
     float | None: "number or null",
+    int | None: "integer or null",
+    list[WorkerState]: "list of objects",
     list[Trouble]: "list of objects",
     list[msgspec.Raw]: "list of objects",
 }
@@ -215,8 +222,8 @@ def fields_of(struct: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from ((f"{name}.{key}", SHOWN_TYPES[get_args(kind)[1]]) for key in KEYS[name])
         elif kind not in SHOWN_TYPES:
             yield from fields_of(kind, f"{name}.")
-        elif kind == list[Trouble]:
-            yield from fields_of(Trouble, f"{name}[].")
+        elif kind in (list[Trouble], list[WorkerState]):
+            yield from fields_of(get_args(kind)[0], f"{name}[].")
         elif kind == list[msgspec.Raw]:
             yield from fields_of(Message, f"{name}[].")
 

@@ -33,6 +33,15 @@ class Server(Section, frozen=True):
             holds=AFTER_RESTART,
         ),
     ] = "127.0.0.1:9000"
+    workers: Annotated[
+        int,
+        Meta(ge=0, le=256, description="a whole number from 0 to 256 (0 = one a core)"),
+        About(
+            "How many processes share the connections. Each uses one core at most; with more than"
+            " one, a process beside them accepts, watches over them, and reports for the whole.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 1
     allowed_origins: Annotated[
         tuple[str, ...],
         Meta(
