@@ -21,7 +21,7 @@ from .. import __version__
 from ..base import log as logs
 from ..base import systemd
 from ..base.metrics import Metrics
-from ..base.settings import Config, parse_bind
+from ..base.settings import Config, is_sentinel_url, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
 from ..door.listeners import Listener
@@ -29,6 +29,7 @@ from ..door.receiver import Readiness
 from ..groups.access import Access
 from ..groups.domain import Domain
 from ..groups.events import Events
+from ..groups.following import follow_master
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
 from ..groups.lists.poller import Poller
@@ -45,7 +46,8 @@ from ..live.tokens import Tokens
 from ..redis.appender import Appender
 from ..redis.client import Client
 from ..redis.clock import RedisClock
-from ..redis.wire import Address
+from ..redis.sentinel import Service
+from ..redis.wire import Address, Server
 from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
@@ -119,9 +121,10 @@ async def _serve_on_redis(
             floor.start_soon(supervise, "log", logs.keep_telling)
             floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
             floor.start_soon(supervise, "readiness", readiness.run)
-            address = Address(await open_redis(config, floor))
+            url = await open_redis(config, floor)
+            server: Server = Service(url) if is_sentinel_url(url) else Address(url)
             clock = RedisClock()
-            client = Client(address, Appender(config, metrics, clock), clock, metrics)
+            client = Client(server, Appender(config, metrics, clock), clock, metrics)
             floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
             ground = _Ground(
@@ -137,6 +140,8 @@ async def _serve_groups(ground: _Ground) -> None:
         kicks = Kicks(store.kicks, store.history, sessions.kick)
         relay, hub, poller = _build_hub(ground, kicks, sessions)
         floor.start_soon(supervise, "relay", relay.run)
+        if isinstance(client.address, Service):
+            floor.start_soon(supervise, "sentinels", follow_master, client.address, client, relay)
         floor.start_soon(supervise, "poller", poller.run)
         floor.start_soon(supervise, "kicks", kicks.run)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)

@@ -31,7 +31,7 @@ from ..base.errors import StoreUnavailable
 from ..base.metrics import Metrics
 from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
-from ..redis.wire import Address, Reply, Wire
+from ..redis.wire import Reply, Server, Wire
 from .events import EVENTS_CHANNEL
 from .pubsub import SUBSCRIBED_AT_ONCE, Questions
 from .repair import Repairs, tell_foreign
@@ -53,7 +53,7 @@ log = structlog.get_logger("fastimd.relay")
 class Relay:
     """Messages from Redis to whoever listens here."""
 
-    def __init__(self, address: Address, history: History, metrics: Metrics) -> None:
+    def __init__(self, address: Server, history: History, metrics: Metrics) -> None:
         self._address = address
         self._history = history
         self._metrics = metrics
@@ -72,6 +72,7 @@ class Relay:
         self._has_messages = False
         self._was_connected = trio.Event()
         self._scope = trio.CancelScope()
+        self._reign: str | None = None
         self._repairs = Repairs(
             history,
             metrics,
@@ -162,6 +163,10 @@ class Relay:
         """Give the connection up: it may lead to a server that is no longer the right one."""
         self._scope.cancel()
 
+    def is_beside(self, reign: str) -> bool:
+        """Whether there is a connection, and to another server than the one of that reign."""
+        return self._reign not in (None, reign)
+
     async def wait_heard(self, subscription: Subscription) -> None:
         """Wait until Redis has confirmed a subscription.
 
@@ -198,7 +203,7 @@ class Relay:
             failures: list[Exception] = []
             try:
                 async with trio.open_nursery() as nursery:
-                    self._scope = nursery.cancel_scope
+                    self._scope, self._reign = nursery.cancel_scope, wire.reign
 
                     async def guard(
                         serve: Callable[..., Awaitable[None]], *arguments: object
@@ -216,6 +221,7 @@ class Relay:
                     nursery.start_soon(guard, self._read, wire, nursery)
             finally:
                 self._questions.let_go()
+                self._reign = None
             if failures:
                 raise failures[0]
 

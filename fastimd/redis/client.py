@@ -22,7 +22,7 @@ from .cause import cause_of
 from .clock import RedisClock
 from .connection import Call, Connection, seconds_of
 from .scripts import ALL, Script
-from .wire import Address, Argument, NotNow, Reply, Wire
+from .wire import Argument, NotNow, Reply, Server, Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,7 +41,7 @@ log = structlog.get_logger("fastimd.redis")
 class Reconnecting:
     """Backoff, log lines and count of one connection that is opened again and again."""
 
-    def __init__(self, purpose: str, address: Address, metrics: Metrics) -> None:
+    def __init__(self, purpose: str, address: Server, metrics: Metrics) -> None:
         self._purpose = purpose
         self._address = address
         self._metrics = metrics
@@ -79,7 +79,7 @@ class Reconnecting:
 
 
 @asynccontextmanager
-async def connected_wire(address: Address) -> AsyncIterator[Wire]:
+async def connected_wire(address: Server) -> AsyncIterator[Wire]:
     """A wire to Redis that is closed at the end, whatever happens."""
     wire = await address.connect()
     try:
@@ -101,16 +101,19 @@ class Client:
 
     ``on_moved`` is called when a connection is up after a server had said that it is not the one
     to speak with, for then other connections may lead to the wrong one.
+
+    ``reign`` is that of the server that was connected last.
     """
 
     def __init__(
-        self, address: Address, appender: Appender, clock: RedisClock, metrics: Metrics
+        self, address: Server, appender: Appender, clock: RedisClock, metrics: Metrics
     ) -> None:
         self.address = address
         self.appender = appender
         self.clock = clock
         self.on_moved: Callable[[], None] = lambda: None
         self._was_demoted = False
+        self.reign = ""
         self._connection: Connection | None = None
         self._is_connected = trio.Event()
         self._reconnecting = Reconnecting("commands", address, metrics)
@@ -187,6 +190,22 @@ class Client:
                 except (exceptions.RedisError, OSError) as exc:
                     await self._reconnecting.wait_after(exc)
 
+    def is_beside(self, reign: str) -> bool:
+        """Whether there is a connection, and to another server than the one of that reign."""
+        return self._connection is not None and self.reign != reign
+
+    async def leave(self, seconds: float) -> None:
+        """Say nothing more to this server; its connection is given up so many seconds later.
+
+        Until then its last replies are heard, and nothing is said to the next one.
+        """
+        connection = self._connection
+        if connection is None:
+            return
+        self._retire()
+        await trio.sleep(seconds)
+        connection.fail("the sentinels name another master")
+
     async def _attempt(
         self,
         command: Callable[[Connection], Awaitable[_Answer]],
@@ -218,7 +237,7 @@ class Client:
             connection = Connection(wire, CALL_SECONDS, self.clock)
             failure: exceptions.ConnectionError | None = None
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._put_to_use, connection)
+                nursery.start_soon(self._put_to_use, connection, wire.reign)
                 try:
                     await connection.run()
                 except exceptions.ConnectionError as exc:
@@ -229,13 +248,13 @@ class Client:
             if failure is not None:
                 raise failure
 
-    async def _put_to_use(self, connection: Connection) -> None:
+    async def _put_to_use(self, connection: Connection, reign: str) -> None:
         try:
             await self.appender.attach(connection)
         except (exceptions.RedisError, TimeoutError) as exc:
             connection.fail(f"the applied mark fastimd:applied:*: {cause_of(exc)}")
             return
-        self._connection = connection
+        self._connection, self.reign = connection, reign
         self._is_connected.set()
         self._reconnecting.connected()
         if self._was_demoted:
@@ -245,7 +264,8 @@ class Client:
     def _retire(self) -> None:
         self.appender.detach()
         self._connection = None
-        self._is_connected = trio.Event()
+        if self._is_connected.is_set():  # else somebody waits for it
+            self._is_connected = trio.Event()
 
 
 class ScriptCall:

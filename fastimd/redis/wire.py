@@ -7,13 +7,13 @@ on it; neither knows sockets.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import socket
-import ssl
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import hiredis
 import trio
@@ -22,6 +22,7 @@ from redis.connection import parse_url
 
 from ..base.errors import StartupError
 from .cause import CERTIFICATE_WANTED, NO_TLS, TLS_WANTED, Unreachable, cause_of
+from .tls import ssl_context
 
 Argument: TypeAlias = bytes | str | int | float
 Reply: TypeAlias = Any
@@ -29,6 +30,8 @@ Reply: TypeAlias = Any
 
 CONNECT_SECONDS = 5.0
 RECEIVE_BYTES = 262_144
+LAST_WORDS_SECONDS = 0.2
+"""How long is read on from a connection that takes nothing more."""
 
 PROBE_INTERVAL = 3.0
 PROBE_TIMEOUT = 5.0
@@ -121,6 +124,8 @@ class Wire:
 
     Resource handling: ``run_writer`` must run in a task as long as the wire is used; whoever
     opened the stream closes it with ``aclose``.
+
+    ``reign`` names the time of a server as master, where masters follow each other; else it is "".
     """
 
     def __init__(self, stream: trio.abc.Stream) -> None:
@@ -131,6 +136,7 @@ class Wire:
         self._unsent: list[bytes | Callable[[], tuple[Argument, ...]]] = []
         self._unsent_added = trio.Event()
         self._reads = 0
+        self.reign = ""
 
     def write(self, *command: Argument) -> None:
         """Leave a command to be written in this scheduler turn."""
@@ -157,9 +163,13 @@ class Wire:
             await self._unsent_added.wait()
             self._unsent_added = trio.Event()
             unsent, self._unsent = self._unsent, []
-            await self._stream.send_all(
-                b"".join([each if isinstance(each, bytes) else _pack(each()) for each in unsent])
-            )
+            packed = [each if isinstance(each, bytes) else _pack(each()) for each in unsent]
+            try:
+                await self._stream.send_all(b"".join(packed))
+            except trio.BrokenResourceError:
+                # What Redis said before it ended is still to be read; the reader meets the end.
+                await trio.sleep(LAST_WORDS_SECONDS)
+                raise
 
     async def read(self) -> list[Reply]:
         """Wait for replies and return all that have come.
@@ -228,6 +238,17 @@ class Wire:
         await trio.aclose_forcefully(self._stream)
 
 
+class Server(Protocol):
+    """Where Redis is: one server, or the master of several. As a text it is for logs."""
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without user, password and options of TLS."""
+
+    async def connect(self) -> Wire:
+        """Open a connection that is logged in; raises as ``Address.connect`` does."""
+
+
 class Address:
     """Where Redis is and how to log in to it.
 
@@ -250,7 +271,7 @@ class Address:
         self._password: str | None = options.get("password")
         self._database: int = options.get("db", 0)
         self._has_answered = False
-        self._ssl = _ssl_context(options) if url.startswith("rediss:") else None
+        self._ssl = ssl_context(options) if url.startswith("rediss:") else None
 
     def __str__(self) -> str:
         """The place alone, for logs: never the password."""
@@ -263,6 +284,12 @@ class Address:
             return f"unix://{self._path}" + (f"?db={self._database}" if self._database else "")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"redis{'s' if self._ssl else ''}://{host}:{self._port}/{self._database}"
+
+    def moved_to(self, host: str, port: int) -> Address:
+        """The same login, database and TLS at another place."""
+        moved = copy.copy(self)
+        moved._host, moved._port = host, port
+        return moved
 
     async def connect(self) -> Wire:
         """Open a connection, log in and select the database.
@@ -346,31 +373,6 @@ def _step(deadline: float, nothing: str, *, late: str = "", closed: str = "") ->
 
 def _joined(what: str, why: str) -> str:
     return f"{what}; {why}" if why and why not in what else what
-
-
-def _ssl_context(options: dict[str, Any]) -> ssl.SSLContext:
-    """What the URL says of TLS.
-
-    Raises:
-        StartupError: a certificate or key that it names cannot be used.
-    """
-    authority, certificate = options.get("ssl_ca_certs"), options.get("ssl_certfile")
-    key = options.get("ssl_keyfile")
-    about = f"ssl_ca_certs={authority}" if authority else "ssl_ca_data"
-    try:
-        context = ssl.create_default_context(cafile=authority, cadata=options.get("ssl_ca_data"))
-        about = f"ssl_certfile={certificate or ''}, ssl_keyfile={key or ''}"
-        if certificate or key:
-            # Without a password OpenSSL would ask for one at the terminal.
-            password = options.get("ssl_password", "")
-            context.load_cert_chain(certificate or "", key, password)
-    except (OSError, ValueError) as exc:
-        raise StartupError(f"redis.url: {about}: {cause_of(exc)}") from exc
-    if not options.get("ssl_check_hostname", True) or options.get("ssl_cert_reqs") == "none":
-        context.check_hostname = False
-    if options.get("ssl_cert_reqs") == "none":
-        context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 def _raise_refusal(commands: tuple[tuple[Argument, ...], ...], replies: list[Reply]) -> None:

@@ -18,6 +18,7 @@ from .login import Login
 from .reading import load
 from .redis import Redis, default_data_dir
 from .reload import FIXED, Changes, adopt
+from .sentinel_url import is_sentinel_url, read_sentinel_url
 from .server import Server
 from .socket import Socket
 from .token import PEM, Token
@@ -45,8 +46,10 @@ __all__ = [
     "Token",
     "adopt",
     "default_data_dir",
+    "is_sentinel_url",
     "load",
     "parse_bind",
+    "read_sentinel_url",
     "settings",
     "unix_path",
 ]

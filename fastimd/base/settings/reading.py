@@ -13,7 +13,7 @@ import msgspec
 from ..errors import ConfigError
 from .config import BUILT_IN, SECTIONS, SETTINGS, Config, Setting, settings
 from .consistency import check_pings, check_token, check_webhook
-from .mistakes import NOT_SHOWN, Mistakes, show, suggest
+from .mistakes import NOT_SHOWN, Mistaken, Mistakes, show, suggest
 
 SEARCH_PATHS = (Path("fastimd.toml"), Path("/etc/fastimd/fastimd.toml"))
 """Where settings are looked for when no file is named; the first that exists is taken."""
@@ -130,9 +130,10 @@ def _accept(given: _Given, mistakes: Mistakes) -> Any:
         accepted = msgspec.convert(typed, setting.type, strict=True)
         for refused in accepted if isinstance(accepted, tuple) else (accepted,):
             setting.about.check(refused)
-    except (msgspec.ValidationError, ValueError):
+    except (msgspec.ValidationError, ValueError) as exc:
         shown = NOT_SHOWN if setting.about.is_secret else show(refused)
-        line = f"{where}: {setting.name}: got {shown}; accepted: {setting.description}"
+        why = f" ({exc})" if isinstance(exc, Mistaken) else ""
+        line = f"{where}: {setting.name}: got {shown}{why}; accepted: {setting.description}"
         mistakes[setting.section].append(line)
         return setting.default
     return accepted

@@ -11,7 +11,9 @@ from urllib.parse import parse_qsl, urlsplit
 from msgspec import Meta
 
 from ..errors import ConfigError
+from .mistakes import Mistaken, suggest
 from .section import AFTER_RESTART, About, Section
+from .sentinel_url import SENTINEL_OPTIONS, is_sentinel_url, read_sentinel_url
 
 _TLS_OPTIONS = (
     *("ssl_ca_certs", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
@@ -32,6 +34,17 @@ def _check_url(value: str) -> None:
     """Refuse what redis-py would refuse later, or silently read as another server or database."""
     if value == "embedded":
         return
+    if is_sentinel_url(value):
+        read_sentinel_url(value)
+        query = value.partition("?")[2]
+    else:
+        query = _check_server(value)
+    if query:
+        _check_options(query, value.partition("://")[0])
+
+
+def _check_server(value: str) -> str:
+    """Check the URL of one server; returns its options."""
     parts = urlsplit(value)
     if value.startswith("unix://"):
         understood = parts.hostname is None and len(parts.path) > 1
@@ -39,26 +52,31 @@ def _check_url(value: str) -> None:
         understood = value.startswith(("redis://", "rediss://")) and parts.port != 0
         understood = understood and re.fullmatch(r"/?[0-9]*", parts.path) is not None
     if not understood:
-        raise ValueError("not a URL of Redis")
-    if parts.query:
-        _check_options(parts.query, is_tls=value.startswith("rediss://"))
+        raise Mistaken("not a URL of Redis")
+    return parts.query
 
 
-def _check_options(query: str, *, is_tls: bool) -> None:
+def _check_options(query: str, scheme: str) -> None:
     """Refuse options that would mean nothing: misspelled ones, and those of TLS without TLS."""
     options = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
-    names = [name for name, _ in options]
     given = dict(options)
-    if len(given) < len(names) or not given.keys() <= _REDIS_OPTIONS | _IDLE_OPTIONS:
-        raise ValueError("an option that is unknown or given twice")
+    known = _REDIS_OPTIONS | _IDLE_OPTIONS
+    if scheme.endswith("-sentinel"):
+        known |= set(SENTINEL_OPTIONS)
+    if unknown := sorted(given.keys() - known):
+        raise Mistaken(f"an option that is unknown, {suggest(unknown[0], sorted(known))}")
+    if len(given) < len(options):
+        raise Mistaken("an option that is given twice")
     if any(not value for value in given.values()):
-        raise ValueError("an option without a value")
-    if not is_tls and given.keys() & set(_TLS_OPTIONS):
-        raise ValueError("an option of TLS without TLS")
+        raise Mistaken("an option without a value")
+    if not scheme.startswith("rediss") and given.keys() & set(_TLS_OPTIONS):
+        raise Mistaken("an option of TLS without TLS")
     if re.fullmatch("[0-9]+", given.get("db", "0"), re.ASCII) is None:
-        raise ValueError("not a database")
+        raise Mistaken("not a database")
     if given.get("ssl_cert_reqs", "required") not in ("none", "optional", "required"):
-        raise ValueError("not a value of ssl_cert_reqs")
+        raise Mistaken("not a value of ssl_cert_reqs")
+    if "sentinel_username" in given and "sentinel_password" not in given:
+        raise Mistaken("sentinel_username without sentinel_password")
 
 
 class Redis(Section, frozen=True):
@@ -67,10 +85,14 @@ class Redis(Section, frozen=True):
     url: Annotated[
         str,
         Meta(
-            description='"embedded", "redis://[[user]:password@]host[:port][/database]", the same'
-            ' with rediss:// (TLS), or "unix:///path/to/socket"; reserved characters in a password'
-            ' are percent-encoded; behind "?", divided by "&", may stand db, username, password,'
-            " and with rediss:// " + ", ".join(_TLS_OPTIONS),
+            description='"embedded", "redis://[[user]:password@]host[:port][/database]",'
+            ' "redis-sentinel://[[user]:password@]host[:port][,host[:port]...]/service[/database]",'
+            ' the same with rediss:// and rediss-sentinel:// (TLS), or "unix:///path/to/socket";'
+            ' reserved characters in a password are percent-encoded; behind "?", divided by "&",'
+            " may stand db, username, password, with sentinels "
+            + ", ".join(SENTINEL_OPTIONS)
+            + ", and with TLS "
+            + ", ".join(_TLS_OPTIONS),
         ),
         About(
             '"embedded" starts a private redis-server and keeps it running; a URL names your own'

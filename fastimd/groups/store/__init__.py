@@ -28,7 +28,7 @@ class Store:
         self.messages = Messages(keys, client, config)
         self.history = History(keys, client, config)
         self.summaries = Summaries(keys, client)
-        self.stands = Stands(keys, config)
+        self.stands = Stands(keys, client, config)
         self.members = Members(keys, client, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)

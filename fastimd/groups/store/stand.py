@@ -1,7 +1,8 @@
 """Where a group stands, by which clients of the live wire go on where they were.
 
 A position is a ``ts`` and the *epoch*, which names a life of the group's list: when Redis has lost
-it, the next one has another.
+it, the next one has another. Where one master follows another, an epoch is of one reign: a replica
+that takes over may lack what the last master had told.
 """
 
 from __future__ import annotations
@@ -13,11 +14,18 @@ from typing import NamedTuple
 from ...base.codec import CorruptEntry
 from ...base.settings import Config
 from ...redis import scripts
+from ...redis.client import Client
+from ...redis.scripts import Script
+from ...redis.wire import Argument, Reply
 from .history import Position
 from .keyspace import Keyspace, life_key, list_keys, messages_key, removals_key
 
 LEAST_LIFE_SECONDS = 86_400
 """How long an epoch is kept at least after somebody has asked for it."""
+
+
+_NO_LIFE = "-"
+"""What is the id of no life."""
 
 
 class Stand(NamedTuple):
@@ -51,8 +59,9 @@ class HistoryPage(NamedTuple):
 class Stands:
     """Reads where groups stand."""
 
-    def __init__(self, keys: Keyspace, config: Config) -> None:
+    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
         self._keys = keys
+        self._client = client
         self._config = config
         # Ids of new lives: of this daemon, and each another.
         self._run = secrets.token_hex(6)
@@ -62,19 +71,20 @@ class Stands:
         """Where a group stands, and, with an offset, what was missed since."""
         key, floor = list_keys(group)
         settings = self._config
-        id_, ts, latest, tail, is_recovered, entries, removals = await self._keys.run(
+        told, found = await self._ask(
             scripts.STAND,
             (key, floor, life_key(group), removals_key(group)),
-            *self._common(group),
+            group,
             epoch,
             "" if offset is None else offset,
             settings.live.recover_limit,
             settings.socket.outbox_bytes,
         )
+        id_, ts, latest, tail, is_recovered, entries, removals = found
         messages = self._told(group, entries, latest)
         foreign = frozenset(message for ts, message in messages if not ts)
         return Stand(
-            id_.decode(),
+            told,
             Position(ts, tail, id_.decode()),
             is_recovered == 1,
             messages,
@@ -90,22 +100,36 @@ class Stands:
         A page of more than ``socket.outbox_bytes`` ends before ``limit``.
         """
         key, floor = list_keys(group)
-        id_, ts, latest, is_of_epoch, entries = await self._keys.run(
+        told, found = await self._ask(
             scripts.HISTORY,
             (key, floor, life_key(group)),
-            *self._common(group),
+            group,
             epoch,
             "" if since is None else since,
             int(reverse),
             limit,
             self._config.socket.outbox_bytes,
         )
+        _, ts, latest, is_of_epoch, entries = found
         messages = self._told(group, entries, latest)
-        return HistoryPage(id_.decode(), ts, is_of_epoch == 1, messages)
+        return HistoryPage(told, ts, is_of_epoch == 1, messages)
 
     def note_corrupt(self, group: str, failure: CorruptEntry) -> None:
         """Log and count a message that looked like one, and cannot be read."""
         self._keys.corrupt(messages_key(group), failure)
+
+    async def _ask(
+        self, script: Script, keys: tuple[str, ...], group: str, epoch: str, *arguments: Argument
+    ) -> tuple[str, Reply]:
+        """Run a script; returns the epoch as clients are told it, and the reply."""
+        while True:
+            reign = self._client.reign
+            of_reign = f"-{reign}" if reign else ""
+            is_of_reign = not epoch or epoch.endswith(of_reign)
+            life = epoch.removesuffix(of_reign) if is_of_reign else _NO_LIFE
+            found = await self._keys.run(script, keys, *self._common(group), life, *arguments)
+            if self._client.reign == reign:  # else the reply may be of either
+                return f"{found[0].decode()}{of_reign}", found
 
     def _common(self, group: str) -> tuple[int, str, int]:
         kept = max(2 * self._config.group_message.timeout, LEAST_LIFE_SECONDS)
