@@ -122,7 +122,7 @@ class Company:
         server = partial(Process, executable, tls=tls, password=password)
         common = "\n".join(
             (
-                *("save \"\"", "appendonly yes", "appendfsync no", "repl-diskless-sync-delay 0"),
+                *('save ""', "appendonly yes", "appendfsync no", "repl-diskless-sync-delay 0"),
                 *("repl-ping-replica-period 1", *settings),
             )
         )
@@ -141,9 +141,7 @@ class Company:
             if sentinel_password:
                 watched += f"sentinel sentinel-pass {sentinel_password}\n"
             self.sentinels.append(
-                Process(
-                    executable, folder / f"sentinel-{number}", watched, tls, sentinel_password
-                )
+                Process(executable, folder / f"sentinel-{number}", watched, tls, sentinel_password)
             )
         options = {**(url_options or {})}
         if sentinel_password:

@@ -124,7 +124,9 @@ class Service:
         self._asked += 1
         number = self._asked
         answers: list[Master] = []
-        failures: dict[str, str] = {str(sentinel): "no answer" for sentinel in self._sentinels}
+        failures: dict[str, _NoAnswer] = dict.fromkeys(
+            map(str, self._sentinels), _NoAnswer(f"no answer within {PATIENCE_SECONDS:g} s")
+        )
         with trio.move_on_after(PATIENCE_SECONDS):
             async with trio.open_nursery() as nursery:
                 for sentinel in self._sentinels:
@@ -149,18 +151,20 @@ class Service:
             sentinel.close()
 
     async def _ask(
-        self, sentinel: _Sentinel, answers: list[Master], failures: dict[str, str]
+        self, sentinel: _Sentinel, answers: list[Master], failures: dict[str, _NoAnswer]
     ) -> None:
         try:
             answers.append(await sentinel.ask(self.name))
         except _NoAnswer as exc:
-            failures[str(sentinel)] = str(exc)
+            failures[str(sentinel)] = exc
         else:
             del failures[str(sentinel)]
 
-    def _tell(self, failures: dict[str, str]) -> None:
-        """Log what is wrong with sentinels when it is another than before."""
-        failing = "; ".join(f"{name}: {why}" for name, why in failures.items())
+    def _tell(self, failures: dict[str, _NoAnswer]) -> None:
+        """Log which sentinels are of no use, when it is another than before."""
+        failing = "; ".join(
+            f"{name}: {why}" for name, why in failures.items() if not isinstance(why, _Down)
+        )
         if failing == self._failing:
             return
         self._failing = failing
@@ -171,7 +175,11 @@ class Service:
 
 
 class _NoAnswer(Exception):
-    """A sentinel names no master; the text says why."""
+    """A sentinel does not name the master of the service; the text says why."""
+
+
+class _Down(_NoAnswer):
+    """It will, when the fail-over is done."""
 
 
 class _Sentinel:
@@ -220,10 +228,10 @@ class _Sentinel:
         if state is None:
             raise _NoAnswer(f"knows no service {service}, {_known(list(states))}")
         if "failover_in_progress" in state["flags"]:
-            raise _NoAnswer("fails over")
+            raise _Down("fails over")
         is_up = self._manager.check_master_state(state, service)  # type: ignore[no-untyped-call]
         if not is_up:
-            raise _NoAnswer(f"says that the master {state['ip']}:{state['port']} is down")
+            raise _Down(f"says that the master {state['ip']}:{state['port']} is down")
         return Master(state["ip"], state["port"], state["config-epoch"])
 
 
