@@ -8,8 +8,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -46,6 +45,7 @@ class Process:
         self._file = folder / "redis.conf"
         self._file.write_text(f"{where}\nbind 127.0.0.1\ndir {folder}\n{login}{settings}\n")
         self._client_options: dict[str, Any] = {
+            "host": "127.0.0.1",
             "port": self.port,
             "password": password or None,
             "ssl": tls is not None,
@@ -54,7 +54,7 @@ class Process:
             **({"ssl_ca_certs": str(tls)} if tls is not None else {}),
         }
         self.client = Redis(**self._client_options)
-        self.process: subprocess.Popen[bytes]
+        self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *options: str) -> None:
         """Start it, again perhaps, and wait until it answers."""
@@ -72,15 +72,18 @@ class Process:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.process.kill()
-        self.process.wait()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
 
     def pause(self) -> None:
         """SIGSTOP."""
+        assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
+        assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
     def ask(self, *command: str | int) -> Any:
@@ -96,8 +99,7 @@ class Process:
     def close(self) -> None:
         """End it for good."""
         self.client.close()
-        if self.process.poll() is None:
-            self.kill()
+        self.kill()
 
 
 class Company:
@@ -176,7 +178,7 @@ class Company:
 
     def wait_failed_over(self, old: Process, seconds: float = 30) -> Process:
         """Wait until all sentinels that run name another master, which is one; returns it."""
-        living = [each for each in self.sentinels if each.process.poll() is None]
+        living = [each for each in self.sentinels if each.answers()]
 
         def is_over() -> bool:
             ports = {named_by(sentinel) for sentinel in living}
@@ -218,9 +220,3 @@ def company(executable: str, folder: Path, **options: Any) -> Iterator[Company]:
         yield made
     finally:
         made.close()
-
-
-def seconds_until(condition: Callable[[], object], since: float, seconds: float = 30) -> float:
-    """Wait for something; returns how long after a moment of ``time.monotonic`` it was."""
-    wait_for(condition, seconds=seconds)
-    return time.monotonic() - since

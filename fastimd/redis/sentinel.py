@@ -10,6 +10,7 @@ that it is a master, for a sentinel may be late.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -31,6 +32,8 @@ ASK_SECONDS = 0.5
 """How long a sentinel may take to be connected to, and to answer."""
 PATIENCE_SECONDS = 0.75
 """How long all of them may take together, the names of their hosts included."""
+TELL_SECONDS = 1.5
+"""The log takes no more than one line of a kind in a second."""
 
 log = structlog.get_logger("fastimd.redis")
 
@@ -86,6 +89,7 @@ class Service:
         self._asked = 0  # how often, and which of the answers was the last to count
         self._counted = 0
         self._failing = ""
+        self._told_at = -math.inf
 
     def __str__(self) -> str:
         return f"{self.master or 'nowhere yet'}, master of {self.name}"
@@ -165,9 +169,10 @@ class Service:
         failing = "; ".join(
             f"{name}: {why}" for name, why in failures.items() if not isinstance(why, _Down)
         )
-        if failing == self._failing:
+        is_soon = trio.current_time() < self._told_at + TELL_SECONDS
+        if failing == self._failing or is_soon:  # what is not told now is told the next time
             return
-        self._failing = failing
+        self._failing, self._told_at = failing, trio.current_time()
         if failing:
             log.warning("sentinels.unavailable", service=self.name, error=failing)
         else:
@@ -236,9 +241,16 @@ class _Sentinel:
 
 
 def _why(failure: Exception) -> str:
-    if not isinstance(failure, exceptions.RedisError | OSError):
-        return f"answers strangely ({type(failure).__name__}: {failure})"
-    return cause_of(failure).partition(", with args beginning with")[0].rstrip(".")
+    """What redis-py met, in words for the log."""
+    met = failure.__context__
+    match failure, met:
+        case exceptions.TimeoutError(), _:
+            return f"no answer within {ASK_SECONDS:g} s"
+        case exceptions.ConnectionError(), OSError():
+            return cause_of(met)
+        case exceptions.RedisError() | OSError(), _:
+            return cause_of(failure).partition(", with args beginning with")[0]
+    return f"answers strangely ({type(failure).__name__}: {failure})"
 
 
 def _known(services: Sequence[str]) -> str:

@@ -253,6 +253,17 @@ def pause(redis: Company, old: Process) -> None:
     old.pause()
 
 
+def are_at(daemons: list[Daemon], server: Process) -> bool:
+    """Whether both connections of each daemon are to a server, as their logs say."""
+    connected = [
+        [line for line in daemon.events("redis.connected") if line["purpose"] == purpose][-1]
+        for daemon in daemons
+        for purpose in ("commands", "messages")
+    ]
+    place = f"127.0.0.1:{server.port}, master of {SERVICE}"
+    return all(line["address"] == place for line in connected)
+
+
 @pytest.mark.parametrize("change", [kill, command, plan, pause])
 @pytest.mark.timeout(120)
 async def test_a_fail_over_under_four_talkers(
@@ -268,6 +279,7 @@ async def test_a_fail_over_under_four_talkers(
         await trio.to_thread.run_sync(change, rooms.redis, old)
         await rooms.wait_further()
         new = await trio.to_thread.run_sync(rooms.redis.wait_failed_over, old)
+        await until(partial(are_at, rooms.daemons, new), lambda: "the daemons are elsewhere")
         if change is pause:
             await trio.sleep(max(0, began + 10 - time.monotonic()))
             old.resume()
@@ -275,9 +287,7 @@ async def test_a_fail_over_under_four_talkers(
             await trio.sleep(1)
         await rooms.wait_further()
     assert new is not old
-    for daemon in rooms.daemons:
-        names = [line["address"] for line in daemon.events("redis.connected")]
-        assert names[-1] == f"127.0.0.1:{new.port}, master of {SERVICE}"
+    assert are_at(rooms.daemons, new)
     assert rooms.lost or change is not kill, "the replicas lacked nothing"
     assert not rooms.lost or change in (kill, command)
     with capsys.disabled():

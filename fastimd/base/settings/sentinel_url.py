@@ -15,7 +15,7 @@ from .mistakes import Mistaken
 SENTINEL_PORT = 26379
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 _SCHEMES = {"redis-sentinel": "redis", "rediss-sentinel": "rediss"}
-_HOST = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>.*))?")
+_HOST = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:]*))?")
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -77,7 +77,7 @@ def read_sentinel_url(url: str) -> SentinelUrl:
         service,
         f"{_SCHEMES[scheme]}://{login}{at}localhost/{database}"
         + (f"?{urlencode(kept)}" if kept else ""),
-        f"{scheme}://{shown}/{service}/{int(given.get('db') or database or 0)}",
+        f"{scheme}://{shown}/{service}/{given.get('db') or database or 0}",
         given.get("sentinel_username"),
         given.get("sentinel_password"),
     )
