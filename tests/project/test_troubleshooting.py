@@ -136,6 +136,11 @@ def a_redis_that_is_away(stage: Stage) -> str:
     return logged(stage.starts(redis__url=NOBODY), "redis.unavailable", "purpose=commands")
 
 
+def a_sentinel_that_is_away(stage: Stage) -> str:
+    nobody = "redis-sentinel://127.0.0.1:1/chat"
+    return logged(stage.starts(redis__url=nobody), "sentinels.unavailable")
+
+
 def an_old_python(stage: Stage) -> str:
     """The Makefile asks whichever Python it is given; this one says that it is old."""
     old = stage.folder / "python3"
@@ -220,6 +225,7 @@ CAUSES: dict[str, Callable[[Stage], str]] = {
     "unknown key": a_wrong_setting,
     "no redis-server found": no_redis_server,
     "redis.unavailable": a_redis_that_is_away,
+    "sentinels.unavailable": a_sentinel_that_is_away,
     "fastimd needs Python": an_old_python,
     "Connection refused": another_machine,
     "login.open": a_public_address,

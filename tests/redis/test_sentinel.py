@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -70,8 +71,8 @@ def test_the_chat_goes_on_whatever_becomes_of_the_sentinels(tmp_path: Path) -> N
         for kind in ("normal", "pubsub"):
             master.ask("CLIENT", "KILL", "TYPE", kind)
         last = redis.sentinels[-1]
-        wait_for(lambda: any(f":{last.port}: " in reason for reason in ready(daemon)), daemon)
-        assert "connection refused" in ready(daemon)[0].lower()
+        why = f"sentinel 127.0.0.1:{last.port}: connection refused"
+        wait_for(lambda: [why in reason for reason in ready(daemon)] == [True, True], daemon)
         last.start("--sentinel")
         talk.wait_further(seconds=10)
         wait_for(partial(fail, daemon, 2), daemon)
@@ -114,30 +115,40 @@ def lone_sentinel(folder: Path, password: str = "") -> Iterator[Process]:
         yield sentinel
 
 
-@pytest.mark.parametrize(
-    ("place", "why"),
-    [
-        (f"127.0.0.1:PORT/{SERVICE}", "authentication required"),
-        (f"127.0.0.1:PORT/{SERVICE}?sentinel_password=wrong", "invalid username-password pair"),
-        ("127.0.0.1:PORT/other?sentinel_password=right", f"knows no service other, but {SERVICE}"),
-        (f"127.0.0.1:NOBODY/{SERVICE}", "connection refused"),
-        (f"127.0.0.1:SILENT/{SERVICE}", "no answer within"),
-        (f"no-such-host.invalid/{SERVICE}", "no-such-host.invalid:26379: "),
-    ],
-)
+WRONG = {
+    f"127.0.0.1:PORT/{SERVICE}": "authentication required",
+    f"127.0.0.1:PORT/{SERVICE}?sentinel_password=wrong": "invalid username-password pair",
+    "127.0.0.1:PORT/other?sentinel_password=right": f"knows no service other, but {SERVICE}",
+    f"127.0.0.1:REDIS/{SERVICE}": "unknown command 'sentinel'",
+    f"127.0.0.1:NOBODY/{SERVICE}": "127.0.0.1:NOBODY: connection refused",
+    f"127.0.0.1:SILENT/{SERVICE}": "no answer within",
+    f"no-such-host.invalid/{SERVICE}": "no-such-host.invalid:26379: ",
+}
+"""Where sentinels are asked for, and what the log says of it."""
+
+
 def test_a_daemon_waits_and_says_what_is_wrong_with_the_sentinels(
-    place: str, why: str, tmp_path: Path
+    tmp_path: Path, redis_url: str
 ) -> None:
-    """In its log, and to who asks whether it is ready; SIGTERM ends it."""
-    with lone_sentinel(tmp_path, "right") as sentinel, socket.create_server(("", 0)) as silent:
+    """In its log, for both connections; SIGTERM ends it."""
+    with (
+        lone_sentinel(tmp_path, "right") as sentinel,
+        socket.create_server(("127.0.0.1", 0)) as silent,
+        contextlib.ExitStack() as daemons,
+    ):
         ports = {
             "PORT": sentinel.port,
+            "REDIS": urlsplit(redis_url).port,
             "NOBODY": free_port(),
             "SILENT": silent.getsockname()[1],
         }
-        for name, port in ports.items():
-            place = place.replace(name, str(port))
-        with daemon_on(tmp_path, f"redis-sentinel://{place}", wait_serving=False) as daemon:
+        waiting: list[tuple[Daemon, str]] = []
+        for place, why in WRONG.items():
+            for name, port in ports.items():
+                place, why = place.replace(name, str(port)), why.replace(name, str(port))
+            asked = daemon_on(tmp_path, f"redis-sentinel://{place}", wait_serving=False)
+            waiting.append((daemons.enter_context(asked), why))
+        for daemon, why in waiting:
             for purpose in ("commands", "messages"):
                 line = wait_for(partial(unavailable, daemon, purpose), daemon)[0]
                 assert why in line["error"].lower()

@@ -97,7 +97,9 @@ class Redis(Section, frozen=True):
         About(
             '"embedded" starts a private redis-server and keeps it running; a URL names your own'
             " Redis. TLS options follow the URL, as in"
-            ' "rediss://host?ssl_ca_certs=/path/to/ca.pem".',
+            ' "rediss://host?ssl_ca_certs=/path/to/ca.pem". In redis-sentinel:// the hosts are'
+            " sentinels, which the daemon asks for the master of the service; user and password"
+            " are those of the master.",
             check=_check_url,
             holds=AFTER_RESTART,
             is_secret=True,

@@ -47,7 +47,7 @@ _NOTES = {
 }
 # What is a name or a value: quoted already, of the environment, a path, a scheme, a key.
 _CODE = re.compile(
-    r'`[^`]*`|"[^"]*"|\$\w+[\w/]*|~/[\w./]*\w|\w+://|\b[a-z_]+\.[a-z_]+\b|\b[a-z]+(?:_[a-z]+)+\b'
+    r'`[^`]*`|"[^"]*"|\$\w+[\w/]*|~/[\w./]*\w|[\w-]+://|\b[a-z_]+\.[a-z_]+\b|\b[a-z]+(?:_[a-z]+)+\b'
 )
 
 
