@@ -277,7 +277,6 @@ class Appender:
         if self._batch is batch:
             self._batch = None
         if not isinstance(reply, Exception):
-            assert self._unanswered[0] is batch.appends[0]
             self._held_since = -math.inf
             if isinstance(reply, list):
                 given, *refused = reply
@@ -286,7 +285,14 @@ class Appender:
                     key_unusable(self._metrics, key.decode(), refusal.decode())
                 if batch.is_told:
                     batch.take_each_ts(given)
-            self._finish(None, len(batch.appends))
+            count = len(batch.appends)
+            if not self._is_next(batch):
+                # A server that is being left has answered what was waited for no longer.
+                assert self._connection is not batch.connection
+                first = self._unanswered[0].sequence if self._unanswered else math.inf
+                count = sum(append.sequence >= first for append in batch.appends)
+            if count:
+                self._finish(None, count)
         elif isinstance(reply, exceptions.NoScriptError):
             batch.connection.fail(str(reply))  # the next one loads the scripts
         elif isinstance(reply, (exceptions.ConnectionError, *USELESS_CONNECTION)):

@@ -276,6 +276,42 @@ async def test_lost_replies_are_settled(nursery: trio.Nursery, applied: bool) ->
     assert house.peer.stored == house.succeeded() == ["a", "b", "c", "d"]
 
 
+@pytest.mark.parametrize("waited", [0.0, 0.9, 3.0])
+async def test_replies_of_a_server_that_is_left_count(
+    waited: float, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """They come when nothing more is sent to it, and some were waited for no longer."""
+    house = await attached(nursery, hold_seconds=0.5)
+    house.peer.is_silent = True
+    await house.append("a", "b")
+    house.appender.detach()
+    await house.append("c")
+    await trio.sleep(waited)
+    house.peer.is_silent = False
+    house.peer.answer()
+    expired = [text for text, failure in house.outcomes.items() if failure is not None]
+    assert expired == ([] if waited == 0 else ["a", "b", "c"])
+    assert house.succeeded() == (["a", "b"] if waited == 0 else [])
+    assert house.peer.stored == ["a", "b"]
+    await house.attach()
+    await house.append("d")
+    assert house.peer.stored == ["a", "b", *([] if expired else ["c"]), "d"]
+
+
+async def test_of_a_batch_that_a_server_answers_late_the_rest_counts(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Its first message was waited for no longer, and its last one was."""
+    house = await attached(nursery, hold_seconds=10)
+    house.peer.is_silent = True
+    await house.append("a", "b", "c")
+    house.appender.detach()
+    house.appender._finish(FateUnknown("too late"))
+    house.peer.answer()
+    assert house.succeeded() == ["b", "c"]
+    assert house.appender.unanswered == 0
+
+
 async def test_a_refusal_amid_a_pipeline_neither_loses_nor_reorders(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
