@@ -49,7 +49,7 @@ class Process:
             "port": self.port,
             "password": password or None,
             "ssl": tls is not None,
-            "socket_timeout": 5,
+            "socket_timeout": 1,
             "retry": Retry(NoBackoff(), 0),
             **({"ssl_ca_certs": str(tls)} if tls is not None else {}),
         }

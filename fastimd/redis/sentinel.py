@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any, NamedTuple, cast
 
@@ -32,6 +32,8 @@ ASK_SECONDS = 0.5
 """How long a sentinel may take to be connected to, and to answer."""
 PATIENCE_SECONDS = 0.75
 """How long all of them may take together, the names of their hosts included."""
+GRACE_SECONDS = 0.2
+"""How long the others may still take when most have named the same master."""
 TELL_SECONDS = 1.5
 """The log takes no more than one line of a kind in a second."""
 
@@ -88,7 +90,8 @@ class Service:
         ]
         self._asked = 0  # how often, and which of the answers was the last to count
         self._counted = 0
-        self._failing = ""
+        self._failing = ""  # what was told of those that are of no use
+        self._failed: Collection[str] = ()  # those that failed the last time
         self._told_at = -math.inf
 
     def __str__(self) -> str:
@@ -129,12 +132,12 @@ class Service:
         number = self._asked
         answers: list[Master] = []
         failures: dict[str, _NoAnswer] = dict.fromkeys(
-            map(str, self._sentinels), _NoAnswer(f"no answer within {PATIENCE_SECONDS:g} s")
+            map(str, self._sentinels), _NoAnswer("no answer")
         )
-        with trio.move_on_after(PATIENCE_SECONDS):
-            async with trio.open_nursery() as nursery:
-                for sentinel in self._sentinels:
-                    nursery.start_soon(self._ask, sentinel, answers, failures)
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_SECONDS
+            for sentinel in self._sentinels:
+                nursery.start_soon(self._ask, sentinel, answers, failures, nursery.cancel_scope)
         self._tell(failures)
         if not answers:
             raise NoMaster("; ".join(f"sentinel {name}: {why}" for name, why in failures.items()))
@@ -155,19 +158,28 @@ class Service:
             sentinel.close()
 
     async def _ask(
-        self, sentinel: _Sentinel, answers: list[Master], failures: dict[str, _NoAnswer]
+        self,
+        sentinel: _Sentinel,
+        answers: list[Master],
+        failures: dict[str, _NoAnswer],
+        asking: trio.CancelScope,
     ) -> None:
         try:
             answers.append(await sentinel.ask(self.name))
         except _NoAnswer as exc:
             failures[str(sentinel)] = exc
-        else:
-            del failures[str(sentinel)]
+            return
+        del failures[str(sentinel)]
+        if answers.count(answers[-1]) * 2 > len(self._sentinels):
+            asking.deadline = min(asking.deadline, trio.current_time() + GRACE_SECONDS)
 
     def _tell(self, failures: dict[str, _NoAnswer]) -> None:
-        """Log which sentinels are of no use, when it is another than before."""
+        """Log which sentinels are of no use, twice in a row, when these are others than before."""
+        failed, self._failed = self._failed, failures
         failing = "; ".join(
-            f"{name}: {why}" for name, why in failures.items() if not isinstance(why, _Down)
+            f"{name}: {why}"
+            for name, why in failures.items()
+            if name in failed and not isinstance(why, _Down)
         )
         is_soon = trio.current_time() < self._told_at + TELL_SECONDS
         if failing == self._failing or is_soon:  # what is not told now is told the next time

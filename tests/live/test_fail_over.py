@@ -230,10 +230,11 @@ def check_ended(daemons: list[Daemon]) -> None:
 
 
 def kill(redis: Company, old: Process) -> None:
-    """SIGKILL, when the replicas have lacked the last half second."""
+    """SIGKILL, and of a sentinel too, when the replicas have lacked the last half second."""
     old.ask("CONFIG", "SET", "requirepass", "unknown to them")  # who is logged in stays so
     old.ask("CLIENT", "KILL", "TYPE", "replica")
     time.sleep(0.5)
+    redis.sentinels[0].kill()
     old.kill()
 
 
@@ -249,7 +250,8 @@ def plan(redis: Company, old: Process) -> None:
 
 
 def pause(redis: Company, old: Process) -> None:
-    """SIGSTOP."""
+    """SIGSTOP, and of a sentinel too: it will still think that the old master is the master."""
+    redis.sentinels[0].pause()
     old.pause()
 
 
@@ -283,6 +285,7 @@ async def test_a_fail_over_under_four_talkers(
         if change is pause:
             await trio.sleep(max(0, began + 10 - time.monotonic()))
             old.resume()
+            rooms.redis.sentinels[0].resume()
             await until(lambda: old.role() == "master", old.role)
             await trio.sleep(1)
         await rooms.wait_further()
