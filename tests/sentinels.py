@@ -62,7 +62,7 @@ class Process:
             self.process = subprocess.Popen(
                 [self._executable, str(self._file), *options], stdout=log, stderr=log
             )
-        wait_for(self.answers)
+        wait_for(self.answers, seconds=30)
 
     def answers(self) -> bool:
         """Whether it answers a ping."""
@@ -163,11 +163,11 @@ class Company:
         for replica in replicas:
             replica.start("--replicaof", "127.0.0.1", str(master.port))
         for replica in replicas:
-            wait_for(partial(_is_linked, replica), seconds=20)
+            wait_for(partial(_is_linked, replica), seconds=40)
         for sentinel in self.sentinels:
             sentinel.start("--sentinel")
         for sentinel in self.sentinels:
-            wait_for(partial(_knows_all, sentinel), seconds=20)
+            wait_for(partial(_knows_all, sentinel), seconds=40)
 
     @property
     def master(self) -> Process:

@@ -37,6 +37,8 @@ GRACE_SECONDS = 0.2
 TELL_SECONDS = 1.5
 """The log takes no more than one line of a kind in a second."""
 
+_NOTHING = "no answer"
+
 log = structlog.get_logger("fastimd.redis")
 
 
@@ -132,7 +134,7 @@ class Service:
         number = self._asked
         answers: list[Master] = []
         failures: dict[str, _NoAnswer] = dict.fromkeys(
-            map(str, self._sentinels), _NoAnswer("no answer")
+            map(str, self._sentinels), _NoAnswer(_NOTHING)
         )
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + PATIENCE_SECONDS
@@ -257,7 +259,7 @@ def _why(failure: Exception) -> str:
     met = failure.__context__
     match failure, met:
         case exceptions.TimeoutError(), _:
-            return f"no answer within {ASK_SECONDS:g} s"
+            return _NOTHING
         case exceptions.ConnectionError(), OSError():
             return cause_of(met)
         case exceptions.RedisError() | OSError(), _:

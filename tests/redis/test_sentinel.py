@@ -17,6 +17,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import structlog
+import structlog.testing
 import trio
 import trio.testing
 from conftest import Daemon, redis_servers, run_daemon, run_fastimd, wait_for
@@ -64,7 +66,7 @@ def test_the_chat_goes_on_whatever_becomes_of_the_sentinels(tmp_path: Path) -> N
         for number, sentinel in enumerate(redis.sentinels, start=1):
             talk.go_on(20)
             sentinel.kill()
-            wait_for(partial(fail, daemon, number), daemon)
+            wait_for(partial(fail, daemon, number), daemon, 20)
             talk.go_on(20)
         assert not unavailable(daemon, "commands")
         assert not ready(daemon)
@@ -72,10 +74,10 @@ def test_the_chat_goes_on_whatever_becomes_of_the_sentinels(tmp_path: Path) -> N
             master.ask("CLIENT", "KILL", "TYPE", kind)
         last = redis.sentinels[-1]
         why = f"sentinel 127.0.0.1:{last.port}: connection refused"
-        wait_for(lambda: [why in reason for reason in ready(daemon)] == [True, True], daemon)
+        wait_for(lambda: [why in reason for reason in ready(daemon)] == [True, True], daemon, 20)
         last.start("--sentinel")
         talk.wait_further(seconds=10)
-        wait_for(partial(fail, daemon, 2), daemon)
+        wait_for(partial(fail, daemon, 2), daemon, 20)
         talk.settle(master.client)
 
 
@@ -127,14 +129,11 @@ WRONG = {
 """Where sentinels are asked for, and what the log says of it."""
 
 
-def test_a_daemon_waits_and_says_what_is_wrong_with_the_sentinels(
-    tmp_path: Path, redis_url: str
-) -> None:
-    """In its log, for both connections; SIGTERM ends it."""
+async def test_what_is_wrong_with_the_sentinels_is_told(tmp_path: Path, redis_url: str) -> None:
+    """To whoever connects, and in the log; with no password."""
     with (
         lone_sentinel(tmp_path, "right") as sentinel,
         socket.create_server(("127.0.0.1", 0)) as silent,
-        contextlib.ExitStack() as daemons,
     ):
         ports = {
             "PORT": sentinel.port,
@@ -142,20 +141,19 @@ def test_a_daemon_waits_and_says_what_is_wrong_with_the_sentinels(
             "NOBODY": free_port(),
             "SILENT": silent.getsockname()[1],
         }
-        waiting: list[tuple[Daemon, str]] = []
         for place, why in WRONG.items():
             for name, port in ports.items():
                 place, why = place.replace(name, str(port)), why.replace(name, str(port))
-            asked = daemon_on(tmp_path, f"redis-sentinel://{place}", wait_serving=False)
-            waiting.append((daemons.enter_context(asked), why))
-        for daemon, why in waiting:
-            for purpose in ("commands", "messages"):
-                line = wait_for(partial(unavailable, daemon, purpose), daemon)[0]
-                assert why in line["error"].lower()
-                assert line["address"].startswith("nowhere yet, master of ")
-            told = wait_for(partial(daemon.events, "sentinels.unavailable"), daemon)
-            assert why in told[0]["error"].lower()
-            assert "right" not in daemon.log_path.read_text()
+            service = Service(f"redis-sentinel://{place}")
+            with contextlib.closing(service), structlog.testing.capture_logs() as lines:
+                for _ in range(2):
+                    with pytest.raises(NoMaster) as caught:
+                        await service.connect()
+                    assert why in str(caught.value).lower()
+                    assert "right" not in str(caught.value)
+            [told] = lines
+            assert (told["event"], told["service"]) == ("sentinels.unavailable", service.name)
+            assert why in told["error"].lower()
 
 
 def test_a_daemon_begins_when_a_sentinel_answers(tmp_path: Path) -> None:
@@ -164,9 +162,9 @@ def test_a_daemon_begins_when_a_sentinel_answers(tmp_path: Path) -> None:
         sentinel.kill()
         url = f"redis-sentinel://127.0.0.1:{sentinel.port}/{SERVICE}/2"
         with daemon_on(tmp_path, url, wait_serving=False) as daemon:
-            wait_for(lambda: unavailable(daemon, "commands"), daemon)
+            wait_for(partial(unavailable, daemon, "commands"), daemon, 30)
             sentinel.start("--sentinel")
-            serving = wait_for(lambda: daemon.events("daemon.serving"), daemon)[0]
+            serving = wait_for(partial(daemon.events, "daemon.serving"), daemon, 30)[0]
             daemon.admin = serving["admin"]
             daemon.address = serving["page"].removeprefix("http://").partition("/")[0]
             for line in daemon.events("redis.connected"):
@@ -212,10 +210,11 @@ class Told:
         hosts = ",".join(f"sentinel-{number}" for number in range(count))
         self.service = Service(f"redis-sentinel://{hosts}/{SERVICE}")
         self.answers: Mapping[str, Master] = {}
+        self.seconds: dict[str, float] = {}  # what each takes
         told = self
 
         async def ask(self: object, service: str) -> Master:
-            await trio.lowlevel.checkpoint()
+            await trio.sleep(told.seconds.get(str(self), 0))
             answer = told.answers.get(str(self))
             if answer is None:
                 raise sentinel_module._NoAnswer("connection refused")
@@ -256,6 +255,42 @@ async def test_sentinels_that_are_set_up_anew_are_believed(monkeypatch: pytest.M
     with pytest.raises(NoMaster):
         await told.find(ANEW, None, None)
     assert await told.find(ANEW, ANEW, None) == ANEW
+
+
+async def test_a_hung_sentinel_delays_nobody(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """When most have answered it has a moment more; else all are waited for, but not for long."""
+    told = Told(monkeypatch)
+    told.seconds = {"sentinel-0:26379": 60}
+    assert await told.find(None, OLD, OLD) == OLD
+    assert trio.current_time() <= sentinel_module.GRACE_SECONDS
+    began = trio.current_time()
+    told.seconds["sentinel-1:26379"] = 60
+    assert await told.find(None, None, OLD) == OLD
+    assert trio.current_time() - began <= sentinel_module.PATIENCE_SECONDS
+
+
+async def test_the_log_tells_once_of_each_change(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A sentinel that is late for once is no news, and one that is away is news once."""
+    told = Told(monkeypatch)
+    with structlog.testing.capture_logs() as lines:
+        for answers in [(OLD, OLD, OLD), (OLD, OLD, None)] * 5:
+            await told.find(*answers)
+            await trio.sleep(1)
+        assert not lines
+        for _ in range(10):
+            await told.find(OLD, OLD, None)
+            await trio.sleep(1)
+        for _ in range(10):
+            await told.find(OLD, OLD, OLD)
+            await trio.sleep(1)
+    assert [(line["event"], line.get("error")) for line in lines] == [
+        ("sentinels.unavailable", "sentinel-2:26379: connection refused"),
+        ("sentinels.available", None),
+    ]
 
 
 def test_each_reign_has_a_name_of_its_own() -> None:
