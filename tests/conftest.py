@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -14,7 +15,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -23,7 +26,12 @@ import trio
 from redis import Redis
 from trio_websocket import WebSocketConnection, open_websocket_url
 
+from fastimd.base.errors import StartupError
+from fastimd.redis.embedded.executable import find_servers
+
 START_SECONDS = 20.0
+CHOSEN_SERVER = "FASTIMD_TEST_SERVER"
+"""The variable that tells workers, and modules while they are collected, ``--redis-server``."""
 
 
 @dataclass
@@ -194,19 +202,26 @@ def _answers(client: Redis) -> bool:
 
 
 def redis_servers() -> list[str]:
-    """Every redis-server on the machine: PATH's, and the wheel's."""
-    found: list[str | None] = [shutil.which("redis-server"), *_wheel_server()]
-    servers = [server for server in found if server is not None]
-    if not servers:
-        pytest.exit("the tests need a redis-server: install the Debian package of that name", 1)
-    return list({os.path.realpath(server): server for server in servers}.values())
+    """Every redis-server and valkey-server of the machine, the one that a daemon takes first.
+
+    With ``--redis-server`` it is that one alone.
+    """
+    if (chosen := os.environ.get(CHOSEN_SERVER)) is not None:
+        return [chosen]
+    try:
+        servers = find_servers()
+    except StartupError as exc:
+        pytest.exit(f"the tests need a server: {exc}", 1)
+    return list({os.path.realpath(server): str(server) for server in servers}.values())
 
 
-def _wheel_server() -> list[str]:
-    from fastimd.redis.embedded.executable import server_in_wheel
-
-    server = server_in_wheel()
-    return [str(server)] if server is not None else []
+@cache
+def name_of_server(executable: str) -> str:
+    """Such as ``redis-7.0.15``, for a test's name."""
+    said = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True)
+    found = re.search(r"(\w+) server v=(\S+)", said.stdout)
+    assert found is not None, said.stdout
+    return f"{found[1].lower()}-{found[2]}"
 
 
 # Under nohup it is ignored, and so it would be by the programs that the tests start.
@@ -219,6 +234,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["aside", "only"],
         help="what to do with tests that are marked `alone`: leave them aside, or run no others",
     )
+    parser.addoption(
+        "--redis-server",
+        metavar="PATH",
+        help="run all tests on this redis-server or valkey-server, and on no other",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put the chosen server first on PATH, too: daemons with an embedded Redis look there."""
+    chosen = config.getoption("--redis-server")
+    if chosen is None or CHOSEN_SERVER in os.environ:
+        return
+    executable = shutil.which(chosen)
+    if executable is None:
+        raise pytest.UsageError(f"--redis-server: {chosen} cannot be run")
+    folder = TemporaryDirectory(prefix="fastimd-redis-server-")
+    config.add_cleanup(folder.cleanup)
+    Path(folder.name, "redis-server").symlink_to(Path(executable).absolute())
+    os.environ["PATH"] = f"{folder.name}{os.pathsep}{os.environ['PATH']}"
+    os.environ[CHOSEN_SERVER] = str(Path(executable).absolute())
 
 
 SET_ASIDE = pytest.StashKey[int]()
@@ -263,7 +298,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         servers = redis_servers()
         if not getattr(metafunc.module, "EVERY_REDIS", False):
             servers = servers[:1]
-        metafunc.parametrize("redis_server", servers, indirect=True, scope="session")
+        metafunc.parametrize(
+            "redis_server", servers, indirect=True, scope="session", ids=name_of_server
+        )
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import pytest
 import trio
-from conftest import Daemon, redis_servers, run_daemon, run_fastimd, wait_for
+from conftest import Daemon, name_of_server, redis_servers, run_daemon, run_fastimd, wait_for
 from faults import MortalRedis, Proxy, ask_admin, free_port, unavailable
 from redis import Redis
 
@@ -460,7 +460,7 @@ PERMISSIONS: dict[str, tuple[Sequence[str], str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", PERMISSIONS)
-@pytest.mark.parametrize("executable", redis_servers(), ids=lambda path: Path(path).parent.name)
+@pytest.mark.parametrize("executable", redis_servers(), ids=name_of_server)
 def test_a_missing_permission_names_the_command(executable: str, case: str, tmp_path: Path) -> None:
     """Whatever the version of Redis says of it."""
     rules, purpose, told = PERMISSIONS[case]

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from clients import CLOSE, PING, TEXT, RawClient, metrics
-from conftest import Daemon, redis_servers, run_daemon, run_redis, wait_for
+from conftest import Daemon, name_of_server, redis_servers, run_daemon, run_redis, wait_for
 from faults import WallClock
 from redis import Redis
 
@@ -35,7 +35,7 @@ def clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WallClock:
     return clock
 
 
-@pytest.fixture(params=redis_servers())
+@pytest.fixture(params=redis_servers(), ids=name_of_server)
 def redis(clock: WallClock, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Redis]:
     """A Redis under that clock."""
     folder = tmp_path / "redis"

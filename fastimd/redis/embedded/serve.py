@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 from ...base.errors import StartupError, StoreUnavailable
 from .child import Life, live
 from .command import server_command
-from .executable import check_version, find_server
+from .executable import choose_server, find_servers
 from .lock import find_socket_path, hold_data_dir
 
 STEADY_SECONDS = 10.0
@@ -33,8 +33,8 @@ _BACKOFF_CAP = 2.0
 log: FilteringBoundLogger = structlog.get_logger("fastimd.redis")
 
 
-async def _keep_alive(next_life: Callable[[], Awaitable[Life]]) -> Never:
-    """Start a server whenever the last one has ended.
+async def _keep_alive(name: str, next_life: Callable[[], Awaitable[Life]]) -> Never:
+    """Start a server, which messages call by its name, whenever the last one has ended.
 
     Raises:
         StartupError: the very first one never answered.
@@ -48,11 +48,11 @@ async def _keep_alive(next_life: Callable[[], Awaitable[Life]]) -> Never:
         log.error("redis.ended", reason=life.reason, last_lines=life.lines)
         ever_answered = ever_answered or life.answered
         if not ever_answered:
-            raise StartupError(f"redis-server did not start: {life.reason}")
+            raise StartupError(f"{name} did not start: {life.reason}")
         failed_starts = 0 if life.answered else failed_starts + 1
         if failed_starts >= MAX_FAILED_STARTS:
             raise StoreUnavailable(
-                f"redis-server failed to start {failed_starts} times in a row: {life.reason}"
+                f"{name} failed to start {failed_starts} times in a row: {life.reason}"
             )
         short_lives = 0 if life.seconds >= STEADY_SECONDS else short_lives + 1
         await trio.sleep(backoff.compute(short_lives))
@@ -64,7 +64,7 @@ async def serve_embedded(
     executable: Path | None = None,
     task_status: trio.TaskStatus[Path] = trio.TASK_STATUS_IGNORED,
 ) -> Never:
-    """Run a private redis-server on ``data_dir`` until cancelled: ``await nursery.start(...)``.
+    """Run a private Redis server on ``data_dir`` until cancelled: ``await nursery.start(...)``.
 
     Reports the path of its unix socket, which stays the same, once the server answers there with
     its data loaded. A server that ends by itself is logged and started again; clients are expected
@@ -76,16 +76,17 @@ async def serve_embedded(
 
     Args:
         data_dir: where the append-only file, the socket and the lock lie; created if missing.
-        executable: the redis-server, 6.2 or later; None means ``find_server()``.
+        executable: a redis-server from 6.2 on, or a valkey-server; None means the preferred one
+            of this machine that can read the data.
 
     Raises:
-        StartupError: there is no redis-server, the directory cannot be used or is in use, or the
-            server does not start; the message holds its own reason.
+        StartupError: there is no server, or none that can read the data; the directory cannot be
+            used or is in use; or the server does not start, and the message holds its own reason.
         StoreUnavailable: it ended later and could not be started again.
     """
     socket_path = find_socket_path(data_dir)
     data_dir = socket_path.parent
-    server = executable or find_server()
+    servers = find_servers() if executable is None else [executable]
     started = False
 
     def announce() -> None:
@@ -96,6 +97,6 @@ async def serve_embedded(
             task_status.started(socket_path)
 
     async with hold_data_dir(data_dir) as lock:
-        await check_version(server, data_dir)
+        server = await choose_server(servers, data_dir)
         command = server_command(server, data_dir, socket_path)
-        await _keep_alive(lambda: live(command, lock, socket_path, announce))
+        await _keep_alive(server.name, lambda: live(command, lock, socket_path, announce))
