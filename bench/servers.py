@@ -201,7 +201,9 @@ class BenchRedis(Program):
     def wait_ready(self) -> None:
         with self.client() as client:
             info = self.wait_for("answer", lambda: _info(client))
-        self.version = f"Redis {info['redis_version']}"
+        # Valkey's ``redis_version`` is that of the Redis that it is compatible with.
+        valkey = info.get("valkey_version")
+        self.version = f"Valkey {valkey}" if valkey else f"Redis {info['redis_version']}"
 
     def client(self) -> Redis:
         """A new connection to it."""

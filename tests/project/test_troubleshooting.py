@@ -223,7 +223,7 @@ CAUSES: dict[str, Callable[[Stage], str]] = {
     "cannot listen on": a_port_that_is_taken,
     "is in use by another fastimd": data_in_use,
     "unknown key": a_wrong_setting,
-    "no redis-server found": no_redis_server,
+    "no redis-server or valkey-server found": no_redis_server,
     "redis.unavailable": a_redis_that_is_away,
     "sentinels.unavailable": a_sentinel_that_is_away,
     "fastimd needs Python": an_old_python,

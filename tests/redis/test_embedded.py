@@ -25,7 +25,7 @@ import hiredis
 import pytest
 import structlog
 import trio
-from conftest import name_of_server, redis_servers
+from conftest import CHOSEN_SERVER, name_of_server, redis_servers
 from structlog.testing import LogCapture
 
 from fastimd.base.errors import StartupError, StoreUnavailable
@@ -108,6 +108,15 @@ async def wait_gone(pid: int) -> None:
         return is_gone(pid)
 
     await wait_until(gone)
+
+
+def test_a_valkey_server_is_among_them() -> None:
+    """What runs on every server runs on Valkey, too."""
+    names = [name_of_server(str(server)) for server in SERVERS]
+    if not any(name.startswith("valkey-") for name in names):
+        if os.environ.get("FASTIMD_TEST_VALKEY") == "required" and CHOSEN_SERVER not in os.environ:
+            pytest.fail(f"no valkey-server among {names}, and FASTIMD_TEST_VALKEY=required")
+        pytest.skip(f"nothing runs on Valkey: no valkey-server among {names}")
 
 
 # What a server keeps

@@ -95,8 +95,8 @@ class Redis(Section, frozen=True):
             + ", ".join(_TLS_OPTIONS),
         ),
         About(
-            '"embedded" starts a private redis-server and keeps it running; a URL names your own'
-            " Redis. TLS options follow the URL, as in"
+            '"embedded" starts a private redis-server or valkey-server and keeps it running; a URL'
+            " names your own Redis or Valkey. TLS options follow the URL, as in"
             ' "rediss://host?ssl_ca_certs=/path/to/ca.pem". In redis-sentinel:// the hosts are'
             " sentinels, which the daemon asks for the master of the service; user and password"
             " are those of the master.",

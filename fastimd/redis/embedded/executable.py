@@ -72,9 +72,9 @@ def find_servers() -> list[Path]:
     servers = on_path + [server for server in in_wheels if os.access(server, os.X_OK)]
     if not servers:
         raise StartupError(
-            "no redis-server or valkey-server found: install the Debian package redis-server, or "
-            "set redis.url to a Redis of your own; for x86-64 and Python 3.11 or 3.12 there is one "
-            "in pip install 'fastimd[embedded]'"
+            "no redis-server or valkey-server found: install the Debian package of one, or set "
+            "redis.url to a server of your own; for x86-64 and Python 3.11 or 3.12 there is a "
+            "redis-server in pip install 'fastimd[embedded]'"
         )
     return servers
 
