@@ -215,6 +215,14 @@ def redis_servers() -> list[str]:
     return list({os.path.realpath(server): str(server) for server in servers}.values())
 
 
+def redis_and_valkey() -> list[str]:
+    """The first server of each product, for what takes too long to run on every one."""
+    first: dict[str, str] = {}
+    for server in redis_servers():
+        first.setdefault(name_of_server(server).partition("-")[0], server)
+    return list(first.values())
+
+
 @cache
 def name_of_server(executable: str) -> str:
     """Such as ``redis-7.0.15``, for a test's name."""

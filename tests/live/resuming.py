@@ -25,7 +25,7 @@ from urllib.request import Request, urlopen
 
 import trio
 from clients import BINARY, CLOSE, TEXT, client_frame, opening, take_frames
-from conftest import Daemon, redis_servers, run_daemon
+from conftest import Daemon, run_daemon
 from faults import MortalRedis
 from ledger import Ledger, Past
 from raw import PATH, QUERIES, Message, Wire, decode, encode
@@ -322,10 +322,10 @@ class Guest:
 class Stage:
     """A Redis, two daemons on it, and what is done to them."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, server: str, **settings: Any) -> None:
         self._folder = folder
         self._settings = settings
-        self.redis = MortalRedis(redis_servers()[0], folder / "redis")
+        self.redis = MortalRedis(server, folder / "redis")
         try:
             with ThreadPoolExecutor() as pool:
                 starting = [pool.submit(self._start) for _ in range(2)]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from conftest import name_of_server, redis_and_valkey
 from resuming import Guest, Stage, be_in, company, judge, until
 
 SECONDS = float(os.environ.get("FASTIMD_RESUME_SECONDS", "6"))
@@ -28,18 +29,25 @@ AWAY_SECONDS = 5.0
 """Longer than a message may wait for Redis, shorter than an answer may be awaited."""
 
 
+@pytest.fixture(scope="module", params=redis_and_valkey(), ids=name_of_server)
+def server(request: pytest.FixtureRequest) -> str:
+    """The executable of the Redis."""
+    executable: str = request.param
+    return executable
+
+
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """Two daemons on a Redis, for all tests: each has groups of its own."""
-    with Stage(tmp_path_factory.mktemp("stage")) as stage:
+    with Stage(tmp_path_factory.mktemp("stage"), server) as stage:
         yield stage
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def short(server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The same with short lists."""
     folder = tmp_path_factory.mktemp("short")
-    with Stage(folder, group_message__max_length=str(MAX_LENGTH)) as stage:
+    with Stage(folder, server, group_message__max_length=str(MAX_LENGTH)) as stage:
         yield stage
 
 
@@ -405,11 +413,11 @@ async def _do_harm(stage: Stage, guests: list[Guest], rng: random.Random, done: 
 
 @pytest.mark.timeout(SECONDS + 120)
 async def test_recovered_never_lies_whatever_is_done_at_random(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """All harms, and short lists."""
     done: list[str] = []
-    with Stage(tmp_path, group_message__max_length=str(MAX_LENGTH)) as stage:
+    with Stage(tmp_path, server, group_message__max_length=str(MAX_LENGTH)) as stage:
         try:
             async with company(stage, GROUPS[0], 6) as guests:
                 await _do_harm(stage, guests, random.Random(SEED), done)

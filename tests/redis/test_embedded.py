@@ -40,6 +40,7 @@ from fastimd.redis.embedded import (
 )
 from fastimd.redis.embedded.executable import choose_server, find_servers
 
+OPERATION = Path(__file__).parents[2] / "docs" / "OPERATION.md"
 SERVERS = list(map(Path, redis_servers()))
 
 
@@ -110,13 +111,17 @@ async def wait_gone(pid: int) -> None:
     await wait_until(gone)
 
 
-def test_a_valkey_server_is_among_them() -> None:
-    """What runs on every server runs on Valkey, too."""
-    names = [name_of_server(str(server)) for server in SERVERS]
-    if not any(name.startswith("valkey-") for name in names):
-        if os.environ.get("FASTIMD_TEST_VALKEY") == "required" and CHOSEN_SERVER not in os.environ:
-            pytest.fail(f"no valkey-server among {names}, and FASTIMD_TEST_VALKEY=required")
-        pytest.skip(f"nothing runs on Valkey: no valkey-server among {names}")
+def test_the_servers_are_those_of_the_document() -> None:
+    """What OPERATION.md says of the tests is so where nothing may be missing."""
+    names = sorted(name_of_server(str(server)) for server in SERVERS)
+    if os.environ.get("FASTIMD_TEST_VALKEY") != "required" or CHOSEN_SERVER in os.environ:
+        pytest.skip(f"the tests run on {', '.join(names)}: FASTIMD_TEST_VALKEY is not required")
+    tested: dict[str, list[str]] = {}
+    for product, _, version in (name.partition("-") for name in names):
+        tested.setdefault(product.title(), []).append(".".join(version.split(".")[:2]))
+    said = " and on ".join(f"{name} {' and '.join(tested[name])}" for name in tested)
+    document = " ".join(OPERATION.read_text().split())
+    assert f"The tests run on {said}." in document
 
 
 # What a server keeps
