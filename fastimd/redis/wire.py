@@ -70,9 +70,9 @@ _OF_NO_COMMAND = ("ERR max number of clients reached", "DENIED ")
 # Before the arguments of a command that Redis does not know: a password may be among them.
 _ARGUMENTS = ", with args beginning with"
 # Redis 6 words what a script's command was refused with like this.
-_IN_SCRIPT = re.compile(r"ERR Error running script .*?: -(?P<message>[A-Z]+ .*)", re.DOTALL)
-# Redis 7 says after it in which script, by its digest.
-_OF_SCRIPT = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?$")
+_IN_SCRIPT = re.compile(r"ERR Error running script .*?: -?(?P<message>[A-Z]+ .*)", re.DOTALL)
+# Redis 7 says after it in which script, by its digest; Valkey 9 leaves the digest out.
+_OF_SCRIPT = re.compile(r" script:( [0-9a-f]{40},)? on @user_script:\d+\.?$")
 
 
 class _PromptStream(trio.abc.Stream):

@@ -20,9 +20,11 @@ import pytest
 import trio
 from conftest import Daemon, name_of_server, redis_servers, run_daemon, run_fastimd, wait_for
 from faults import MortalRedis, Proxy, ask_admin, free_port, unavailable
-from redis import Redis
+from redis import Redis, exceptions
 
 from fastimd.redis.cause import cause_of
+from fastimd.redis.client import connected_wire
+from fastimd.redis.wire import Address
 
 PURPOSES = ("commands", "messages")
 SHUT = "the port may be one with TLS, which needs rediss:// in redis.url"
@@ -62,14 +64,15 @@ def server_with_tls() -> str:
     """A redis-server that knows TLS: the one of a wheel is built without."""
     others = (Path(folder) / "redis-server" for folder in os.get_exec_path())
     for executable in [*redis_servers(), *map(str, filter(Path.exists, others))]:
-        # It reads its settings before anything else, and ends at one that it does not know.
+        # Without a certificate each ends, for one reason or the other: the settings alone do not
+        # tell, for Valkey knows them without TLS, too.
         asked = subprocess.run(
-            [executable, "--tls-replication", "no", "--port", "nonsense"],
+            [executable, "--tls-port", "1", "--port", "0", "--save", ""],
             capture_output=True,
             text=True,
             check=False,
         )
-        if "tls-replication" not in asked.stdout + asked.stderr:
+        if "Failed to configure TLS" in asked.stdout + asked.stderr:
             return executable
     if os.environ.get("FASTIMD_TEST_TLS") == "required":
         pytest.fail("no redis-server of this machine knows TLS, and FASTIMD_TEST_TLS=required")
@@ -475,6 +478,35 @@ def test_a_missing_permission_names_the_command(executable: str, case: str, tmp_
             assert "s3cret" not in daemon.log_path.read_text()
         finally:
             assert daemon.stop() == 0
+
+
+REFUSED = {
+    (
+        "LRANGE",
+        "key",
+        "0",
+        "1",
+    ): "WRONGTYPE Operation against a key holding the wrong kind of value",
+    ("INCR", "key"): "ERR value is not an integer or out of range",
+}
+"""What a key that holds a text does not allow, and how Redis says so."""
+
+
+@pytest.mark.parametrize("command", REFUSED, ids=lambda command: command[0])
+@pytest.mark.parametrize("executable", redis_servers(), ids=name_of_server)
+async def test_a_refusal_in_a_script_is_worded_as_outside(
+    executable: str, command: tuple[str, ...], tmp_path: Path
+) -> None:
+    """Each version adds its own words about the script, and none of them is told."""
+    script = f"return redis.call({', '.join(map(repr, command))})"
+    with serving(tmp_path, executable=executable) as port:
+        async with connected_wire(Address(f"redis://127.0.0.1:{port}/0")) as wire:
+            await wire.ask(("SET", "key", "a text"))
+            for asked in (command, ("EVAL", script, "0")):
+                with pytest.raises(exceptions.ResponseError) as caught:
+                    await wire.ask(asked)
+                said = str(caught.value).removeprefix(f"{asked[0]} {asked[1]}: ")
+                assert said.removeprefix("ERR ") == REFUSED[command].removeprefix("ERR ")
 
 
 # The exceptions themselves
