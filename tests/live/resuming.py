@@ -478,7 +478,10 @@ async def insist(guest: Guest, method: str, **data: Any) -> Any:
 
 
 async def settle(guests: Sequence[Guest]) -> None:
-    """Let all come back, and hear the last that is said and the last that is gone."""
+    """Let all come back, and hear the last that is gone and the last that is said.
+
+    In this order: in a gap what is gone is told first, and the messages before it may still come.
+    """
     for guest in guests:
         guest.come_back()
     for group in {group for guest in guests for group in guest.places}:
@@ -487,8 +490,12 @@ async def settle(guests: Sequence[Guest]) -> None:
             await be_in(*there)
             ts = (await insist(there[0], "send", channel=group, data=LAST_WORD))["ts"]
             await insist(there[0], "recall", channel=group, ts=ts)
+            said = (await insist(there[0], "send", channel=group, data=LAST_WORD))["ts"]
             with trio.move_on_after(WAIT_SECONDS / WORDS):
-                while not all(ts in guest.places[group].now.recalled for guest in there):  # noqa: ASYNC110
+                while not all(  # noqa: ASYNC110
+                    ts in guest.places[group].now.recalled and said in guest.places[group].now.heard
+                    for guest in there
+                ):
                     await trio.sleep(0.01)
                 break
         else:
