@@ -301,11 +301,17 @@ def pytest_testnodedown(node: Any, error: object | None) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A module with ``EVERY_REDIS`` runs on every redis-server of the machine, others on one."""
+    """A module with ``EVERY_REDIS`` runs on every server of the machine, others on one.
+
+    One with ``REDIS_AND_VALKEY`` runs on the first of each product.
+    """
     if "redis_server" in metafunc.fixturenames:
-        servers = redis_servers()
-        if not getattr(metafunc.module, "EVERY_REDIS", False):
-            servers = servers[:1]
+        if getattr(metafunc.module, "EVERY_REDIS", False):
+            servers = redis_servers()
+        elif getattr(metafunc.module, "REDIS_AND_VALKEY", False):
+            servers = redis_and_valkey()
+        else:
+            servers = redis_servers()[:1]
         metafunc.parametrize(
             "redis_server", servers, indirect=True, scope="session", ids=name_of_server
         )
@@ -315,7 +321,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def redis_server(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The URL of a running Redis, one for each redis-server of the machine."""
+    """The URL of a running Redis, one for each server that the module runs on."""
     with run_redis(request.param, tmp_path_factory.mktemp("redis")) as url:
         yield url
 

@@ -24,7 +24,7 @@ from clients import (
 from conftest import Daemon, StartDaemon, connect, receive, run_daemon
 from redis import Redis
 
-EVERY_REDIS = True
+REDIS_AND_VALKEY = True
 DONE = {"code": 200, "msg": "操作成功", "data": None}
 LOGIN_REQUIRED = {"code": 440, "msg": "请登录后访问", "data": None}
 LOGIN_FAILED = {"code": 100, "msg": "登录失败", "data": None}
