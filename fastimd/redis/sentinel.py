@@ -108,7 +108,9 @@ class Service:
             redis.exceptions.RedisError: it refused the login or the database.
         """
         master = await self.find()
-        wire = await self._server.moved_to(master.host, master.port).connect()
+        server = self._server.moved_to(master.host, master.port)
+        wire = await server.connect()
+        self._server = server  # it knows that TLS is right, or that there is none
         try:
             [role] = await wire.ask(("ROLE",))
             if role[0] != b"master":
