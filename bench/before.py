@@ -3,9 +3,10 @@
 Prints the CPU time of each for the same work and the ratio, as medians over the rounds. The runs of
 a round follow each other, so the load of the machine cancels out. Both servers stay up, so a round
 is short and there can be many. The last column is the 95 % confidence interval of the ratio. With
-HEAD for the commit, any difference from 1 is noise, or what several workers cost.
+HEAD for the commit, any difference from 1 is noise, or what several workers cost, or a cluster of
+three masters.
 
-    python bench/before.py COMMIT [--wire live] [--workers 2]
+    python bench/before.py COMMIT [--wire live] [--workers 2] [--cluster]
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from servers import BenchRedis, Fastimd, NotStarted
+from servers import BenchCluster, BenchRedis, Fastimd, NotStarted
 
 from fastimd.bench.dialect import FASTIMD
 from fastimd.bench.live import LIVE, LIVE_PROTOBUF
@@ -72,9 +73,13 @@ class Tree(Fastimd):
 
 
 class Now(Tree):
-    """This tree."""
+    """This tree, which may have a Redis of its own."""
 
     tree = ROOT
+    cluster: BenchCluster | None = None
+
+    def __init__(self, folder: Path, redis: BenchRedis) -> None:
+        super().__init__(folder, self.cluster or redis)
 
 
 class Before(Tree):
@@ -89,14 +94,19 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
     parser.add_argument("--only", default="", help="cases whose names have this in them")
     parser.add_argument("--wire", choices=WIRES, default=FASTIMD.name, help="what is spoken")
+    parser.add_argument(
+        "--cluster", action="store_true", help="this tree runs on a Redis Cluster of three masters"
+    )
     parser.add_argument("--workers", type=int, default=1, help="how many this tree runs")
     arguments = parser.parse_args()
     Now.workers = arguments.workers
     Tree.dialect = WIRES[arguments.wire]
     if arguments.rounds < FEWEST:
         parser.error(f"--rounds: at least {FEWEST}, or nothing is known with 95 % confidence")
-    with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
-        folder = Path(name)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        redis = stack.enter_context(BenchRedis(folder))
+        Now.cluster = stack.enter_context(BenchCluster(folder)) if arguments.cluster else None
         Before.tree = _check_out(arguments.commit, folder / "before")
         print(f"{'':<14}{'before':>10}{'now':>10}{'now/before':>12}  95 % confidence,", end="")
         print(f" us of CPU, {redis.version}")
@@ -138,7 +148,8 @@ def _measure_in_turn(
     except (Failed, NotStarted) as exc:
         sys.exit(f"{case}: {exc}")
     finally:
-        redis.flush()
+        for each in filter(None, (redis, Now.cluster)):
+            each.flush()
     return used
 
 

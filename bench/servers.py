@@ -24,7 +24,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -39,6 +40,7 @@ from fastimd.base.address import Address
 from fastimd.base.errors import StartupError
 from fastimd.bench.dialect import FASTIMD, TEXT, Dialect, Visit
 from fastimd.bench.live import LIVE, LIVE_PROTOBUF
+from fastimd.redis.cluster.slots import SLOTS
 from fastimd.redis.embedded import find_server
 
 PEERS = Path(__file__).with_name("peers")
@@ -213,6 +215,70 @@ class BenchRedis(Program):
         """Forget everything, so that the next server finds none of the last one's data."""
         with self.client() as client:
             client.flushall()
+
+
+class BenchCluster(BenchRedis):
+    """A cluster of three masters; this is the first of them."""
+
+    name = "Redis Cluster"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._others: list[_Master] = []
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis-cluster://127.0.0.1:{self.port}"
+
+    def command(self) -> list[str]:
+        return [*super().command(), *_clustered()]
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            stack.callback(self.stop)
+            super().__enter__()
+            self._others = [stack.enter_context(_Master(self.folder)) for _ in range(2)]
+            self._join()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def flush(self) -> None:
+        """Forget everything."""
+        for master in (self, *self._others):
+            with master.client() as client:
+                client.flushall()
+
+    def _join(self) -> None:
+        masters = [self, *self._others]
+        for number, master in enumerate(masters):
+            with master.client() as client:
+                first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
+                client.execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
+        for master in self._others:
+            with self.client() as client, master.client() as theirs:
+                bus = theirs.config_get("cluster-port")["cluster-port"]
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", master.port, bus)
+        for master in masters:
+            with master.client() as client:
+                self.wait_for("cluster", partial(_is_whole, client))
+
+
+class _Master(BenchRedis):
+    def command(self) -> list[str]:
+        return [*super().command(), *_clustered()]
+
+
+def _clustered() -> tuple[str, ...]:
+    return ("--cluster-enabled", "yes", "--cluster-port", str(_free_port()))
+
+
+def _is_whole(client: Redis) -> bool:
+    said: Any = client.execute_command("CLUSTER", "INFO")  # type: ignore[no-untyped-call]
+    return b"cluster_state:ok" in said and b"cluster_known_nodes:3" in said
 
 
 class Server(Program):

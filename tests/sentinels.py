@@ -176,6 +176,10 @@ class Company:
         most = max(ports, key=ports.count)
         return next(server for server in self.servers if server.port == most)
 
+    def client_of(self, _group: str) -> Redis:
+        """A client of the server that has a group."""
+        return self.master.client
+
     def wait_failed_over(self, old: Process, seconds: float = 30) -> Process:
         """Wait until all sentinels that run name another master, which is one; returns it."""
         living = [each for each in self.sentinels if each.answers()]

@@ -21,7 +21,7 @@ from .. import __version__
 from ..base import log as logs
 from ..base import systemd
 from ..base.metrics import Metrics
-from ..base.settings import Config, is_sentinel_url, parse_bind
+from ..base.settings import Config, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
 from ..door.listeners import Listener
@@ -33,7 +33,7 @@ from ..groups.following import follow_master
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
 from ..groups.lists.poller import Poller
-from ..groups.relay import Relay
+from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
 from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner, open_hooks
@@ -43,11 +43,8 @@ from ..http.desk import Desk
 from ..http.server import HttpServer
 from ..live.sockets import KINDS as LIVE_KINDS
 from ..live.tokens import Tokens
-from ..redis.appender import Appender
-from ..redis.client import Client
-from ..redis.clock import RedisClock
+from ..redis.clients import RedisClient, make_client
 from ..redis.sentinel import Service
-from ..redis.wire import Address, Server
 from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
@@ -73,7 +70,7 @@ class _Ground:
     inherited: dict[str, Sequence[Listener]]
     link: Link | None
     stop: Stop
-    client: Client
+    client: RedisClient
     store: Store
     readiness: Readiness
 
@@ -122,9 +119,7 @@ async def _serve_on_redis(
             floor.start_soon(supervise, "event loop", metrics.watch_event_loop)
             floor.start_soon(supervise, "readiness", readiness.run)
             url = await open_redis(config, floor)
-            server: Server = Service(url) if is_sentinel_url(url) else Address(url)
-            clock = RedisClock()
-            client = Client(server, Appender(config, metrics, clock), clock, metrics)
+            client = make_client(url, config, metrics)
             floor.start_soon(supervise, "redis", client.run)
             store = Store(client, config, metrics)
             ground = _Ground(
@@ -225,16 +220,16 @@ def _report(
     )
 
 
-def _reasons_not_ready(client: Client, relay: Relay, stop: Stop) -> list[str]:
+def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> list[str]:
     reasons = [f"redis: {client.last_error}"] if client.last_error else []
     reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
     reasons += ["draining"] if stop.asked.is_set() else []
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
 
 
-def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Relay, Hub, Poller]:
+def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[GroupRelay, Hub, Poller]:
     client, store, metrics = ground.client, ground.store, ground.metrics
-    relay = Relay(client.address, store.history, metrics)
+    relay = make_relay(client, store.history, metrics)
     client.on_moved = relay.reconnect
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
     hub = Hub(relay, store.history, metrics, ground.config)

@@ -10,6 +10,9 @@ import structlog
 EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say."""
 
+EVENT_BEGINS = b'{"group":'
+"""How an event begins, and no message."""
+
 log = structlog.get_logger("fastimd.poller")
 
 

@@ -19,7 +19,7 @@ from ..base.settings import Config
 from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since
 from .pieces import PIECE_BYTES, messages_of, pieces_of
-from .relay import Relay
+from .relays import GroupRelay
 from .store.history import History
 from .subscription import MISSED, NOTICE, OnLost, OnMessage, Subscription
 
@@ -231,7 +231,9 @@ class Hub:
             this, but for a single frame.
     """
 
-    def __init__(self, relay: Relay, history: History, metrics: Metrics, config: Config) -> None:
+    def __init__(
+        self, relay: GroupRelay, history: History, metrics: Metrics, config: Config
+    ) -> None:
         self._config = config
         self._relay = relay
         self._history = history

@@ -9,14 +9,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from redis import exceptions
 
-from ..redis.wire import Argument, NotNow, Wire
+from ..redis.replies import NotNow, Redirected
+from ..redis.wire import Argument, Wire
 from .subscription import Subscription
 
 SUBSCRIBED_AT_ONCE = 1000
-"""Channels in one command."""
+"""Channels that are subscribed before other tasks get their turn."""
+
+
+class Words(NamedTuple):
+    """How channels are asked for, and what comes of it; ``at_once`` in one command."""
+
+    subscribe: str
+    unsubscribe: str
+    message: bytes
+    subscribed: bytes
+    unsubscribed: bytes
+    at_once: int
+
+
+PLAIN = Words("SUBSCRIBE", "UNSUBSCRIBE", b"message", b"subscribe", b"unsubscribe", 1000)
+SHARDED = Words("SSUBSCRIBE", "SUNSUBSCRIBE", b"smessage", b"ssubscribe", b"sunsubscribe", 1)
+"""Of channels that lie in a slot: those of one command must lie in the same."""
 
 
 class _Ping:
@@ -35,11 +53,12 @@ class _Ping:
 class Questions:
     """Asks the connection that there is; without one nothing is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, words: Words = PLAIN) -> None:
+        self._words = words
         self._wire: Wire | None = None
-        # Channels to subscribe, each command with those that are not confirmed yet; a PING; None
-        # for what is forgotten.
-        self._asked: deque[deque[Subscription] | _Ping | None] = deque()
+        # Channels to subscribe, each command with those that are not confirmed yet; a PING; a
+        # channel to unsubscribe; None for what is forgotten.
+        self._asked: deque[deque[Subscription] | _Ping | bytes | None] = deque()
         # Those of them that more can be added to, for they have not been written yet.
         self._subscribing: deque[Subscription] | None = None
         self._ping: _Ping | None = None
@@ -61,7 +80,7 @@ class Questions:
         """Ask for a channel."""
         if self._wire is None:
             return
-        if self._subscribing is None or len(self._subscribing) == SUBSCRIBED_AT_ONCE:
+        if self._subscribing is None or len(self._subscribing) == self._words.at_once:
             self._subscribing = deque()
             self._asked.append(self._subscribing)
             self._wire.write_later(partial(self._subscribe_all, self._subscribing))
@@ -77,8 +96,8 @@ class Questions:
         """Ask for no more of a channel."""
         if self._wire is not None:
             self._subscribing = None  # what comes later must be written later
-            self._asked.append(None)
-            self._wire.write("UNSUBSCRIBE", channel)
+            self._asked.append(channel)
+            self._wire.write(self._words.unsubscribe, channel)
 
     def ping(self, on_passed: Callable[[bool], None]) -> None:
         """Have ``on_passed`` told when all that was published before was handed on, or was lost."""
@@ -106,6 +125,10 @@ class Questions:
             self._asked.popleft()
         return subscription
 
+    def has_unsubscribed(self, channel: bytes) -> bool:
+        """Whether that a channel is not subscribed any more is the next answer."""
+        return bool(self._asked) and self._asked[0] == channel
+
     def take_pong(self) -> None:
         """A PING or an UNSUBSCRIBE was answered."""
         asked = self._asked.popleft()
@@ -120,12 +143,12 @@ class Questions:
         """
         asked = self._asked.popleft() if self._asked else None
         if isinstance(asked, deque):
-            if isinstance(refusal, exceptions.NoPermissionError):
+            if isinstance(refusal, (exceptions.NoPermissionError, Redirected)):
                 return list(asked)
             raise refusal
         if not isinstance(refusal, NotNow):
             raise refusal
-        if asked is not None:  # a sign of life all the same, and in its place
+        if isinstance(asked, _Ping):  # a sign of life all the same, and in its place
             asked.tell(answered=True)
         return []
 
@@ -133,7 +156,7 @@ class Questions:
         """The command for those of one scheduler turn, as it leaves."""
         if self._subscribing is batch:
             self._subscribing = None
-        return ("SUBSCRIBE", *[subscription.channel for subscription in batch])
+        return (self._words.subscribe, *[subscription.channel for subscription in batch])
 
     def _ping_leaves(self) -> tuple[Argument, ...]:
         self._ping = None

@@ -10,17 +10,12 @@ shown like every other, but the relay does not go by it: see ``store.keyspace.AH
 
 What Redis refuses for one group (its key is no list, its channel must not be heard) is told to
 those who listen to that group, and the relay forgets it: whoever comes later tries again.
-
-A group that nobody listens to any more stays subscribed for a few seconds: a client that comes
-back at once costs Redis nothing.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
-from functools import partial
-from itertools import islice
 
 import structlog
 import trio
@@ -29,19 +24,20 @@ from redis import exceptions
 from ..base import codec
 from ..base.errors import StoreUnavailable
 from ..base.metrics import Metrics
-from ..redis.client import CALL_SECONDS, Reconnecting, connected_wire
+from ..redis.address import Server
+from ..redis.keeping import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
-from ..redis.wire import Reply, Server, Wire
-from .events import EVENTS_CHANNEL
-from .pubsub import SUBSCRIBED_AT_ONCE, Questions
+from ..redis.replies import Redirected, Reply
+from ..redis.wire import Wire
+from .events import EVENT_BEGINS, EVENTS_CHANNEL
+from .lingering import Lingering
+from .passings import OnPassed, Passings
+from .pubsub import PLAIN, SHARDED, SUBSCRIBED_AT_ONCE, Questions, Words
 from .repair import Repairs, tell_foreign
 from .store.history import History
 from .store.keyspace import STEP, channel_of
 from .subscription import OnLost, OnMessage, Subscription
 
-LINGER_SECONDS = 5.0
-DROPPED_A_TURN = 256
-"""Channels that are dropped before other tasks get their turn."""
 GATHER_SECONDS = 0.001
 GATHER_SHARE = 0.5
 """How soon after a batch the next one may be handed on: after a moment, or after this share of the
@@ -53,17 +49,26 @@ log = structlog.get_logger("fastimd.relay")
 class Relay:
     """Messages from Redis to whoever listens here."""
 
-    def __init__(self, address: Server, history: History, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        address: Server,
+        history: History,
+        metrics: Metrics,
+        *,
+        words: Words = PLAIN,
+    ) -> None:
         self._address = address
+        self._words = words
         self._history = history
         self._metrics = metrics
         self._on_batch: Callable[[], Awaitable[None]]
         self._on_event: Callable[[bytes], bool]
         self._on_gap: Callable[[], None]
         self._by_channel: dict[bytes, Subscription] = {}
-        self._idle: dict[bytes, Subscription] = {}
-        self._questions = Questions()
-        self._unhurried: dict[Subscription, Callable[[], None]] = {}
+        self._idle = Lingering()
+        self._questions = Questions(words)
+        self.on_moved: Callable[[Subscription, Exception | None], None] = lambda *_: None
+        self.passings = Passings(self._questions, self.is_current)
         # The latest ts that is not foreign by the clock, as it was when that was last asked; how
         # many messages the read has that is being taken, and the first one's ts.
         self._latest = 0
@@ -78,7 +83,7 @@ class Relay:
             metrics,
             fence=self._fence,
             flush=lambda: self._on_batch(),
-            is_current=self._is_current,
+            is_current=self.is_current,
             lose=self._lose,
         )
         self._reconnecting = Reconnecting("messages", address, metrics)
@@ -112,31 +117,37 @@ class Relay:
         """How many groups' channels are subscribed."""
         return len(self._by_channel)
 
+    def all_subscriptions(self) -> list[Subscription]:
+        """Those of now."""
+        return list(self._by_channel.values())
+
     @property
     def last_error(self) -> str | None:
         """Why there is no connection; None while there is one."""
         return self._reconnecting.last_error
 
-    def listen(self, group: str, listener: OnMessage, on_lost: OnLost) -> Subscription:
+    def listen(
+        self, group: str, listener: OnMessage, on_lost: OnLost, channel: bytes | None = None
+    ) -> Subscription:
         """Listen to a group; ``wait_heard`` tells when every new message will be heard.
 
         After ``on_lost`` was called the subscription is worth nothing: listen anew, later.
         """
-        subscription = self._by_channel.get(channel_of(group).encode())
+        channel = channel or channel_of(group).encode()
+        subscription = self._by_channel.get(channel)
         if subscription is None:
-            subscription = Subscription(group)
+            subscription = Subscription(group, channel)
             self._by_channel[subscription.channel] = subscription
             self._questions.subscribe(subscription)
-        self._idle.pop(subscription.channel, None)
+        self._idle.remove(subscription)
         subscription.listeners[listener] = on_lost
         return subscription
 
     def unlisten(self, subscription: Subscription, listener: OnMessage) -> None:
         """Stop listening."""
         del subscription.listeners[listener]
-        if not subscription.listeners and self._is_current(subscription):
-            subscription.idle_since = trio.current_time()
-            self._idle[subscription.channel] = subscription
+        if not subscription.listeners and self.is_current(subscription):
+            self._idle.add(subscription)
 
     def newest_of(self, channel: bytes) -> int:
         """The newest ts that is known of the group with a channel, 0 when nobody listens."""
@@ -151,13 +162,29 @@ class Relay:
         with trio.move_on_after(CALL_SECONDS):
             await self._fence()
 
-    def when_passed(self, subscription: Subscription, on_passed: Callable[[], None]) -> None:
+    def when_passed(self, subscription: Subscription, on_passed: OnPassed) -> None:
         """Have ``on_passed`` called when all that was published before has been handed on.
 
         That takes a second or two, and longer while the connection is away. Who asks anew is told
         instead of who asked before.
         """
-        self._unhurried[subscription] = on_passed
+        self.passings.add(subscription, on_passed)
+
+    def release(self, subscription: Subscription) -> OnPassed | None:
+        """Let go of a subscription that another server has by now; what ``adopt`` takes."""
+        self._by_channel.pop(subscription.channel, None)
+        self._idle.remove(subscription)
+        return self.passings.take(subscription)
+
+    def adopt(self, subscription: Subscription, on_passed: OnPassed | None) -> None:
+        """Go on with a subscription of another relay; what was missed between is repaired."""
+        self._by_channel[subscription.channel] = subscription
+        if not subscription.listeners:
+            self._idle.add(subscription)
+        if on_passed is not None:
+            self.passings.add(subscription, on_passed)
+        self._await_repair(subscription)
+        self._questions.subscribe(subscription)
 
     def reconnect(self) -> None:
         """Give the connection up: it may lead to a server that is no longer the right one."""
@@ -199,7 +226,8 @@ class Relay:
 
     async def _serve_connection(self) -> None:
         async with connected_wire(self._address) as wire:
-            await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
+            if self._words is PLAIN:
+                await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
             failures: list[Exception] = []
             try:
                 async with trio.open_nursery() as nursery:
@@ -230,17 +258,21 @@ class Relay:
         self._questions.take_over(wire)
         known = list(self._by_channel.values())
         for subscription in known:
-            if subscription.confirmed.is_set():
-                subscription.held = []
-                subscription.overheld = False
+            self._await_repair(subscription)
         self._on_gap()
         self._was_connected.set()
         self._reconnecting.connected()
         return known
 
+    def _await_repair(self, subscription: Subscription) -> None:
+        """Hold back what comes, if something may have been missed."""
+        if subscription.confirmed.is_set():
+            subscription.held = []
+            subscription.overheld = False
+
     async def _subscribe_again(self, known: list[Subscription]) -> None:
         for number, subscription in enumerate(known, 1):
-            if self._is_current(subscription):
+            if self.is_current(subscription):
                 self._questions.subscribe(subscription)
             if number % SUBSCRIBED_AT_ONCE == 0:
                 await trio.lowlevel.checkpoint()
@@ -281,23 +313,31 @@ class Relay:
     def _receive(self, reply: Reply, nursery: trio.Nursery) -> None:
         if isinstance(reply, Exception):
             self._take_refusal(reply)
-        elif reply[0] == b"message":
+        elif reply[0] == self._words.message:
             self._receive_message(reply[1], reply[2])
-        elif reply[0] == b"subscribe":
+        elif reply[0] == self._words.subscribed:
             subscription = self._questions.take_confirmation()
             subscription.confirmed.set()
-            if subscription.held is not None and self._is_current(subscription):
+            if subscription.held is not None and self.is_current(subscription):
                 nursery.start_soon(self._repairs.repair, subscription)
+        elif reply[0] == self._words.unsubscribed and not self._questions.has_unsubscribed(
+            reply[1]
+        ):
+            if (moved := self._by_channel.get(reply[1])) is not None:
+                self.on_moved(moved, None)  # its slot has gone elsewhere
         else:  # "unsubscribe" or "pong"
             self._questions.take_pong()
 
     def _take_refusal(self, refusal: Exception) -> None:
         refused = self._questions.take_refusal(refusal)
-        if len(refused) == 1:
+        if isinstance(refusal, Redirected):
+            for subscription in filter(self.is_current, refused):
+                self.on_moved(subscription, refusal)
+        elif len(refused) == 1:
             self._refuse(refused[0], refusal)
-            return
-        for subscription in filter(self._is_current, refused):
-            self._questions.subscribe_alone(subscription)  # to see which it concerns
+        else:
+            for subscription in filter(self.is_current, refused):
+                self._questions.subscribe_alone(subscription)  # to see which it concerns
 
     def _refuse(self, subscription: Subscription, refusal: Exception) -> None:
         """Redis does not let a group's channel be heard."""
@@ -308,15 +348,16 @@ class Relay:
 
     def _lose(self, subscription: Subscription) -> None:
         """Forget a subscription, and tell those who listen."""
-        if self._is_current(subscription):
+        if self.is_current(subscription):
             del self._by_channel[subscription.channel]
-            self._idle.pop(subscription.channel, None)
+            self._idle.remove(subscription)
             if subscription.refusal is None:
                 self._questions.unsubscribe(subscription.channel)
         for on_lost in list(subscription.listeners.values()):
             on_lost()
 
-    def _is_current(self, subscription: Subscription) -> bool:
+    def is_current(self, subscription: Subscription) -> bool:
+        """Whether it is that of its group here."""
         return self._by_channel.get(subscription.channel) is subscription
 
     def _receive_message(self, channel: bytes, payload: bytes) -> None:
@@ -329,6 +370,9 @@ class Relay:
         try:
             ts, message = codec.read_entry(payload)
         except codec.CorruptEntry as exc:
+            if self._words is SHARDED and payload.startswith(EVENT_BEGINS):
+                self._has_messages |= self._on_event(payload)
+                return
             self._metrics.corrupt_entries += 1
             log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))
             return
@@ -346,30 +390,10 @@ class Relay:
     async def _look_after(self) -> None:
         while True:
             await trio.sleep(1)
-            if self._unhurried:
-                self._hurry()
-            while self._drop_some_idle():
+            self.passings.ask()
+            while self._idle.drop_some(self._drop):
                 await trio.lowlevel.checkpoint()
 
-    def _hurry(self) -> None:
-        waiting, self._unhurried = self._unhurried, {}
-        self._questions.ping(partial(self._tell_passed, waiting))
-
-    def _drop_some_idle(self) -> bool:
-        """Drop some that were idle for long enough; False when there are no more."""
-        now = trio.current_time()
-        first = list(islice(self._idle.items(), DROPPED_A_TURN))
-        for channel, subscription in first:
-            if now - subscription.idle_since < LINGER_SECONDS:
-                return False  # they stand in the order in which they became idle
-            del self._idle[channel]
-            del self._by_channel[channel]
-            self._questions.unsubscribe(channel)
-        return bool(first)
-
-    def _tell_passed(self, waiting: dict[Subscription, Callable[[], None]], answered: bool) -> None:
-        for subscription, on_passed in waiting.items():
-            if answered and subscription.held is None:
-                on_passed()
-            elif self._is_current(subscription):  # what is missed now will be repaired
-                self._unhurried.setdefault(subscription, on_passed)
+    def _drop(self, subscription: Subscription) -> None:
+        del self._by_channel[subscription.channel]
+        self._questions.unsubscribe(subscription.channel)

@@ -54,6 +54,7 @@ class Subscription:
     ``held`` is a list the gap after the last message is being repaired, and live messages wait
     there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
     them.
+    ``slot`` is that of the channel in a cluster.
     ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
     while messages were held, ``told`` those that were handed on since the newest message: the list
     may tell them again.
@@ -74,12 +75,13 @@ class Subscription:
         "notices",
         "overheld",
         "refusal",
+        "slot",
         "told",
     )
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, channel: bytes | None = None) -> None:
         self.group = group
-        self.channel = channel_of(group).encode()
+        self.channel = channel or channel_of(group).encode()
         self.listeners: dict[OnMessage, OnLost] = {}
         self.confirmed = trio.Event()
         self.has_begun = False
@@ -93,6 +95,7 @@ class Subscription:
         self.told: set[bytes] = set()
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
+        self.slot = -1
 
     def begin_at(self, position: Position) -> None:
         """Somebody has read the list up to there: a repair need not go further back.

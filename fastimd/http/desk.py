@@ -21,9 +21,9 @@ from ..base.errors import BadParameter, StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..groups.hub import Hub
-from ..groups.relay import Relay
+from ..groups.relays import GroupRelay
 from ..groups.store import Store
-from ..redis.client import Client
+from ..redis.clients import RedisClient
 from ..websocket.session import Sessions
 
 SAY_SECONDS = 5.0
@@ -153,8 +153,8 @@ class Desk:
         config: Config,
         store: Store,
         hub: Hub,
-        client: Client,
-        relay: Relay,
+        client: RedisClient,
+        relay: GroupRelay,
         metrics: Metrics,
         sessions: Sessions,
         reasons_not_ready: Callable[[], list[str]],

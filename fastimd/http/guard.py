@@ -17,7 +17,7 @@ from ..base.codec import check_id
 from ..base.errors import NotLoggedIn, StoreUnavailable
 from ..groups.access import Access
 from ..hooks import Action
-from ..redis.client import CALL_SECONDS
+from ..redis.keeping import CALL_SECONDS
 from .parameters import read_group, read_header
 
 Handler = Callable[[], Awaitable[Response]]

@@ -45,44 +45,58 @@ from ..base.settings import Config
 from .batch import BATCH_MESSAGES, Append, Batch, OnAppended, Place, Told
 from .clock import RedisClock
 from .connection import Connection
+from .nonces import find_by_nonces
 from .refusal import key_unusable
-from .scripts import APPEND, SETTLE
-from .wire import USELESS_CONNECTION, Argument, NotNow, Reply
+from .replies import USELESS_CONNECTION, NotNow, Reply
+from .room import Room
+from .scripts import APPEND, SETTLE, Script
+from .wire import Argument
 
 MARK_SECONDS = 3600
 """How long an applied mark outlives the last append of its daemon."""
 
-LOOKED_UP_AT_ONCE = 1000
-"""How many nonces Redis is asked for at once: others have their turn in between."""
-
-_LOOK_SECONDS = 0.25
-
-_NO_ANSWER = (exceptions.ConnectionError, NotNow, *USELESS_CONNECTION)
-"""What says nothing of a key: another time, or another server, may tell."""
+LOOK_SECONDS = 0.25
+"""How often is looked for what has waited too long."""
 
 log = structlog.get_logger("fastimd.redis")
 
 
 class Appender:
-    """The daemon's queue of appends that Redis has not answered yet.
+    """A queue of appends that Redis has not answered yet; the daemon's only one, or one of a slot.
 
     Args:
         config: how much may wait while Redis takes nothing, and how long; how long a list may be,
             and how long it lives after its last message.
+        room: shared with other queues.
+        prefix: stands before each key and channel but that of a list.
+        script: appends to lists.
 
     ``heard`` tells the newest ``ts`` that is known of the group with a channel, or 0. ``hear_out``
     waits until what was published before was heard, or never will be.
 
+    ``on_held`` is called when appends begin to be held.
+
     ``refusal`` is what Redis refused the last append with, while it does; else None.
     """
 
-    def __init__(self, config: Config, metrics: Metrics, clock: RedisClock) -> None:
+    def __init__(
+        self,
+        config: Config,
+        metrics: Metrics,
+        clock: RedisClock,
+        room: Room | None = None,
+        prefix: str = "",
+        script: Script = APPEND,
+    ) -> None:
         self._config = config
         self._metrics = metrics
         self._clock = clock
         self.heard: Callable[[bytes], int] = lambda _channel: 0
         self.hear_out: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-        self._mark_key = f"fastimd:applied:{secrets.token_hex(8)}"
+        self._room = room or Room(config)
+        self._prefix = prefix
+        self._script = script
+        self._mark_key = f"{prefix}fastimd:applied:{secrets.token_hex(8)}"
         self._sequence = 0
         self._epoch = 0
         self._unanswered: deque[Append] = deque()
@@ -94,8 +108,8 @@ class Appender:
         self._is_held = True
         self._held_since = -math.inf
         self._unsettled = trio.Event()
+        self.on_held: Callable[[], None] = self._ask_settling
         self._settling = trio.Lock()
-        self._answered: trio.Event | None = None
         self.refusal: str | None = None
 
     @property
@@ -106,17 +120,17 @@ class Appender:
     async def wait_all_answered(self) -> None:
         """Wait until the fate of every append is known."""
         while self._unanswered:
-            await self._wait_answer()
+            await self._room.wait_answer()
 
     @property
     def has_room(self) -> bool:
         """More may be appended now; while not, Redis takes messages, but slower than they come."""
-        return self._unanswered_bytes <= self._config.redis.hold_bytes or self._is_held
+        return self._room.is_there
 
     async def wait_room(self) -> None:
         """Wait until there is room."""
         while not self.has_room:
-            await self._wait_answer()
+            await self._room.wait_answer()
 
     def append(
         self,
@@ -136,13 +150,16 @@ class Appender:
         """
         size = len(prefix)
         most = self._config.redis.hold_bytes
-        if self._is_held and self._unanswered_bytes + size > most:
-            on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
-            return
+        if self._is_held:
+            if self._room.held + size > most:
+                on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
+                return
+            self._room.held += size
         self._sequence += 1
         append = Append(self._sequence, place, prefix, on_appended, within)
         self._unanswered.append(append)
         self._unanswered_bytes += size
+        self._room.bytes += size
         if not self._is_held:
             self._send(append)
 
@@ -165,13 +182,17 @@ class Appender:
     async def run(self) -> None:
         """Settle again after refusals, and fail what waits too long, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._expire)
+            nursery.start_soon(self._keep_expiring)
             while True:
                 await self._unsettled.wait()
                 self._unsettled = trio.Event()
-                await self._settle_again()
+                await self.settle_again()
 
-    async def _settle_again(self) -> None:
+    def _ask_settling(self) -> None:
+        self._unsettled.set()
+
+    async def settle_again(self) -> None:
+        """Settle as often as it needs, unless the connection is gone."""
         backoff = ExponentialWithJitterBackoff(base=0.02, cap=1.0)
         failures = 0
         while self._is_held and (connection := self._connection) is not None:
@@ -180,8 +201,9 @@ class Appender:
                     if self._is_held and self._connection is connection:
                         await self._settle(connection)
             except (exceptions.RedisError, TimeoutError) as exc:
-                connection.fail(str(exc))
-                return
+                if self._connection is connection:
+                    connection.fail(str(exc))
+                    return
             failures += 1
             await trio.sleep(backoff.compute(failures))
 
@@ -193,9 +215,10 @@ class Appender:
             applied, was_there = await connection.run_script(
                 SETTLE, (self._mark_key,), self._epoch, known, MARK_SECONDS
             )
-            await self._look_up_nonces(connection, applied)
+            applied_ones = [each for each in self._unanswered if each.sequence <= applied]
+            await find_by_nonces(connection, applied_ones, self._prefix, self._metrics)
         except NotNow as exc:
-            self._refuse(str(exc))
+            self._refuse(exc)
             return
         if not was_there and self._sequence:
             await self.hear_out()
@@ -204,30 +227,12 @@ class Appender:
         while self._unanswered and self._unanswered[0].sequence <= applied:
             self._finish(None)
         self.refusal = None
-        self._is_held = False
+        self._release()
         self._sequence = applied
         for append in tuple(self._unanswered):
             self._sequence += 1
             append.sequence = self._sequence  # there may be gaps, of what was taken back
             self._send(append)
-
-    async def _look_up_nonces(self, connection: Connection, applied: int) -> None:
-        """Find the ``ts`` of what has a nonce, and was applied without a reply."""
-        found = [
-            (append.told, append.told.nonce)
-            for append in self._unanswered
-            if append.sequence <= applied and append.told and append.told.nonce
-        ]
-        for start in range(0, len(found), LOOKED_UP_AT_ONCE):
-            part = found[start : start + LOOKED_UP_AT_ONCE]
-            replies = await connection.call_many([("ZSCORE", *nonce) for _, nonce in part])
-            for (told, nonce), reply in zip(part, replies, strict=True):
-                if isinstance(reply, _NO_ANSWER):
-                    raise reply
-                if isinstance(reply, Exception):
-                    key_unusable(self._metrics, nonce.key, reply)
-                elif reply is not None:
-                    told.ts = int(float(reply))
 
     def _send(self, append: Append) -> None:
         """Put an append into the batch that leaves in this scheduler turn."""
@@ -254,7 +259,7 @@ class Appender:
         by_place: dict[Place, list[bytes]] = {}
         for append in batch.appends:
             by_place.setdefault(append.place, []).append(append.prefix)
-        settings = self._config.group_message
+        settings, prefix = self._config.group_message, self._prefix
         keys: list[Argument] = [self._mark_key]
         arguments: list[Argument] = [
             self._epoch,
@@ -266,16 +271,18 @@ class Appender:
             self._clock.latest_shown(),
         ]
         for place, prefixes in by_place.items():
-            keys += (place.list_key, place.floor_key, place.life_key)
+            keys += (place.list_key, prefix + place.floor_key, prefix + place.life_key)
             heard = self.heard(place.channel)
-            arguments += (place.channel, heard, len(prefixes), *prefixes)
+            arguments += (prefix.encode() + place.channel, heard, len(prefixes), *prefixes)
         if batch.is_told:
-            batch.ask_each_ts(by_place, keys, arguments)
-        return ("EVALSHA", APPEND.sha, len(keys), *keys, *arguments)
+            batch.ask_each_ts(by_place, keys, arguments, prefix)
+        return ("EVALSHA", self._script.sha, len(keys), *keys, *arguments)
 
     def _take_reply(self, batch: Batch, reply: Reply) -> None:
         if self._batch is batch:
             self._batch = None
+        if self._connection not in (None, batch.connection):
+            return  # what became of it is found out over the one that there is now
         if not isinstance(reply, Exception):
             self._held_since = -math.inf
             if isinstance(reply, list):
@@ -298,7 +305,7 @@ class Appender:
         elif isinstance(reply, (exceptions.ConnectionError, *USELESS_CONNECTION)):
             pass  # they stay here for the next connection
         elif isinstance(reply, NotNow):
-            self._refuse(str(reply))
+            self._refuse(reply)
         elif str(reply).startswith("UNSETTLED") or not self._is_next(batch):
             self._hold()
         elif len(batch.appends) > 1:
@@ -311,34 +318,46 @@ class Appender:
         """Nothing before a batch is unanswered: a missing permission is told before all else."""
         return bool(self._unanswered) and self._unanswered[0] is batch.appends[0]
 
-    def _refuse(self, refusal: str) -> None:
-        self.refusal = refusal
-        log.warning("redis.refused", error=refusal, held=len(self._unanswered))
+    def _refuse(self, refusal: NotNow) -> None:
+        self.note_refusal(refusal)
         self._hold()
+
+    def note_refusal(self, refusal: NotNow) -> None:
+        """Redis takes nothing now."""
+        self.refusal = str(refusal)
+        log.warning("redis.refused", error=self.refusal, held=len(self._unanswered))
 
     def _hold(self) -> None:
         """Send nothing until what is in flight was settled."""
-        self._is_held = True
+        if not self._is_held:
+            self._is_held = True
+            self._room.held += self._unanswered_bytes
         if self._held_since == -math.inf:
             self._held_since = trio.current_time()
-        self._unsettled.set()
-        self._tell_answered()
+        self.on_held()
+        self._room.tell_answered()
 
-    async def _expire(self) -> None:
+    def _release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._room.held -= self._unanswered_bytes
+
+    async def _keep_expiring(self) -> None:
         while True:
-            await trio.sleep(_LOOK_SECONDS)
-            if self._is_held:
-                self._take_back_late()
-            patience = self._config.redis.hold_seconds
-            oldest = trio.current_time() - patience
-            while (
-                self._is_held
-                and self._unanswered
-                and max(self._unanswered[0].since, self._held_since) < oldest
-            ):
-                away = f"Redis took no message for {patience:g} s"
-                is_unknown = self._unanswered[0].was_sent
-                self._finish((FateUnknown if is_unknown else StoreUnavailable)(away))
+            await trio.sleep(LOOK_SECONDS)
+            self.expire()
+
+    def expire(self) -> None:
+        """Fail what waits too long while nothing leaves."""
+        if not self._is_held:
+            return
+        self._take_back_late()
+        patience = self._config.redis.hold_seconds
+        oldest = trio.current_time() - patience
+        while self._unanswered and max(self._unanswered[0].since, self._held_since) < oldest:
+            away = f"Redis took no message for {patience:g} s"
+            is_unknown = self._unanswered[0].was_sent
+            self._finish((FateUnknown if is_unknown else StoreUnavailable)(away))
 
     def _take_back_late(self) -> None:
         """Fail what has not left for Redis within its time."""
@@ -353,9 +372,9 @@ class Appender:
         gone = set(late)
         self._unanswered = deque(each for each in self._unanswered if each not in gone)
         for append in late:
-            self._unanswered_bytes -= append.size
+            self._forget(append)
             append.on_appended(StoreUnavailable(f"Redis took it not within {append.within:g} s"))
-        self._tell_answered()
+        self._room.tell_answered()
 
     def _finish(self, failure: Exception | None, count: int = 1) -> None:
         """Tell the fate of the oldest appends; those that are stored together count as one age."""
@@ -364,16 +383,12 @@ class Appender:
             self._metrics.append_seconds.observe(age, count)
         for _ in range(count):
             append = self._unanswered.popleft()
-            self._unanswered_bytes -= append.size
+            self._forget(append)
             append.on_appended(failure)
-        self._tell_answered()
+        self._room.tell_answered()
 
-    async def _wait_answer(self) -> None:
-        if self._answered is None:
-            self._answered = trio.Event()
-        await self._answered.wait()
-
-    def _tell_answered(self) -> None:
-        if self._answered is not None:
-            self._answered.set()
-            self._answered = None
+    def _forget(self, append: Append) -> None:
+        self._unanswered_bytes -= append.size
+        self._room.bytes -= append.size
+        if self._is_held:
+            self._room.held -= append.size

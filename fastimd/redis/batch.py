@@ -119,19 +119,24 @@ class Batch:
         self._as_sent: list[Append] = []
 
     def ask_each_ts(
-        self, places: Iterable[Place], keys: list[Argument], arguments: list[Argument]
+        self,
+        places: Iterable[Place],
+        keys: list[Argument],
+        arguments: list[Argument],
+        prefix: str,
     ) -> None:
         """Add to the script's keys and arguments what asks for the ``ts`` of each message.
 
         Args:
             places: the groups, in the order in which their messages are sent.
+            prefix: stands before the key of a nonce.
         """
         rank = {place: number for number, place in enumerate(places)}
         self._as_sent = sorted(self.appends, key=lambda append: rank[append.place])
         nonces = 0
         for number, append in enumerate(self._as_sent, 1):
             if append.told is not None and append.told.nonce is not None:
-                keys.append(append.told.nonce.key)
+                keys.append(prefix + append.told.nonce.key)
                 arguments += (number, append.told.nonce.text)
                 nonces += 1
         arguments.append(nonces)

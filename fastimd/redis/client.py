@@ -7,28 +7,26 @@ breaks; then the next, after a backoff with jitter. Whoever calls meanwhile wait
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 import trio
 from redis import exceptions
-from redis.backoff import ExponentialWithJitterBackoff
 
-from ..base.errors import StartupError, StoreUnavailable
+from ..base.errors import StoreUnavailable
 from ..base.metrics import Metrics
+from .address import Server
 from .appender import Appender
 from .cause import cause_of
 from .clock import RedisClock
-from .connection import Call, Connection, seconds_of
+from .connection import Call, Connection
+from .keeping import CALL_SECONDS, Reconnecting, serve_connection
+from .replies import NotNow, Reply
 from .scripts import ALL, Script
-from .wire import Argument, NotNow, Reply, Server, Wire
+from .wire import Argument
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-CALL_SECONDS = 1.5
-"""How long a caller waits for Redis before it is told that the store is unavailable."""
+    pass
 
 _CANNOT_SERVE = (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow)
 _IS_AWAY = (TimeoutError, trio.TooSlowError, *_CANNOT_SERVE)
@@ -36,56 +34,6 @@ _IS_AWAY = (TimeoutError, trio.TooSlowError, *_CANNOT_SERVE)
 _Answer = TypeVar("_Answer")
 
 log = structlog.get_logger("fastimd.redis")
-
-
-class Reconnecting:
-    """Backoff, log lines and count of one connection that is opened again and again."""
-
-    def __init__(self, purpose: str, address: Server, metrics: Metrics) -> None:
-        self._purpose = purpose
-        self._address = address
-        self._metrics = metrics
-        self._backoff = ExponentialWithJitterBackoff(base=0.05, cap=1.0)
-        self._failures = 0
-        self._was_connected = False
-        self.last_error: str | None = "not connected yet"
-
-    def connected(self) -> None:
-        """The connection is in use."""
-        log.info("redis.connected", purpose=self._purpose, address=str(self._address))
-        self._metrics.redis_reconnects[self._purpose] += self._was_connected
-        self._failures = 0
-        self._was_connected = True
-        self.last_error = None
-
-    async def wait_after(self, failure: Exception) -> None:
-        """Say why the connection is not there, and wait before the next attempt.
-
-        Raises:
-            StartupError: Redis refuses the very first login.
-        """
-        self.last_error = cause_of(failure)
-        if isinstance(failure, exceptions.AuthenticationError) and not self._was_connected:
-            raise StartupError(f"redis.url: {self._address} refuses the login: {failure}")
-        self._failures += 1
-        log.warning(
-            "redis.unavailable",
-            purpose=self._purpose,
-            address=str(self._address),
-            error=self.last_error,
-            attempts=self._failures,
-        )
-        await trio.sleep(self._backoff.compute(self._failures))
-
-
-@asynccontextmanager
-async def connected_wire(address: Server) -> AsyncIterator[Wire]:
-    """A wire to Redis that is closed at the end, whatever happens."""
-    wire = await address.connect()
-    try:
-        yield wire
-    finally:
-        await wire.aclose()
 
 
 class Client:
@@ -126,6 +74,18 @@ class Client:
     async def wait_connected(self) -> None:
         """Wait until commands can be sent."""
         await self._is_connected.wait()
+
+    def reign_of(self, _key: str) -> str:
+        """A name of the time of the server that has a key, as master."""
+        return self.reign
+
+    async def count_listeners(self, _channel: str, told: int) -> int:
+        """How many listen to a channel, when Redis has told so many."""
+        return told
+
+    def channel_beside(self, _key: str, _channel: str) -> str | None:
+        """The channel that lies where a key does; None where that means nothing."""
+        return None
 
     async def call(self, *command: Argument) -> Reply:
         """Send a command and return its reply.
@@ -186,7 +146,9 @@ class Client:
             nursery.start_soon(self.appender.run)
             while True:
                 try:
-                    await self._serve_connection()
+                    await serve_connection(
+                        self.address, ALL, self.clock, self._put_to_use, self._retire
+                    )
                 except (exceptions.RedisError, OSError) as exc:
                     await self._reconnecting.wait_after(exc)
 
@@ -202,7 +164,7 @@ class Client:
         connection = self._connection
         if connection is None:
             return
-        self._retire()
+        self._retire(connection)
         await trio.sleep(seconds)
         connection.fail("the sentinels name another master")
 
@@ -229,25 +191,6 @@ class Client:
         reason = self.last_error or f"no answer within {CALL_SECONDS:g} s"
         return StoreUnavailable(f"Redis is away ({reason})")
 
-    async def _serve_connection(self) -> None:
-        async with connected_wire(self.address) as wire:
-            await wire.ask(*(("SCRIPT", "LOAD", script.source) for script in ALL))
-            asked_at = self.clock.now()
-            self.clock.learn(asked_at, seconds_of((await wire.ask(("TIME",)))[0]))
-            connection = Connection(wire, CALL_SECONDS, self.clock)
-            failure: exceptions.ConnectionError | None = None
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._put_to_use, connection, wire.reign)
-                try:
-                    await connection.run()
-                except exceptions.ConnectionError as exc:
-                    failure = exc
-                    self._was_demoted |= connection.is_demoted
-                    self._retire()
-                nursery.cancel_scope.cancel()
-            if failure is not None:
-                raise failure
-
     async def _put_to_use(self, connection: Connection, reign: str) -> None:
         try:
             await self.appender.attach(connection)
@@ -261,7 +204,8 @@ class Client:
             self._was_demoted = False
             self.on_moved()
 
-    def _retire(self) -> None:
+    def _retire(self, connection: Connection) -> None:
+        self._was_demoted |= connection.is_demoted
         self.appender.detach()
         self._connection = None
         if self._is_connected.is_set():  # else somebody waits for it

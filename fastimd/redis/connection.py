@@ -18,8 +18,9 @@ from redis import exceptions
 
 from .cause import cause_of
 from .clock import RedisClock
+from .replies import USELESS_CONNECTION, Reply
 from .scripts import Script
-from .wire import USELESS_CONNECTION, Argument, Reply, Wire
+from .wire import Argument, Wire
 
 LOOK_SECONDS = 0.1
 """How often is looked for calls that have waited too long."""

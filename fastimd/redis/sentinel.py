@@ -25,8 +25,9 @@ from redis.connection import parse_url
 from redis.retry import Retry
 
 from ..base.settings import read_sentinel_url
+from .address import Address
 from .cause import cause_of
-from .wire import Address, Wire
+from .wire import Wire
 
 ASK_SECONDS = 0.5
 """How long a sentinel may take to be connected to, and to answer."""

@@ -26,10 +26,10 @@ from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
 from fastimd.groups.store import Store
 from fastimd.groups.store.keyspace import nonces_key
+from fastimd.redis.address import Address
 from fastimd.redis.appender import Appender
 from fastimd.redis.client import Client
 from fastimd.redis.clock import RedisClock
-from fastimd.redis.wire import Address
 
 GROUPS = ("1", "2")
 SPEAKERS = 6

@@ -15,14 +15,17 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from fastimd.base import codec
 from fastimd.base.errors import KeyUnusable, StartupError, StoreUnavailable
 from fastimd.base.metrics import Metrics
+from fastimd.groups.lingering import DROPPED_A_TURN, LINGER_SECONDS
 from fastimd.groups.pubsub import SUBSCRIBED_AT_ONCE, Questions
-from fastimd.groups.relay import DROPPED_A_TURN, LINGER_SECONDS, Relay
+from fastimd.groups.relay import Relay
 from fastimd.groups.repair import PAUSE_SECONDS, REPAIRS_AT_ONCE
 from fastimd.groups.store.history import Gap, History, Position
 from fastimd.groups.store.keyspace import STEP
 from fastimd.groups.subscription import MAX_HELD, NOTICE, Subscription
-from fastimd.redis.client import CALL_SECONDS
-from fastimd.redis.wire import Address, NotNow, Wire
+from fastimd.redis.address import Address
+from fastimd.redis.keeping import CALL_SECONDS
+from fastimd.redis.replies import NotNow
+from fastimd.redis.wire import Wire
 
 LATEST = 10_000_000
 """What the history says is the latest ts that is not foreign."""

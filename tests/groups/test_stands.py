@@ -14,10 +14,10 @@ from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, GroupMessage, Live, Socket
 from fastimd.groups.store import Store
 from fastimd.groups.store.stand import LEAST_LIFE_SECONDS
+from fastimd.redis.address import Address
 from fastimd.redis.appender import Appender
 from fastimd.redis.client import Client
 from fastimd.redis.clock import RedisClock
-from fastimd.redis.wire import Address
 
 LIFE = "fastimd:life:1"
 

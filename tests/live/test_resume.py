@@ -105,9 +105,9 @@ async def test_a_killed_daemon_costs_nobody_a_message(stage: Stage) -> None:
     assert returns(*guests) == {True}
 
 
-async def test_a_killed_worker_costs_nobody_a_message(tmp_path: Path) -> None:
+async def test_a_killed_worker_costs_nobody_a_message(server: str, tmp_path: Path) -> None:
     """Its guests go on at the others of the same daemon, and at the one that takes its place."""
-    with Stage(tmp_path, server__workers="2") as stage:
+    with Stage(tmp_path, server, server__workers="2") as stage:
         async with company(stage, "worker", 6) as guests:
             for number, worker in ((0, 1), (1, 2), (0, 2)):
                 await hear(guests[0], 5)

@@ -42,7 +42,7 @@ from fastimd.operate import settings as operate_settings
 from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.client import ANSWER_SECONDS
 from fastimd.operate.screen import printable
-from fastimd.redis.wire import Address
+from fastimd.redis.address import Address
 
 EXIT_CONFIG = 78
 OWNER_ONLY = 0o600

@@ -18,12 +18,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fastimd.base.errors import FateUnknown, KeyUnusable, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Redis
-from fastimd.redis.appender import LOOKED_UP_AT_ONCE, Appender
+from fastimd.redis.appender import Appender
 from fastimd.redis.batch import BATCH_BYTES, BATCH_MESSAGES, Nonce, Place, Told
 from fastimd.redis.clock import RedisClock
 from fastimd.redis.connection import Connection, OnReply
+from fastimd.redis.nonces import LOOKED_UP_AT_ONCE
+from fastimd.redis.replies import NotNow
 from fastimd.redis.scripts import APPEND, SETTLE, Script
-from fastimd.redis.wire import NotNow
 
 UNSETTLED = exceptions.ResponseError("UNSETTLED the applied mark is not there")
 OUT_OF_MEMORY = NotNow("OOM command not allowed")

@@ -22,9 +22,9 @@ from conftest import Daemon, name_of_server, redis_servers, run_daemon, run_fast
 from faults import MortalRedis, Proxy, ask_admin, free_port, unavailable
 from redis import Redis, exceptions
 
+from fastimd.redis.address import Address
 from fastimd.redis.cause import cause_of
-from fastimd.redis.client import connected_wire
-from fastimd.redis.wire import Address
+from fastimd.redis.keeping import connected_wire
 
 PURPOSES = ("commands", "messages")
 SHUT = "the port may be one with TLS, which needs rediss:// in redis.url"

@@ -49,10 +49,10 @@ from redis.retry import Retry
 from fastimd.base.errors import StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
+from fastimd.redis.address import Address
 from fastimd.redis.appender import Appender
 from fastimd.redis.client import Client
 from fastimd.redis.clock import RedisClock
-from fastimd.redis.wire import Address
 
 PURPOSES = ("commands", "messages")
 REFUSED_SECONDS = 3.0

@@ -30,12 +30,13 @@ from test_causes import server_with_tls
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
 from fastimd.redis import sentinel as sentinel_module
+from fastimd.redis.address import Address
 from fastimd.redis.appender import Appender
 from fastimd.redis.client import Client
 from fastimd.redis.clock import RedisClock
 from fastimd.redis.connection import Connection
 from fastimd.redis.sentinel import Master, NoMaster, Service
-from fastimd.redis.wire import Address, Wire
+from fastimd.redis.wire import Wire
 
 
 @contextmanager

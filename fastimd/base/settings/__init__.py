@@ -7,6 +7,7 @@ Every value is checked on its own, so that all mistakes are reported at once.
 
 from .admin import Admin
 from .bind import parse_bind, unix_path
+from .cluster_url import is_cluster_url, read_cluster_url
 from .config import BUILT_IN, SECTIONS, Config, Setting, settings
 from .group import Group
 from .group_list import GroupList
@@ -46,9 +47,11 @@ __all__ = [
     "Token",
     "adopt",
     "default_data_dir",
+    "is_cluster_url",
     "is_sentinel_url",
     "load",
     "parse_bind",
+    "read_cluster_url",
     "read_sentinel_url",
     "settings",
     "unix_path",

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from msgspec import Meta
 
 from ..errors import ConfigError
+from .cluster_url import is_cluster_url, read_cluster_url
 from .mistakes import Mistaken, suggest
 from .section import AFTER_RESTART, About, Section
 from .sentinel_url import SENTINEL_OPTIONS, is_sentinel_url, read_sentinel_url
@@ -34,8 +35,8 @@ def _check_url(value: str) -> None:
     """Refuse what redis-py would refuse later, or silently read as another server or database."""
     if value == "embedded":
         return
-    if is_sentinel_url(value):
-        read_sentinel_url(value)
+    if is_sentinel_url(value) or is_cluster_url(value):
+        (read_sentinel_url if is_sentinel_url(value) else read_cluster_url)(value)
         query = value.partition("?")[2]
     else:
         query = _check_server(value)
@@ -87,9 +88,10 @@ class Redis(Section, frozen=True):
         Meta(
             description='"embedded", "redis://[[user]:password@]host[:port][/database]",'
             ' "redis-sentinel://[[user]:password@]host[:port][,host[:port]...]/service[/database]",'
-            ' the same with rediss:// and rediss-sentinel:// (TLS), or "unix:///path/to/socket";'
-            ' reserved characters in a password are percent-encoded; behind "?", divided by "&",'
-            " may stand db, username, password, with sentinels "
+            ' "redis-cluster://[[user]:password@]host[:port][,host[:port]...]",'
+            " the same with rediss://, rediss-sentinel:// and rediss-cluster:// (TLS), or"
+            ' "unix:///path/to/socket"; reserved characters in a password are percent-encoded;'
+            ' behind "?", divided by "&", may stand db, username, password, with sentinels '
             + ", ".join(SENTINEL_OPTIONS)
             + ", and with TLS "
             + ", ".join(_TLS_OPTIONS),
@@ -99,7 +101,7 @@ class Redis(Section, frozen=True):
             " names your own Redis or Valkey. TLS options follow the URL, as in"
             ' "rediss://host?ssl_ca_certs=/path/to/ca.pem". In redis-sentinel:// the hosts are'
             " sentinels, which the daemon asks for the master of the service; user and password"
-            " are those of the master.",
+            " are those of the master. In redis-cluster:// they are some nodes of a Redis Cluster.",
             check=_check_url,
             holds=AFTER_RESTART,
             is_secret=True,

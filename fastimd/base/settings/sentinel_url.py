@@ -1,22 +1,17 @@
-"""``redis-sentinel://``: the URL of a Redis that is found by asking sentinels for a master.
-
-It is read here by hand: ``urlsplit`` knows one host, and refuses the brackets of a second one.
-"""
+"""``redis-sentinel://``: the URL of a Redis that is found by asking sentinels for a master."""
 
 from __future__ import annotations
 
 import re
-from ipaddress import IPv6Address
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
+from .hosts import read_hosts, show_hosts
 from .mistakes import Mistaken
 
 SENTINEL_PORT = 26379
 SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 _SCHEMES = {"redis-sentinel": "redis", "rediss-sentinel": "rediss"}
-_HOST = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<name>[^\[\]:]*))(?::(?P<port>[^:]*))?")
-_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 _SERVICE = re.compile(r"[A-Za-z0-9._-]+")
 
 
@@ -46,20 +41,8 @@ def read_sentinel_url(url: str) -> SentinelUrl:
     Raises:
         Mistaken: it cannot be read; says why, and repeats nothing of it.
     """
-    scheme, _, rest = url.partition("://")
-    if "#" in rest:
-        raise Mistaken('"#" in a password is written %23')
-    rest, _, query = rest.partition("?")
-    authority, _, path = rest.partition("/")
-    login, at, hosts = authority.rpartition("@")
-    if "@" in path:
-        raise Mistaken('"/" and "@" in a password are written %2F and %40')
+    scheme, login, sentinels, path, query = read_hosts(url, "a sentinel", SENTINEL_PORT)
     service, _, database = path.partition("/")
-    if not hosts:
-        raise Mistaken("no host of a sentinel")
-    sentinels = tuple(_read_host(host) for host in hosts.split(","))
-    if len(set(sentinels)) < len(sentinels):
-        raise Mistaken("a sentinel is named twice")
     if not service:
         raise Mistaken("no service: /SERVICE follows the hosts")
     if _SERVICE.fullmatch(service) is None:
@@ -69,36 +52,12 @@ def read_sentinel_url(url: str) -> SentinelUrl:
     options = parse_qsl(query, keep_blank_values=True)
     given = dict(options)
     kept = [option for option in options if option[0] not in SENTINEL_OPTIONS]
-    shown = ",".join(
-        f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in sentinels
-    )
     return SentinelUrl(
         sentinels,
         service,
-        f"{_SCHEMES[scheme]}://{login}{at}localhost/{database}"
+        f"{_SCHEMES[scheme]}://{login}localhost/{database}"
         + (f"?{urlencode(kept)}" if kept else ""),
-        f"{scheme}://{shown}/{service}/{given.get('db') or database or 0}",
+        f"{scheme}://{show_hosts(sentinels)}/{service}/{given.get('db') or database or 0}",
         given.get("sentinel_username"),
         given.get("sentinel_password"),
     )
-
-
-def _read_host(text: str) -> tuple[str, int]:
-    found = _HOST.fullmatch(text)
-    if found is None:
-        raise Mistaken("not a host: an IPv6 address stands in brackets")
-    port = SENTINEL_PORT
-    if found["port"] is not None:
-        if re.fullmatch("[0-9]{1,5}", found["port"], re.ASCII) is None:
-            raise Mistaken("the port of a sentinel is not a number")
-        port = int(found["port"])
-    if not 0 < port < 65536:
-        raise Mistaken("the port of a sentinel is not between 1 and 65535")
-    if found["v6"] is not None:
-        try:
-            return str(IPv6Address(unquote(found["v6"]))), port
-        except ValueError as exc:
-            raise Mistaken("what stands in brackets is no IPv6 address") from exc
-    if _NAME.fullmatch(found["name"]) is None:
-        raise Mistaken("an empty or malformed host of a sentinel")
-    return found["name"], port

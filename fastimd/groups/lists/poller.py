@@ -31,7 +31,7 @@ from ...base.metrics import Metrics
 from ...base.settings import Config
 from ...websocket.outbox import Outbox
 from ..events import Event
-from ..relay import Relay
+from ..relays import GroupRelay
 from ..store import Store
 from ..store.history import Position
 from ..store.summaries import GroupState
@@ -60,7 +60,7 @@ class Poller:
         config: ``group_list.update_rate``, seconds between two pushes to a socket, at least.
     """
 
-    def __init__(self, relay: Relay, store: Store, metrics: Metrics, config: Config) -> None:
+    def __init__(self, relay: GroupRelay, store: Store, metrics: Metrics, config: Config) -> None:
         self._relay = relay
         self._store = store
         self._metrics = metrics

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ...base.metrics import Metrics
 from ...base.settings import Config
-from ...redis.client import Client
+from ...redis.clients import RedisClient
 from .history import History
 from .keyspace import Keyspace
 from .kicks import RememberedKicks
@@ -23,7 +23,7 @@ from .summaries import Summaries
 class Store:
     """All that fastimd keeps in Redis, by what it is about."""
 
-    def __init__(self, client: Client, config: Config, metrics: Metrics) -> None:
+    def __init__(self, client: RedisClient, config: Config, metrics: Metrics) -> None:
         keys = Keyspace(client, metrics)
         self.messages = Messages(keys, client, config)
         self.history = History(keys, client, config)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ...base import codec
 from ...base.settings import Config
 from ...redis import scripts
-from ...redis.client import Client
+from ...redis.clients import RedisClient
 from .keyspace import AHEAD, Keyspace, life_key, list_keys, messages_key, removals_key
 from .seek import seek
 
@@ -119,7 +119,7 @@ class Pages:
 class History:
     """Reads the messages of groups."""
 
-    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+    def __init__(self, keys: Keyspace, client: RedisClient, config: Config) -> None:
         self._keys = keys
         self._client = client
         self._config = config

@@ -15,10 +15,12 @@ from ...base import codec
 from ...base.errors import KeyUnusable
 from ...base.metrics import Metrics
 from ...redis.batch import Place
-from ...redis.client import Client, ScriptCall
+from ...redis.clients import RedisClient, SentScript
 from ...redis.refusal import key_unusable
+from ...redis.replies import Reply
 from ...redis.scripts import Script
-from ...redis.wire import Argument, Reply
+from ...redis.wire import Argument
+from ..events import EVENTS_CHANNEL
 
 AHEAD = 60_000
 STEP = 2_000
@@ -42,7 +44,7 @@ def channel_of(group: str) -> str:
 class Keyspace:
     """Commands and scripts on keys, each on those of one group or one user."""
 
-    def __init__(self, client: Client, metrics: Metrics) -> None:
+    def __init__(self, client: RedisClient, metrics: Metrics) -> None:
         self._client = client
         self._metrics = metrics
 
@@ -57,16 +59,24 @@ class Keyspace:
         """A script on keys of one group or one user; the first is the one that is named."""
         return await self.reply(self.send(script, keys, *arguments))
 
-    def send(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> ScriptCall:
+    def send(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> SentScript:
         """Send a script on such keys; ``reply`` waits for its reply."""
         return self._client.send_script(script, keys, *arguments)
 
-    async def reply(self, call: ScriptCall) -> Reply:
+    async def reply(self, call: SentScript) -> Reply:
         """Wait for the reply to a script that was sent."""
         try:
             return await call.reply()
         except exceptions.ResponseError as exc:
             raise key_unusable(self._metrics, str(call.keys[0]), exc) from exc
+
+    def removals_channel(self, group: str) -> str:
+        """Where it is told what became of messages of a group."""
+        return self._client.channel_beside(messages_key(group), channel_of(group)) or EVENTS_CHANNEL
+
+    async def count_listeners(self, channel: str, told: int) -> int:
+        """How many listen to a channel, when Redis has told so many."""
+        return await self._client.count_listeners(channel, told)
 
     def refused(self, key: str, refusal: Exception) -> KeyUnusable:
         """Log and count what Redis refuses for a key; returns it as an error of ours."""

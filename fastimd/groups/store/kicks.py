@@ -34,7 +34,7 @@ class RememberedKicks:
             msgspec.json.encode(Event(group, user, kick=True)),
             int(self._config.redis.hold_seconds * 1000),
         )
-        return told
+        return await self._keys.count_listeners(EVENTS_CHANNEL, told)
 
     async def all(self) -> list[tuple[Event, int]]:
         """The kicks that are remembered, oldest first, each with its ``ts``."""

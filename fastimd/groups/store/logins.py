@@ -8,14 +8,14 @@ from contextlib import suppress
 from ...base import codec
 from ...base.errors import NotLoggedIn, StoreUnavailable
 from ...base.settings import Config
-from ...redis.client import Client
+from ...redis.clients import RedisClient
 from .keyspace import Keyspace, login_key
 
 
 class Logins:
     """Gives tokens and checks them."""
 
-    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+    def __init__(self, keys: Keyspace, client: RedisClient, config: Config) -> None:
         self._keys = keys
         self._client = client
         self._config = config

@@ -11,7 +11,7 @@ from ...base import codec
 from ...base.errors import KeyUnusable
 from ...base.settings import Config
 from ...redis import scripts
-from ...redis.client import Client, ScriptCall
+from ...redis.clients import RedisClient, SentScript
 from ..events import EVENTS_CHANNEL, Event
 from ..whispers import may_enter
 from .keyspace import Keyspace, groups_key
@@ -25,7 +25,7 @@ GROUPS_A_TURN = 2048
 class Members:
     """Who is in which group."""
 
-    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+    def __init__(self, keys: Keyspace, client: RedisClient, config: Config) -> None:
         self._keys = keys
         self._client = client
         self._config = config
@@ -34,7 +34,7 @@ class Members:
         """Put a user into a group; ``full`` when the user is in ``max_joined`` already."""
         return await self.joined(self.send_join(group, user))
 
-    def send_join(self, group: str, user: str) -> ScriptCall:
+    def send_join(self, group: str, user: str) -> SentScript:
         """Have a user put into a group before anything that is asked of Redis later."""
         return self._keys.send(
             scripts.JOIN,
@@ -46,7 +46,7 @@ class Members:
             self._config.group.max_joined,
         )
 
-    async def joined(self, call: ScriptCall) -> Joined:
+    async def joined(self, call: SentScript) -> Joined:
         """Wait for the outcome of ``send_join``."""
         joined: int = await self._keys.reply(call)
         return "full" if joined < 0 else "joined" if joined else "member"

@@ -13,8 +13,8 @@ from ...base.errors import BadParameter
 from ...base.settings import Config
 from ...redis import scripts
 from ...redis.batch import Nonce, OnAppended, OnTold, Told
-from ...redis.client import Client
-from ..events import EVENTS_CHANNEL, Event
+from ...redis.clients import RedisClient
+from ..events import Event
 from .keyspace import Keyspace, life_key, list_keys, nonces_key, place, removals_key
 from .seek import seek
 
@@ -25,7 +25,7 @@ NONCE_BYTES = 64
 class Messages:
     """Writes the messages of groups."""
 
-    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+    def __init__(self, keys: Keyspace, client: RedisClient, config: Config) -> None:
         self._keys = keys
         self._client = client
         self._config = config
@@ -112,7 +112,7 @@ class Messages:
             entry,
             self._keys.believed(group),
             self._config.group_message.recall_time_limit * 1000,
-            EVENTS_CHANNEL,
+            self._keys.removals_channel(group),
             msgspec.json.encode(Event(group, user, ts)),
             self._config.group_message.timeout,
         )
@@ -124,7 +124,7 @@ class Messages:
             scripts.PURGE,
             (*list_keys(group), life_key(group), removals_key(group)),
             self._keys.believed(group),
-            EVENTS_CHANNEL,
+            self._keys.removals_channel(group),
             msgspec.json.encode(Event(group, "", 0))[:-1] + b',"until":',
             self._config.group_message.timeout,
         )

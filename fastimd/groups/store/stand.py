@@ -14,9 +14,10 @@ from typing import NamedTuple
 from ...base.codec import CorruptEntry
 from ...base.settings import Config
 from ...redis import scripts
-from ...redis.client import Client
+from ...redis.clients import RedisClient
+from ...redis.replies import Reply
 from ...redis.scripts import Script
-from ...redis.wire import Argument, Reply
+from ...redis.wire import Argument
 from .history import Position
 from .keyspace import Keyspace, life_key, list_keys, messages_key, removals_key
 
@@ -59,7 +60,7 @@ class HistoryPage(NamedTuple):
 class Stands:
     """Reads where groups stand."""
 
-    def __init__(self, keys: Keyspace, client: Client, config: Config) -> None:
+    def __init__(self, keys: Keyspace, client: RedisClient, config: Config) -> None:
         self._keys = keys
         self._client = client
         self._config = config
@@ -123,12 +124,12 @@ class Stands:
     ) -> tuple[str, Reply]:
         """Run a script; returns the epoch as clients are told it, and the reply."""
         while True:
-            reign = self._client.reign
+            reign = self._client.reign_of(keys[0])
             of_reign = f"-{reign}" if reign else ""
             is_of_reign = not epoch or epoch.endswith(of_reign)
             life = epoch.removesuffix(of_reign) if is_of_reign else _NO_LIFE
             found = await self._keys.run(script, keys, *self._common(group), life, *arguments)
-            if self._client.reign == reign:  # else the reply may be of either
+            if self._client.reign_of(keys[0]) == reign:  # else the reply may be of either
                 return f"{found[0].decode()}{of_reign}", found
 
     def _common(self, group: str) -> tuple[int, str, int]:

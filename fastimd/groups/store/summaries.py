@@ -7,7 +7,7 @@ from typing import NamedTuple
 from ...base import codec
 from ...base.errors import KeyUnusable
 from ...redis import scripts
-from ...redis.client import Client
+from ...redis.clients import RedisClient
 from .history import Position
 from .keyspace import AHEAD, Keyspace, list_keys, messages_key
 
@@ -33,7 +33,7 @@ NO_MESSAGES = GroupState(codec.group_summary(None, 0), Position(), None)
 class Summaries:
     """Asks about many groups in one pipelined batch."""
 
-    def __init__(self, keys: Keyspace, client: Client) -> None:
+    def __init__(self, keys: Keyspace, client: RedisClient) -> None:
         self._keys = keys
         self._client = client
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha1
 from importlib.resources import files
 
@@ -15,9 +16,14 @@ class Script:
     source: bytes
     sha: bytes
 
+    @property
+    def sharded(self) -> Script:
+        """The same for a cluster, where groups' channels are sharded."""
+        return _sharded(self)
+
 
 _CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
-_LIFE, _REMOVAL = "life", "removal"
+_LIFE, _REMOVAL, _CHANNEL = "life", "removal", "channel"
 _ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
 
 
@@ -25,11 +31,21 @@ def _read(name: str, *parts: str) -> Script:
     """A script behind the parts that it uses: Redis makes their functions anew at each call."""
     folder = files(__name__)
     source = b"".join((folder / f"{each}.lua").read_bytes() for each in (*parts, name))
+    return _named(name, source)
+
+
+def _named(name: str, source: bytes) -> Script:
     # Redis names scripts by their SHA-1; it protects nothing.
     return Script(name, source, sha1(source, usedforsecurity=False).hexdigest().encode())
 
 
-APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR, _LIFE)
+@cache
+def _sharded(script: Script) -> Script:
+    plain, sharded = b"local PUBLISH = 'PUBLISH'", b"local PUBLISH = 'SPUBLISH'"
+    return _named(script.name, script.source.replace(plain, sharded))
+
+
+APPEND = _read("append", _CHANNEL, _CLOCK, _ENTRY, _FLOOR, _LIFE)
 SETTLE = _read("settle", _CLOCK)
 TAIL = _read("tail", _CLOCK, _ENTRY, _FLOOR)
 PEEK = _read("peek", _CLOCK, _ENTRY, _FLOOR)
@@ -40,10 +56,10 @@ AFTER = _read("after", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 STAND = _read("stand", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 HISTORY = _read("history", *_ALL_OF_A_LIST, _LIFE)
 SEEK = _read("seek", *_ALL_OF_A_LIST)
-RECALL = _read("recall", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
+RECALL = _read("recall", _CHANNEL, *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 JOIN = _read("join")
 LEAVE = _read("leave")
-PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL)
+PURGE = _read("purge", _CHANNEL, _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL)
 KICK = _read("kick", _CLOCK)
 
 ALL = (

@@ -134,7 +134,7 @@ for _, name in ipairs(fresh or {}) do
   end
 end
 for index = 1, #published, 2 do
-  local answer = redis.pcall('PUBLISH', published[index], published[index + 1])
+  local answer = redis.pcall(PUBLISH, published[index], published[index + 1])
   if type(answer) == 'table' and answer.err then
     refused = {published[index], answer.err}
   end

@@ -17,5 +17,5 @@ redis.call('UNLINK', KEYS[1])
 local stamp = math.max(clock, newest)
 local event = ARGV[3] .. as_text(stamp) .. '}'
 remember(KEYS[4], KEYS[3], event, stamp, ARGV[4], 'plt')
-redis.call('PUBLISH', ARGV[2], event)
+redis.call(PUBLISH, ARGV[2], event)
 return total

@@ -28,5 +28,5 @@ redis.call('LREM', KEYS[1], -1, entry)
 local emptied = redis.call('EXISTS', KEYS[1]) == 0 and 'pl' or '-'
 local stamp = math.max(clock, newest, ts <= limit and ts or 0)
 remember(KEYS[4], KEYS[3], ARGV[7], stamp, ARGV[8], emptied)
-redis.call('PUBLISH', ARGV[6], ARGV[7])
+redis.call(PUBLISH, ARGV[6], ARGV[7])
 return 'done'

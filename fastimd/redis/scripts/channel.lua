@@ -1,0 +1,3 @@
+-- How a group's channel is told: in a cluster it is sharded.
+local PUBLISH = 'PUBLISH'
+
