@@ -253,6 +253,12 @@ def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Group
     )
     metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
     metrics.add_divided_gauge(
+        "redis_masters",
+        "Masters of Redis, by whether they can be spoken with.",
+        "state",
+        client.count_masters,
+    )
+    metrics.add_divided_gauge(
         "redis_up",
         "Whether Redis can be used, by what for.",
         "purpose",

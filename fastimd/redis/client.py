@@ -79,6 +79,11 @@ class Client:
         """A name of the time of the server that has a key, as master."""
         return self.reign
 
+    def count_masters(self) -> dict[str, float]:
+        """How many masters can be spoken with, and how many cannot."""
+        is_up = self._connection is not None
+        return {"up": is_up, "down": not is_up}
+
     async def count_listeners(self, _channel: str, told: int) -> int:
         """How many listen to a channel, when Redis has told so many."""
         return told

@@ -417,6 +417,8 @@ HEALTHY = {
     "up": "1x60",
     "fastimd_build_info": "1x60",
     'fastimd_redis_up{purpose="commands"}': "1x60",
+    'fastimd_redis_masters{state="up"}': "3x60",
+    'fastimd_redis_masters{state="down"}': "0x60",
     "fastimd_sockets": "1000x60",
     "fastimd_outbox_bytes": "1000000x60",
     "fastimd_slow_closes_total": "0+0.2x60",
@@ -450,6 +452,7 @@ FAULTS: dict[str, dict[str, str]] = {
     "FastimdWorkerRestarting": {'fastimd_worker_restarts_total{worker="1"}': "0x50 0+1x10"},
     "FastimdWorkerDown": {'fastimd_worker_up{worker="1"}': "1x30 0x30"},
     "FastimdRedisAway": {'fastimd_redis_up{purpose="commands"}': "1x30 0x30"},
+    "FastimdMasterDown": {'fastimd_redis_masters{state="down"}': "0x30 1x30"},
     "FastimdRedisFlapping": {
         'fastimd_redis_reconnects_total{purpose="commands"}': "0x30 0+1x30",
     },

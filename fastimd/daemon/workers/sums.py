@@ -18,7 +18,8 @@ Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 FIRST = frozenset(("fastimd_build_info", "process_start_time_seconds"))
 """Families of which the first process speaks for all."""
 LEAST = frozenset(("fastimd_redis_up",))
-"""Families of which the least value holds for all; all others are added up."""
+MOST = frozenset(("fastimd_redis_masters",))
+"""Families of which the least or the greatest value holds for all; all others are added up."""
 
 _GROWING = frozenset(("counter", "histogram"))
 
@@ -85,6 +86,8 @@ def add_up(sources: Iterable[Mapping[str, Family]]) -> Families:
                     known.samples[key] = value
                 elif name in LEAST:
                     known.samples[key] = min(before, value)
+                elif name in MOST:
+                    known.samples[key] = max(before, value)
                 else:
                     known.samples[key] = before + value
     return whole

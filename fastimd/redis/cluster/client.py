@@ -70,6 +70,11 @@ class ClusterClient:
         node = self.masters.of_slot(slot_of(key))
         return "" if node is None else node.reign
 
+    def count_masters(self) -> dict[str, float]:
+        """How many masters can be spoken with, and how many cannot."""
+        up = sum(node.connection is not None for node in self.masters.nodes)
+        return {"up": up, "down": len(self.masters.nodes) - up}
+
     async def count_listeners(self, channel: str, told: int) -> int:
         """How many listen to a channel at any master: the one that tells it knows its own."""
         counts = []
