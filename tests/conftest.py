@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -378,6 +379,39 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """One daemon with default settings."""
     return start_daemon()
+
+
+Launch = Callable[..., Daemon]
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Start daemons that may end as they like; none is left behind."""
+    daemons: list[Daemon] = []
+
+    def start(redis_url: str, *, wait_serving: bool = True, **settings: str) -> Daemon:
+        daemon = run_daemon(tmp_path, redis_url, wait_serving=wait_serving, **settings)
+        daemons.append(daemon)
+        return daemon
+
+    yield start
+    for daemon in daemons:
+        if daemon.process.poll() is None:
+            daemon.process.kill()
+            daemon.process.wait()
+
+
+@pytest.fixture
+def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Let Python code run at the start of every daemon of the test."""
+
+    def plant_code(code: str) -> None:
+        folder = tmp_path / "planted"
+        folder.mkdir()
+        (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
+        monkeypatch.setenv("PYTHONPATH", str(folder))
+
+    return plant_code
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import subprocess
-import textwrap
 import time
 import urllib.error
 import urllib.request
@@ -20,10 +19,10 @@ import pytest
 import trio
 from conftest import (
     Daemon,
+    Launch,
     StartDaemon,
     connect,
     receive,
-    run_daemon,
     run_fastimd,
     run_redis,
     wait_for,
@@ -34,38 +33,6 @@ from trio_websocket import ConnectionClosed, WebSocketConnection
 from fastimd.redis.embedded import find_server
 
 EXIT_CONFIG = 78
-
-Launch = Callable[..., Daemon]
-
-
-@pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Start daemons that may end as they like; none is left behind."""
-    daemons: list[Daemon] = []
-
-    def start(redis_url: str, *, wait_serving: bool = True, **settings: str) -> Daemon:
-        daemon = run_daemon(tmp_path, redis_url, wait_serving=wait_serving, **settings)
-        daemons.append(daemon)
-        return daemon
-
-    yield start
-    for daemon in daemons:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
-
-
-@pytest.fixture
-def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let Python code run at the start of every daemon of the test."""
-
-    def plant_code(code: str) -> None:
-        folder = tmp_path / "planted"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
-        monkeypatch.setenv("PYTHONPATH", str(folder))
-
-    return plant_code
 
 
 def said_plainly(daemon: Daemon) -> list[str]:

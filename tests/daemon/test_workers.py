@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 import urllib.error
@@ -20,42 +19,19 @@ from typing import Any
 
 import pytest
 from clients import CLOSE, TEXT, RawClient, dial, log_in, metrics, opening, stored
-from conftest import Daemon, StartDaemon, environment_of, run_daemon, run_fastimd, wait_for
+from conftest import Daemon, Launch, StartDaemon, environment_of, run_fastimd, wait_for
 from redis import Redis
 from test_activation import passing
 
-Launch = Callable[..., Daemon]
-
 
 @pytest.fixture
-def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Start two workers on a Redis that may end as they like; none is left behind."""
-    daemons: list[Daemon] = []
+def launch(launch: Launch) -> Launch:
+    """Start two workers on a Redis that may end as they like."""
 
     def start(redis_url: str, *, wait_serving: bool = True, **settings: str) -> Daemon:
-        settings = {"server__workers": "2", **settings}
-        daemon = run_daemon(tmp_path, redis_url, wait_serving=wait_serving, **settings)
-        daemons.append(daemon)
-        return daemon
+        return launch(redis_url, wait_serving=wait_serving, **{"server__workers": "2", **settings})
 
-    yield start
-    for daemon in daemons:
-        if daemon.process.poll() is None:
-            daemon.process.kill()
-            daemon.process.wait()
-
-
-@pytest.fixture
-def plant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Let Python code run in each process of the test before fastimd is loaded."""
-
-    def plant_code(code: str) -> None:
-        folder = tmp_path / "planted"
-        folder.mkdir()
-        (folder / "sitecustomize.py").write_text(textwrap.dedent(code))
-        monkeypatch.setenv("PYTHONPATH", str(folder))
-
-    return plant_code
+    return start
 
 
 def pids(daemon: Daemon) -> dict[int, int]:
