@@ -1,0 +1,321 @@
+"""The bill: what sockets, groups, messages and deliveries cost, and what a million sockets cost.
+
+Measures the prices (``prices.py``), prints each with its spread, and checks the arithmetic
+(``bill.py``) with a run of which no price was taken: ends with 1 if it is off by more than 20 %.
+Then it prints what three kinds of use cost at three sizes. CPU time is that of the processes with
+their system calls. On loopback a sender's system call does the receiver's part of TCP too; the
+receiver's own read is not in it.
+
+    python bench/cost.py [--wire live] [--rounds 3] [--seconds 2]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+from bill import USE, Part, Prices, bill, cheapest, off_by
+from meter import Daemon, Meter, Sample, loaded
+from prices import columns, load, measure, medians, prices
+from results import aligned, machine
+from servers import BenchRedis, NotStarted
+
+from fastimd.bench.dialect import FASTIMD
+from fastimd.bench.live import LIVE, LIVE_PROTOBUF
+from fastimd.bench.run import Failed
+
+WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
+TOLERANCE = 0.2
+SIZES = (10_000, 100_000, 1_000_000)
+MIXED = (Part(40, 50, 5.0), Part(1, 500, 10.0))
+"""The run that checks the arithmetic: 2,000 sockets in groups of 50, and one busy group of 500."""
+MIXED_DAEMONS = 2
+MIXED_SECONDS = 8.0
+"""How much longer its loads last: one runs while the other opens its sockets."""
+ROOM = 100_000
+ROOM_RATES = (1.0, 5.0, 10.0, 50.0)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A kind of use.
+
+    Args:
+        members: of a group, at most.
+        rate: messages a second of each member.
+        budget: how many messages a second of a group are delivered; None = all.
+    """
+
+    name: str
+    members: int
+    rate: float
+    budget: float | None = None
+
+    def parts(self, sockets: int) -> list[Part]:
+        """Groups for so many sockets."""
+        members = min(self.members, sockets)
+        return [Part(sockets // members, members, members * self.rate, self.budget)]
+
+
+USES = (
+    Use("guild chat: groups of 50, a message a minute and member", 50, 1 / 60),
+    Use("match chat: groups of 10, a message every 5 seconds and member", 10, 1 / 5),
+    Use(
+        "live rooms of 100,000: a message every 10 minutes and member, 10 a second delivered",
+        ROOM,
+        1 / 600,
+        10.0,
+    ),
+)
+
+
+def main() -> int:
+    """Measure, check and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--wire", choices=WIRES, default=FASTIMD.name, help="what is spoken")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each run is done")
+    parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
+    arguments = parser.parse_args()
+    Daemon.dialect = WIRES[arguments.wire]
+    with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
+        folder = Path(name)
+        print(f"{machine()}, {redis.version}, {arguments.wire}\n", flush=True)
+        try:
+            found = [
+                prices(measure(folder, redis, arguments.seconds, _tell))
+                for _ in range(arguments.rounds)
+            ]
+            price = medians(found)
+            print("\n".join(price_table(price, columns(found))), flush=True)
+            rows = _check(price, folder, redis, arguments)
+        except (Failed, NotStarted) as exc:
+            sys.exit(str(exc))
+    print("\n".join(check_table(rows)))
+    for use in USES:
+        print("\n".join(use_table(price, use)))
+    print("\n".join(room_table(price)))
+    return int(any(abs(off_by(row.predicted, row.measured)) > TOLERANCE for row in rows))
+
+
+def _tell(what: str) -> None:
+    print(f"  {time.strftime('%X')} {what}", file=sys.stderr, flush=True)
+
+
+# Prices
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How a price is printed."""
+
+    price: str
+    what: str
+    scale: float = 1e6
+    unit: str = "us"
+
+
+SHOWN = (
+    Shown("append", "CPU of a message that is appended alone"),
+    Shown("turn", "CPU of a read of the relay"),
+    Shown("relay", "CPU of each message in it"),
+    Shown("write", "CPU of a write to a member"),
+    Shown("carried", "CPU of each message in it"),
+    Shown("ping", "CPU of a ping and its pong"),
+    Shown("connect", "CPU of a connect"),
+    Shown("idle", "CPU of a daemon without clients", 100, "% of a core"),
+    Shown("redis_batch", "CPU of Redis, a call of the append script"),
+    Shown("redis_message", "CPU of Redis, each message in it"),
+    Shown("redis_subscriber", "CPU of Redis, a message to one daemon"),
+    Shown("redis_idle", "CPU of Redis for a daemon without clients", 100, "% of a core"),
+    Shown("daemon", "memory of a daemon without clients", 2**-20, "MiB"),
+    Shown("socket", "memory of a socket", 2**-10, "KiB"),
+    Shown("subscription", "memory of one more group on a socket of the live wire", 2**-10, "KiB"),
+    Shown("group", "memory of a group on a daemon", 2**-10, "KiB"),
+    Shown("stored", "memory of Redis, a stored message", 1, "B"),
+    Shown("channel", "memory of Redis, a group on a daemon", 1, "B"),
+    Shown("sent", "frame of a delivery", 1, "B"),
+    Shown("received", "frame of a message", 1, "B"),
+    Shown("redis_in", "to Redis for a message", 1, "B"),
+    Shown("redis_answer", "answer of Redis", 1, "B"),
+    Shown("redis_out", "from Redis to one daemon for a message", 1, "B"),
+    Shown("commands", "commands of Redis for a message, those in the script too", 1, ""),
+)
+
+
+def price_table(price: Prices, rounds: dict[str, list[float]]) -> Iterator[str]:
+    """Each price, and the lowest and highest of the rounds."""
+    rows = [["price", "", "lowest", "highest", "unit"]]
+    for shown in SHOWN:
+        values = (getattr(price, shown.price), min(rounds[shown.price]), max(rounds[shown.price]))
+        rows.append([shown.what, *(_three(value * shown.scale) for value in values), shown.unit])
+    yield from ("## Prices", "", *aligned(rows), "")
+
+
+def _three(value: float) -> str:
+    """Three digits are what is known."""
+    return f"{float(f'{value:.3g}'):,.{max(0, 2 - len(str(int(abs(value)))) + 1)}f}"
+
+
+# The check
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was predicted of a run, and what it was."""
+
+    what: str
+    predicted: float
+    measured: float
+    unit: str
+    scale: float
+
+
+def _check(
+    price: Prices, folder: Path, redis: BenchRedis, arguments: argparse.Namespace
+) -> list[Checked]:
+    """The medians of some mixed runs, beside what the prices say."""
+    samples: list[Sample] = []
+    memory: list[float] = []
+    for _ in range(arguments.rounds):
+        _tell("the check")
+        daemons = [Daemon(folder, redis) for _ in range(MIXED_DAEMONS)]
+        with daemons[0], daemons[1]:
+            meter = Meter(daemons, redis)
+            specs = [
+                load(
+                    "talk",
+                    daemons,
+                    arguments.seconds + MIXED_SECONDS,
+                    groups=part.groups,
+                    members=part.members,
+                    rate=part.messages,
+                )
+                for part in MIXED
+            ]
+            with loaded(meter, specs):
+                samples.append(meter.sample(arguments.seconds))
+                memory.append(meter.used().resident_bytes)
+        redis.flush()
+    predicted = bill(price, MIXED, MIXED_DAEMONS)
+    cpu = median(sum(sample.daemons) for sample in samples)
+    payload = sum(part.deliveries for part in MIXED) * price.sent
+    taken = sum(part.messages for part in MIXED) * price.received
+    counted = [sample.counted for sample in samples]
+    return [
+        Checked("CPU of the daemons", predicted.cpu, cpu, "% of a core", 100),
+        Checked(
+            "CPU of Redis",
+            predicted.redis_cpu,
+            median(sample.redis for sample in samples),
+            "% of a core",
+            100,
+        ),
+        Checked("memory of the daemons", predicted.memory, median(memory), "MiB", 2**-20),
+        Checked(
+            "bytes sent to clients, without TCP and IP",
+            payload,
+            median(each["bytes_sent"] for each in counted),
+            "kB/s",
+            1e-3,
+        ),
+        Checked(
+            "bytes received from clients, without TCP and IP",
+            taken,
+            median(each["bytes_received"] for each in counted),
+            "kB/s",
+            1e-3,
+        ),
+        Checked(
+            "bytes from Redis",
+            predicted.redis_out,
+            median(sample.redis_out for sample in samples),
+            "kB/s",
+            1e-3,
+        ),
+        Checked(
+            "commands of Redis",
+            predicted.commands,
+            median(sample.commands for sample in samples),
+            "/s",
+            1,
+        ),
+    ]
+
+
+def check_table(rows: Sequence[Checked]) -> Iterator[str]:
+    """Predicted beside measured."""
+    groups = " and ".join(
+        f"{part.groups} of {part.members} with {part.messages:g} messages/s" for part in MIXED
+    )
+    yield from ("## Check", "", f"Groups: {groups}; {MIXED_DAEMONS} daemons.", "")
+    table = [["", "predicted", "measured", "off by"]]
+    for row in rows:
+        values = [
+            f"{_three(value * row.scale)} {row.unit}" for value in (row.predicted, row.measured)
+        ]
+        off = off_by(row.predicted, row.measured)
+        table.append(
+            [row.what, *values, f"{off:+.0%}" + (" TOO MUCH" if abs(off) > TOLERANCE else "")]
+        )
+    yield from (*aligned(table), "")
+
+
+# What a use costs
+
+
+def use_table(price: Prices, use: Use) -> Iterator[str]:
+    """What a kind of use costs, at each size."""
+    columns = [list(_lines(price, use, sockets)) for sockets in SIZES]
+    rows = [["", *(f"{sockets:,} sockets" for sockets in SIZES)]]
+    rows += [[cells[0][0], *(value for _, value in cells)] for cells in zip(*columns, strict=True)]
+    yield from (f"## {use.name[0].upper()}{use.name[1:]}", "", *aligned(rows), "")
+
+
+def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
+    parts = use.parts(sockets)
+    found = cheapest(price, parts)
+    megabits = 8e-6
+    yield "messages/s", f"{sum(part.messages for part in parts):,.0f}"
+    yield "deliveries/s", f"{sum(part.deliveries for part in parts):,.0f}"
+    yield f"daemons, each {USE:.0%} busy", f"{found.daemons:,}"
+    yield "their CPU, cores", _three(found.cpu)
+    yield "their memory, GiB", _three(found.memory / 2**30)
+    yield "to clients, Mbit/s", _three(found.sent * megabits)
+    yield "from clients, Mbit/s", _three(found.received * megabits)
+    yield "CPU of Redis, cores", _three(found.redis_cpu)
+    yield f"Redis masters, each {USE:.0%} busy", f"{found.masters:,}"
+    yield "Redis commands/s", f"{found.commands:,.0f}"
+    yield "to Redis, Mbit/s", _three(found.redis_in * megabits)
+    yield "from Redis, Mbit/s", _three(found.redis_out * megabits)
+    yield "stored in an hour, GiB", _three(found.stored * 3600 / 2**30)
+    yield (
+        "everybody connects again, s of CPU of each daemon",
+        _three(sockets * price.connect / found.daemons),
+    )
+
+
+def room_table(price: Prices) -> Iterator[str]:
+    """How many daemons one room needs for so many messages a second to all of its members."""
+    rows = [["messages/s", "deliveries/s", "daemons", "to clients, Mbit/s"]]
+    for rate in ROOM_RATES:
+        found = cheapest(price, [Part(1, ROOM, rate)])
+        rows.append(
+            [f"{rate:g}", f"{rate * ROOM:,.0f}", f"{found.daemons:,}", _three(found.sent * 8e-6)]
+        )
+    per_core = USE / (ROOM * (price.write + price.carried))
+    yield from (f"## One room of {ROOM:,}", "")
+    yield (
+        f"A daemon that is {USE:.0%} busy makes {USE / (price.write + price.carried):,.0f} "
+        f"deliveries/s, so each adds {_three(per_core)} messages/s to such a room."
+    )
+    yield from ("", *aligned(rows), "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
