@@ -87,12 +87,14 @@ class Part:
     Args:
         rate: messages a second of each group.
         budget: how many of them a second are delivered; None = all.
+        most_writes: how often a second a member is written to, whatever comes.
     """
 
     groups: int
     members: int
     rate: float
     budget: float | None = None
+    most_writes: float = 1 / GATHER_SECONDS
 
     @property
     def sockets(self) -> int:
@@ -117,7 +119,7 @@ class Part:
     @property
     def writes(self) -> float:
         """A second: what comes to a group within one turn goes in one write to each member."""
-        return self.sockets * min(self.delivered, 1 / GATHER_SECONDS)
+        return self.sockets * min(self.delivered, self.most_writes)
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,18 @@ Then it prints what three kinds of use cost at three sizes. CPU time is that of 
 their system calls. On loopback a sender's system call does the receiver's part of TCP too; the
 receiver's own read is not in it.
 
-    python bench/cost.py [--wire live] [--rounds 3] [--seconds 2]
+    python bench/cost.py [--wire live] [--rounds 3] [--seconds 2] [--write]
+
+``--rounds 1`` is the short one, of about two minutes.
 """
 
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -22,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 from bill import USE, Part, Prices, bill, cheapest, off_by
 from meter import Daemon, Meter, Sample, loaded
-from prices import columns, load, measure, medians, prices
+from prices import WIDE, columns, load, measure, medians, prices
 from results import aligned, machine
 from servers import BenchRedis, NotStarted
 
@@ -40,6 +43,8 @@ MIXED_SECONDS = 8.0
 """How much longer its loads last: one runs while the other opens its sockets."""
 ROOM = 100_000
 ROOM_RATES = (1.0, 5.0, 10.0, 50.0)
+ROOM_WRITES = 2.0
+DOCUMENT = Path(__file__).with_name("COST.md")
 
 
 @dataclass(frozen=True)
@@ -81,26 +86,48 @@ def main() -> int:
     parser.add_argument("--wire", choices=WIRES, default=FASTIMD.name, help="what is spoken")
     parser.add_argument("--rounds", type=int, default=3, help="how often each run is done")
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each is measured")
+    parser.add_argument("--write", action="store_true", help=f"write {DOCUMENT.name}")
     arguments = parser.parse_args()
     Daemon.dialect = WIRES[arguments.wire]
-    with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
-        folder = Path(name)
-        print(f"{machine()}, {redis.version}, {arguments.wire}\n", flush=True)
-        try:
-            found = [
-                prices(measure(folder, redis, arguments.seconds, _tell))
-                for _ in range(arguments.rounds)
+    try:
+        with TemporaryDirectory() as name, BenchRedis(Path(name)) as redis:
+            folder = Path(name)
+            rounds = [
+                measure(folder, redis, arguments.seconds, _tell) for _ in range(arguments.rounds)
             ]
+            found = [prices(each) for each in rounds]
             price = medians(found)
-            print("\n".join(price_table(price, columns(found))), flush=True)
             rows = _check(price, folder, redis, arguments)
-        except (Failed, NotStarted) as exc:
-            sys.exit(str(exc))
-    print("\n".join(check_table(rows)))
-    for use in USES:
-        print("\n".join(use_table(price, use)))
-    print("\n".join(room_table(price)))
+            version = redis.version
+    except (Failed, NotStarted) as exc:
+        sys.exit(str(exc))
+    text = "\n".join(
+        (
+            *_head(arguments, version),
+            *price_table(price, columns(found)),
+            *run_table([each.samples for each in rounds]),
+            *check_table(rows),
+            *(line for use in USES for line in use_table(price, use)),
+            *room_table(price),
+        )
+    )
+    print(text)
+    if arguments.write:
+        DOCUMENT.write_text(text)
     return int(any(abs(off_by(row.predicted, row.measured)) > TOLERANCE for row in rows))
+
+
+def _head(arguments: argparse.Namespace, version: str) -> Iterator[str]:
+    yield from ("# What it costs", "")
+    yield (
+        f"Measured by `python bench/cost.py --wire {arguments.wire}` on {machine()}, {version}, "
+        f"Python {platform.python_version()}: medians of {arguments.rounds} rounds. "
+        "[docs/SCALING.md](../docs/SCALING.md) says what to do with it. CPU includes system calls, "
+        "memory leaves out the kernel's own for each TCP connection. CPU prices are those of a "
+        "daemon and a Redis with time to spare, where messages come one by one; busy ones batch "
+        "more and cost less. Texts have 64 bytes."
+    )
+    yield ""
 
 
 def _tell(what: str) -> None:
@@ -123,9 +150,9 @@ class Shown:
 SHOWN = (
     Shown("append", "CPU of a message that is appended alone"),
     Shown("turn", "CPU of a read of the relay"),
-    Shown("relay", "CPU of each message in it"),
+    Shown("relay", "CPU of each message that it brings"),
     Shown("write", "CPU of a write to a member"),
-    Shown("carried", "CPU of each message in it"),
+    Shown("carried", "CPU of each message that it carries"),
     Shown("ping", "CPU of a ping and its pong"),
     Shown("connect", "CPU of a connect"),
     Shown("idle", "CPU of a daemon without clients", 100, "% of a core"),
@@ -162,6 +189,38 @@ def _three(value: float) -> str:
     return f"{float(f'{value:.3g}'):,.{max(0, 2 - len(str(int(abs(value)))) + 1)}f}"
 
 
+def run_table(rounds: Sequence[Mapping[str, Sample]]) -> Iterator[str]:
+    """What messages and deliveries cost in each run, medians: batching at work."""
+    rows = [
+        [
+            *("run", "messages/s", "deliveries/s", "CPU of the first daemon, us/message"),
+            *("Redis, us/message", "Redis commands/message"),
+        ]
+    ]
+    for name in rounds[0]:
+        samples = [each[name] for each in rounds]
+        if min(sample.messages for sample in samples):
+            values = zip(*(_of_run(sample) for sample in samples), strict=True)
+            rows.append([name, *(_three(median(column)) for column in values)])
+    yield from ("## Runs", "")
+    yield (
+        "`alone`, `listened` (16 more subscribers), `three` (daemons, a member on each) and `wide` "
+        f"({WIDE} members) are at a pace. In `16 to 500` sixteen messages go to 500 members in "
+        "one write each, and the next sixteen when all have them."
+    )
+    yield from ("", *aligned(rows), "")
+
+
+def _of_run(sample: Sample) -> tuple[float, ...]:
+    return (
+        sample.messages,
+        sample.deliveries,
+        sample.daemons[0] / sample.messages * 1e6,
+        sample.redis / sample.messages * 1e6,
+        sample.commands / sample.messages,
+    )
+
+
 # The check
 
 
@@ -181,12 +240,13 @@ def _check(
 ) -> list[Checked]:
     """The medians of some mixed runs, beside what the prices say."""
     samples: list[Sample] = []
-    memory: list[float] = []
+    grown: list[float] = []
     for _ in range(arguments.rounds):
         _tell("the check")
         daemons = [Daemon(folder, redis) for _ in range(MIXED_DAEMONS)]
         with daemons[0], daemons[1]:
             meter = Meter(daemons, redis)
+            before = meter.used().resident_bytes
             specs = [
                 load(
                     "talk",
@@ -200,7 +260,7 @@ def _check(
             ]
             with loaded(meter, specs):
                 samples.append(meter.sample(arguments.seconds))
-                memory.append(meter.used().resident_bytes)
+                grown.append(meter.used().resident_bytes - before)
         redis.flush()
     predicted = bill(price, MIXED, MIXED_DAEMONS)
     cpu = median(sum(sample.daemons) for sample in samples)
@@ -216,7 +276,13 @@ def _check(
             "% of a core",
             100,
         ),
-        Checked("memory of the daemons", predicted.memory, median(memory), "MiB", 2**-20),
+        Checked(
+            "memory of the daemons, beyond what they have without clients",
+            predicted.memory - MIXED_DAEMONS * price.daemon,
+            median(grown),
+            "MiB",
+            2**-20,
+        ),
         Checked(
             "bytes sent to clients, without TCP and IP",
             payload,
@@ -283,13 +349,13 @@ def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
     megabits = 8e-6
     yield "messages/s", f"{sum(part.messages for part in parts):,.0f}"
     yield "deliveries/s", f"{sum(part.deliveries for part in parts):,.0f}"
-    yield f"daemons, each {USE:.0%} busy", f"{found.daemons:,}"
+    yield f"daemons, each {USE * 100:.0f} % busy", f"{found.daemons:,}"
     yield "their CPU, cores", _three(found.cpu)
     yield "their memory, GiB", _three(found.memory / 2**30)
     yield "to clients, Mbit/s", _three(found.sent * megabits)
     yield "from clients, Mbit/s", _three(found.received * megabits)
     yield "CPU of Redis, cores", _three(found.redis_cpu)
-    yield f"Redis masters, each {USE:.0%} busy", f"{found.masters:,}"
+    yield f"Redis masters, each {USE * 100:.0f} % busy", f"{found.masters:,}"
     yield "Redis commands/s", f"{found.commands:,.0f}"
     yield "to Redis, Mbit/s", _three(found.redis_in * megabits)
     yield "from Redis, Mbit/s", _three(found.redis_out * megabits)
@@ -302,16 +368,25 @@ def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
 
 def room_table(price: Prices) -> Iterator[str]:
     """How many daemons one room needs for so many messages a second to all of its members."""
-    rows = [["messages/s", "deliveries/s", "daemons", "to clients, Mbit/s"]]
+    rows = [
+        [
+            *("messages/s", "deliveries/s", "to clients, Mbit/s", "daemons"),
+            f"daemons, {ROOM_WRITES:g} writes a second and member",
+        ]
+    ]
     for rate in ROOM_RATES:
         found = cheapest(price, [Part(1, ROOM, rate)])
+        gathered = cheapest(price, [Part(1, ROOM, rate, most_writes=ROOM_WRITES)])
         rows.append(
-            [f"{rate:g}", f"{rate * ROOM:,.0f}", f"{found.daemons:,}", _three(found.sent * 8e-6)]
+            [
+                *(f"{rate:g}", f"{rate * ROOM:,.0f}", _three(found.sent * 8e-6)),
+                *(f"{found.daemons:,}", f"{gathered.daemons:,}"),
+            ]
         )
     per_core = USE / (ROOM * (price.write + price.carried))
     yield from (f"## One room of {ROOM:,}", "")
     yield (
-        f"A daemon that is {USE:.0%} busy makes {USE / (price.write + price.carried):,.0f} "
+        f"A daemon that is {USE * 100:.0f} % busy makes {USE / (price.write + price.carried):,.0f} "
         f"deliveries/s, so each adds {_three(per_core)} messages/s to such a room."
     )
     yield from ("", *aligned(rows), "")

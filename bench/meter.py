@@ -21,11 +21,15 @@ from typing import TypeVar, cast
 
 from servers import BenchRedis, Fastimd
 
+from fastimd.base.codec import message_prefix
 from fastimd.bench.report import Result
 from fastimd.bench.run import Failed, run
 from fastimd.bench.spec import Spec
 from fastimd.bench.usage import Usage
+from fastimd.groups.store.keyspace import channel_of
 
+TEXT_SENT = "x" * 64
+"""What is published; as long as what the load generator says."""
 OPEN_SECONDS = 60.0
 WARM_SECONDS = 0.8
 LOOK_SECONDS = 0.05
@@ -174,6 +178,32 @@ def listening(redis: BenchRedis, channel: bytes, count: int) -> Iterator[None]:
         finally:
             ended.set()
             reader.join()
+
+
+@contextmanager
+def publishing(redis: BenchRedis, groups: Sequence[str], seconds: float) -> Iterator[None]:
+    """A message to each group at once, every so many seconds, as other daemons would send them."""
+    ended = threading.Event()
+    beginnings = [
+        (channel_of(group), message_prefix(group, "somebody", TEXT_SENT)) for group in groups
+    ]
+
+    def publish() -> None:
+        with redis.client() as client:
+            while not ended.wait(seconds):
+                ts = b"%d}" % (time.time_ns() // 1_000_000)
+                together = client.pipeline(transaction=False)
+                for channel, beginning in beginnings:
+                    together.publish(channel, beginning + ts)
+                together.execute()
+
+    publisher = threading.Thread(target=publish)
+    publisher.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        publisher.join()
 
 
 @contextmanager

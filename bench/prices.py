@@ -3,7 +3,8 @@
 A round does every run once. A price is the median over the rounds; its spread is the lowest and the
 highest. Runs at a pace come one message at a time, as on a daemon with time to spare, which makes a
 message dear. Runs in step send the next messages when all members have the last ones, so that it is
-known how many one write carries.
+known how many one write carries. Runs that read get messages of many groups at once, published as
+by other daemons.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from bill import Prices
-from meter import Daemon, Meter, Sample, listening, loaded
+from meter import Daemon, Meter, Sample, listening, loaded, publishing
 from servers import BenchRedis
 
 from fastimd.bench.dialect import Dialect
@@ -26,12 +27,16 @@ from fastimd.bench.spec import Spec
 from fastimd.groups.store.keyspace import channel_of
 
 DAEMONS = 3
-PACE = 400.0
+PACE = 200.0
 """Messages a second that come alone: further apart than a daemon gathers."""
 WIDE, WIDE_PACE = 500, 30.0
 """Members of the larger group, and messages a second in it."""
 NARROW = 10
 BATCH = 16
+READINGS = (16, 64)
+"""Messages of as many groups that come in one reading of the relay."""
+READING_SECONDS = 0.02
+"""From one of them to the next."""
 LISTENERS = 16
 SOCKETS = 1000
 SUBSCRIPTIONS = 20
@@ -68,6 +73,11 @@ class Round:
         sample, idle = self.samples[name], self.samples["idle"].daemons[daemon]
         return (sample.daemons[daemon] - idle) / sample.messages
 
+    def of_reading(self, messages: int) -> float:
+        """CPU of a daemon for each reading of the relay that brings so many messages."""
+        sample, idle = self.samples[f"read {messages}"], self.samples["idle"].daemons[0]
+        return (sample.daemons[0] - idle) * messages / sample.deliveries
+
     def redis_of_message(self, name: str) -> float:
         """CPU of Redis for each message, without what it uses when idle."""
         sample = self.samples[name]
@@ -87,15 +97,16 @@ def prices(found: Round) -> Prices:
     write = delivery - carried
     # Both daemons relay and deliver; the first one appends, too.
     heard = alone("three", 1) - delivery
-    heard_batched = alone(f"{batch} to three", 1) - write / batch - carried
-    turn = (heard - heard_batched) * batch / (batch - 1)
+    few, many = (found.of_reading(number) for number in READINGS)
+    relay = max(0.0, (many - few) / (READINGS[1] - READINGS[0]) - delivery)
+    turn = heard - relay
     redis_alone = found.redis_of_message("alone")
     subscriber = (found.redis_of_message("listened") - redis_alone) / LISTENERS
     per_message = max(
         0.0, (batch * found.redis_of_message(f"{batch} to {NARROW}") - redis_alone) / (batch - 1)
     )
-    one, many, live, wide = (found.crowds[name] for name in ("one", "many", "live", "wide"))
-    group = (many.memory - one.memory) / (SOCKETS - SOCKETS / 50)
+    one, apart, live, wide = (found.crowds[name] for name in ("one", "many", "live", "wide"))
+    group = (apart.memory - one.memory) / (SOCKETS - SOCKETS / 50)
     alone_sample = samples["alone"]
     answered = alone_sample.redis_out / alone_sample.messages
     out = (samples["listened"].redis_out / samples["listened"].messages - answered) / LISTENERS
@@ -103,11 +114,11 @@ def prices(found: Round) -> Prices:
         idle=sum(samples["idle"].daemons) / DAEMONS,
         append=alone("three") - alone("three", 1),
         turn=turn,
-        relay=heard - turn,
+        relay=relay,
         write=write,
         carried=carried,
         ping=(one.pings - samples["idle"].daemons[0]) / (SOCKETS / OFTEN),
-        connect=many.connect / SOCKETS,
+        connect=apart.connect / SOCKETS,
         redis_idle=samples["idle"].redis / DAEMONS,
         redis_batch=redis_alone - per_message - subscriber,
         redis_message=per_message,
@@ -117,7 +128,7 @@ def prices(found: Round) -> Prices:
         group=group,
         subscription=(wide.memory - live.memory) / SOCKETS / (SUBSCRIPTIONS - 1),
         stored=found.stored,
-        channel=(many.redis_memory - one.redis_memory) / (SOCKETS - SOCKETS / 50),
+        channel=(apart.redis_memory - one.redis_memory) / (SOCKETS - SOCKETS / 50),
         sent=samples["wide"].counted["bytes_sent"] / samples["wide"].deliveries,
         received=alone_sample.counted["bytes_received"] / alone_sample.messages,
         redis_in=alone_sample.redis_in / alone_sample.messages,
@@ -148,6 +159,9 @@ def measure(folder: Path, redis: BenchRedis, seconds: float, progress: Progress)
         for name, (used, options) in _runs().items():
             progress(name)
             samples[name] = _run(daemons[:used], redis, seconds, name, options)
+        for messages in READINGS:
+            progress(f"read {messages}")
+            samples[f"read {messages}"] = _read(daemons[0], redis, seconds, messages)
     stored = _stored(redis)
     redis.flush()
     crowds = {}
@@ -173,10 +187,6 @@ def _runs() -> dict[str, tuple[int, dict[str, Any]]]:
         "three": (DAEMONS, {"members": DAEMONS, "rate": PACE}),
         "wide": (1, {"members": WIDE, "rate": WIDE_PACE}),
         **in_step,
-        f"{BATCH} to three": (
-            DAEMONS,
-            {"members": DAEMONS, "in_flight": BATCH, "at_once": BATCH},
-        ),
     }
 
 
@@ -205,6 +215,15 @@ def _run(
         else nullcontext()
     )
     with loaded(meter, [spec]), more:
+        return meter.sample(seconds)
+
+
+def _read(daemon: Daemon, redis: BenchRedis, seconds: float, messages: int) -> Sample:
+    """Messages from elsewhere, to groups that have one member each."""
+    meter = Meter([daemon], redis)
+    spec = load("idle", [daemon], seconds, groups=messages, members=1)
+    groups = [spec.group(number) for number in range(messages)]
+    with loaded(meter, [spec]), publishing(redis, groups, READING_SECONDS):
         return meter.sample(seconds)
 
 
