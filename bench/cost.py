@@ -23,10 +23,11 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from bill import USE, Part, Prices, bill, cheapest, off_by
-from meter import Daemon, Meter, Sample, loaded
-from prices import WIDE, columns, load, measure, medians, prices
-from results import aligned, machine
+from bill import USE, Part, Prices, cheapest
+from meter import Daemon, Sample
+from mixed import BUSIER, BUSY, CHECK, check, check_table, parts_of, run_mixed
+from prices import WIDE, columns, measure, medians, prices
+from results import aligned, machine, three_digits
 from servers import BenchRedis, NotStarted
 
 from fastimd.bench.dialect import FASTIMD
@@ -34,13 +35,8 @@ from fastimd.bench.live import LIVE, LIVE_PROTOBUF
 from fastimd.bench.run import Failed
 
 WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
-TOLERANCE = 0.2
 SIZES = (10_000, 100_000, 1_000_000)
-MIXED = (Part(40, 50, 5.0), Part(1, 500, 10.0))
-"""The run that checks the arithmetic: 2,000 sockets in groups of 50, and one busy group of 500."""
-MIXED_DAEMONS = 2
-MIXED_SECONDS = 8.0
-"""How much longer its loads last: one runs while the other opens its sockets."""
+LOADS = {CHECK: parts_of(1), BUSY: parts_of(BUSIER)}
 ROOM = 100_000
 ROOM_RATES = (1.0, 5.0, 10.0, 50.0)
 ROOM_WRITES = 2.0
@@ -97,7 +93,17 @@ def main() -> int:
             ]
             found = [prices(each) for each in rounds]
             price = medians(found)
-            rows = _check(price, folder, redis, arguments)
+            checks = {
+                heading: check(
+                    price,
+                    parts,
+                    [
+                        run_mixed(parts, folder, redis, arguments.seconds, _tell)
+                        for _ in range(arguments.rounds)
+                    ],
+                )
+                for heading, parts in LOADS.items()
+            }
             version = redis.version
     except (Failed, NotStarted) as exc:
         sys.exit(str(exc))
@@ -106,7 +112,11 @@ def main() -> int:
             *_head(arguments, version),
             *price_table(price, columns(found)),
             *run_table([each.samples for each in rounds]),
-            *check_table(rows),
+            *(
+                line
+                for heading, rows in checks.items()
+                for line in check_table(heading, LOADS[heading], rows)
+            ),
             *(line for use in USES for line in use_table(price, use)),
             *room_table(price),
         )
@@ -114,7 +124,7 @@ def main() -> int:
     print(text)
     if arguments.write:
         DOCUMENT.write_text(text)
-    return int(any(abs(off_by(row.predicted, row.measured)) > TOLERANCE for row in rows))
+    return int(any(row.is_off for row in checks[CHECK]))
 
 
 def _head(arguments: argparse.Namespace, version: str) -> Iterator[str]:
@@ -180,13 +190,10 @@ def price_table(price: Prices, rounds: dict[str, list[float]]) -> Iterator[str]:
     rows = [["price", "", "lowest", "highest", "unit"]]
     for shown in SHOWN:
         values = (getattr(price, shown.price), min(rounds[shown.price]), max(rounds[shown.price]))
-        rows.append([shown.what, *(_three(value * shown.scale) for value in values), shown.unit])
+        rows.append(
+            [shown.what, *(three_digits(value * shown.scale) for value in values), shown.unit]
+        )
     yield from ("## Prices", "", *aligned(rows), "")
-
-
-def _three(value: float) -> str:
-    """Three digits are what is known."""
-    return f"{float(f'{value:.3g}'):,.{max(0, 2 - len(str(int(abs(value)))) + 1)}f}"
 
 
 def run_table(rounds: Sequence[Mapping[str, Sample]]) -> Iterator[str]:
@@ -201,7 +208,7 @@ def run_table(rounds: Sequence[Mapping[str, Sample]]) -> Iterator[str]:
         samples = [each[name] for each in rounds]
         if min(sample.messages for sample in samples):
             values = zip(*(_of_run(sample) for sample in samples), strict=True)
-            rows.append([name, *(_three(median(column)) for column in values)])
+            rows.append([name, *(three_digits(median(column)) for column in values)])
     yield from ("## Runs", "")
     yield (
         "`alone`, `listened` (16 more subscribers), `three` (daemons, a member on each) and `wide` "
@@ -219,117 +226,6 @@ def _of_run(sample: Sample) -> tuple[float, ...]:
         sample.redis / sample.messages * 1e6,
         sample.commands / sample.messages,
     )
-
-
-# The check
-
-
-@dataclass(frozen=True)
-class Checked:
-    """What was predicted of a run, and what it was."""
-
-    what: str
-    predicted: float
-    measured: float
-    unit: str
-    scale: float
-
-
-def _check(
-    price: Prices, folder: Path, redis: BenchRedis, arguments: argparse.Namespace
-) -> list[Checked]:
-    """The medians of some mixed runs, beside what the prices say."""
-    samples: list[Sample] = []
-    grown: list[float] = []
-    for _ in range(arguments.rounds):
-        _tell("the check")
-        daemons = [Daemon(folder, redis) for _ in range(MIXED_DAEMONS)]
-        with daemons[0], daemons[1]:
-            meter = Meter(daemons, redis)
-            before = meter.used().resident_bytes
-            specs = [
-                load(
-                    "talk",
-                    daemons,
-                    arguments.seconds + MIXED_SECONDS,
-                    groups=part.groups,
-                    members=part.members,
-                    rate=part.messages,
-                )
-                for part in MIXED
-            ]
-            with loaded(meter, specs):
-                samples.append(meter.sample(arguments.seconds))
-                grown.append(meter.used().resident_bytes - before)
-        redis.flush()
-    predicted = bill(price, MIXED, MIXED_DAEMONS)
-    cpu = median(sum(sample.daemons) for sample in samples)
-    payload = sum(part.deliveries for part in MIXED) * price.sent
-    taken = sum(part.messages for part in MIXED) * price.received
-    counted = [sample.counted for sample in samples]
-    return [
-        Checked("CPU of the daemons", predicted.cpu, cpu, "% of a core", 100),
-        Checked(
-            "CPU of Redis",
-            predicted.redis_cpu,
-            median(sample.redis for sample in samples),
-            "% of a core",
-            100,
-        ),
-        Checked(
-            "memory of the daemons, beyond what they have without clients",
-            predicted.memory - MIXED_DAEMONS * price.daemon,
-            median(grown),
-            "MiB",
-            2**-20,
-        ),
-        Checked(
-            "bytes sent to clients, without TCP and IP",
-            payload,
-            median(each["bytes_sent"] for each in counted),
-            "kB/s",
-            1e-3,
-        ),
-        Checked(
-            "bytes received from clients, without TCP and IP",
-            taken,
-            median(each["bytes_received"] for each in counted),
-            "kB/s",
-            1e-3,
-        ),
-        Checked(
-            "bytes from Redis",
-            predicted.redis_out,
-            median(sample.redis_out for sample in samples),
-            "kB/s",
-            1e-3,
-        ),
-        Checked(
-            "commands of Redis",
-            predicted.commands,
-            median(sample.commands for sample in samples),
-            "/s",
-            1,
-        ),
-    ]
-
-
-def check_table(rows: Sequence[Checked]) -> Iterator[str]:
-    """Predicted beside measured."""
-    groups = " and ".join(
-        f"{part.groups} of {part.members} with {part.messages:g} messages/s" for part in MIXED
-    )
-    yield from ("## Check", "", f"Groups: {groups}; {MIXED_DAEMONS} daemons.", "")
-    table = [["", "predicted", "measured", "off by"]]
-    for row in rows:
-        values = [
-            f"{_three(value * row.scale)} {row.unit}" for value in (row.predicted, row.measured)
-        ]
-        off = off_by(row.predicted, row.measured)
-        table.append(
-            [row.what, *values, f"{off:+.0%}" + (" TOO MUCH" if abs(off) > TOLERANCE else "")]
-        )
-    yield from (*aligned(table), "")
 
 
 # What a use costs
@@ -350,19 +246,19 @@ def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
     yield "messages/s", f"{sum(part.messages for part in parts):,.0f}"
     yield "deliveries/s", f"{sum(part.deliveries for part in parts):,.0f}"
     yield f"daemons, each {USE * 100:.0f} % busy", f"{found.daemons:,}"
-    yield "their CPU, cores", _three(found.cpu)
-    yield "their memory, GiB", _three(found.memory / 2**30)
-    yield "to clients, Mbit/s", _three(found.sent * megabits)
-    yield "from clients, Mbit/s", _three(found.received * megabits)
-    yield "CPU of Redis, cores", _three(found.redis_cpu)
+    yield "their CPU, cores", three_digits(found.cpu)
+    yield "their memory, GiB", three_digits(found.memory / 2**30)
+    yield "to clients, Mbit/s", three_digits(found.sent * megabits)
+    yield "from clients, Mbit/s", three_digits(found.received * megabits)
+    yield "CPU of Redis, cores", three_digits(found.redis_cpu)
     yield f"Redis masters, each {USE * 100:.0f} % busy", f"{found.masters:,}"
     yield "Redis commands/s", f"{found.commands:,.0f}"
-    yield "to Redis, Mbit/s", _three(found.redis_in * megabits)
-    yield "from Redis, Mbit/s", _three(found.redis_out * megabits)
-    yield "stored in an hour, GiB", _three(found.stored * 3600 / 2**30)
+    yield "to Redis, Mbit/s", three_digits(found.redis_in * megabits)
+    yield "from Redis, Mbit/s", three_digits(found.redis_out * megabits)
+    yield "stored in an hour, GiB", three_digits(found.stored * 3600 / 2**30)
     yield (
         "everybody connects again, s of CPU of each daemon",
-        _three(sockets * price.connect / found.daemons),
+        three_digits(sockets * price.connect / found.daemons),
     )
 
 
@@ -379,7 +275,7 @@ def room_table(price: Prices) -> Iterator[str]:
         gathered = cheapest(price, [Part(1, ROOM, rate, most_writes=ROOM_WRITES)])
         rows.append(
             [
-                *(f"{rate:g}", f"{rate * ROOM:,.0f}", _three(found.sent * 8e-6)),
+                *(f"{rate:g}", f"{rate * ROOM:,.0f}", three_digits(found.sent * 8e-6)),
                 *(f"{found.daemons:,}", f"{gathered.daemons:,}"),
             ]
         )
@@ -387,7 +283,7 @@ def room_table(price: Prices) -> Iterator[str]:
     yield from (f"## One room of {ROOM:,}", "")
     yield (
         f"A daemon that is {USE * 100:.0f} % busy makes {USE / (price.write + price.carried):,.0f} "
-        f"deliveries/s, so each adds {_three(per_core)} messages/s to such a room."
+        f"deliveries/s, so each adds {three_digits(per_core)} messages/s to such a room."
     )
     yield from ("", *aligned(rows), "")
 

@@ -122,6 +122,11 @@ def aligned(rows: list[list[str]]) -> list[str]:
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
 
 
+def three_digits(value: float) -> str:
+    """A number as exactly as it is known."""
+    return f"{float(f'{value:.3g}'):,.{max(0, 3 - len(str(int(abs(value)))))}f}"
+
+
 def machine() -> str:
     """What it was measured on."""
     cpus = [
