@@ -162,7 +162,7 @@ def test_a_daemon_reads_the_relay_no_oftener_than_it_gathers(
     """However much comes, and never for fewer than all messages."""
     turns = bill(replace(NOTHING, turn=1.0), parts, daemons).cpu
     relays = bill(replace(NOTHING, relay=1.0), parts, daemons).cpu
-    assert turns <= min(relays, daemons / GATHER_SECONDS) * (1 + 1e-9)
+    assert turns <= min(relays, daemons / GATHER_SECONDS) * (1 + 1e-9) + 1e-9
 
 
 @given(st.floats(0, 1e4), st.floats(0, 1e4))
@@ -349,8 +349,8 @@ def test_the_document_is_of_a_run_whose_check_was_passed() -> None:
     written = dict(tables(DOCUMENT))
     assert labels(written[CHECK]) == labels(written[BUSY])
     for heading, parts in LOADS.items():
-        (head,) = [line for line in check_table(heading, parts, []) if "Groups" in line]
-        assert f"## {heading}\n\n{head}\n" in DOCUMENT
+        head = list(check_table(heading, parts, []))[:3]
+        assert "\n".join(head) in DOCUMENT
 
 
 def test_each_figure_of_the_table_of_sizes_is_in_the_document() -> None:
