@@ -35,7 +35,7 @@ class Prices:
         write: of a write to one member.
         carried: of each message in a write.
         ping: of a ping and its pong.
-        connect: of a handshake, the greeting, and the end.
+        connect: of a handshake and the greeting.
         redis_idle: CPU of Redis for each daemon, a second.
         redis_batch: of one call of the append script.
         redis_message: of each message in it.

@@ -8,7 +8,7 @@ receiver's own read is not in it.
 
     python bench/cost.py [--wire live] [--rounds 3] [--seconds 2] [--write]
 
-``--rounds 1`` is the short one, of about two minutes.
+``--rounds 1`` is the short one: two or three minutes instead of seven.
 """
 
 from __future__ import annotations
@@ -255,6 +255,7 @@ def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
     yield "Redis commands/s", f"{found.commands:,.0f}"
     yield "to Redis, Mbit/s", three_digits(found.redis_in * megabits)
     yield "from Redis, Mbit/s", three_digits(found.redis_out * megabits)
+    yield "memory of Redis for open groups, GiB", three_digits(found.redis_memory / 2**30)
     yield "stored in an hour, GiB", three_digits(found.stored * 3600 / 2**30)
     yield (
         "everybody connects again, s of CPU of each daemon",
