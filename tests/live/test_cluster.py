@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import trio
-from clusters import Cluster, cluster
+from clusters import NODE_TIMEOUT, Cluster, cluster
 from four_talkers import GROUP, house
 from sentinels import Process
 
@@ -71,7 +72,23 @@ def cut(redis: Cluster, master: Process) -> None:
             node.ask("CLIENT", "KILL", "TYPE", kind)
 
 
-@pytest.mark.parametrize("change", [kill, kill_another, move, enlarge, fail_over, cut])
+def lose_another(redis: Cluster, master: Process) -> None:
+    """Another master and its replica are gone for some seconds; nobody has their slots meanwhile."""
+    gone = another(redis, master)
+    pair = [gone, redis.replica_of(gone)]
+    for node in redis.living:
+        node.ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
+    for node in pair:
+        node.kill()
+    time.sleep(3 * NODE_TIMEOUT / 1000)
+    for node in pair:
+        node.start()
+    redis.wait_well()
+
+
+@pytest.mark.parametrize(
+    "change", [kill, lose_another, kill_another, move, enlarge, fail_over, cut]
+)
 @pytest.mark.timeout(120)
 async def test_a_cluster_under_four_talkers(
     change: Callable[[Cluster, Process], None],
