@@ -131,7 +131,7 @@ class _Bench:
     def _measure_history(self, only: str) -> None:
         if only in "history":
             with Fastimd(self._folder, self._redis) as server, self._redis.client() as client:
-                self._measured.history.update(measure_history(server, client))
+                self._measured.history.update(measure_history(server, self._redis, client))
             self._redis.flush()
 
     def _measure_lists(self, only: str) -> None:

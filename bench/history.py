@@ -14,7 +14,7 @@ from collections.abc import Callable
 from urllib.parse import urlencode
 
 from redis import Redis
-from servers import Fastimd
+from servers import BenchRedis, Fastimd
 
 from fastimd.bench.usage import Usage
 
@@ -24,9 +24,9 @@ GROUP = "long"
 USER = "someone"
 
 
-def measure_history(server: Fastimd, redis: Redis) -> dict[str, float]:
+def measure_history(server: Fastimd, database: BenchRedis, redis: Redis) -> dict[str, float]:
     """The p99 of a history page, a page before a message, and a recall, in milliseconds."""
-    pids = (server.pid, server.redis.pid)
+    pids = (server.pid, database.pid)
     first = _fill(redis)
     connection = http.client.HTTPConnection(server.address.host, server.address.port, timeout=10)
     headers = {"userId": USER}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import random
 import resource
 import shutil
 import signal
@@ -28,7 +29,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from redis import Redis
 from redis.exceptions import BusyLoadingError, ConnectionError
@@ -94,6 +95,20 @@ class Program:
         return self._process.pid
 
     def __enter__(self) -> Self:
+        self.launch()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def launch(self) -> None:
+        """Start it, again perhaps, in the thread that lives as long as it is to: it ends with it.
+
+        Raises:
+            NotStarted: it cannot be started.
+        """
         with (self.folder / "log").open("wb") as log:
             try:
                 self._process = subprocess.Popen(
@@ -109,12 +124,6 @@ class Program:
                 )
             except OSError as exc:
                 raise NotStarted(f"{self.name}: {exc}") from exc
-        try:
-            self.wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -130,6 +139,17 @@ class Program:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL, to it alone."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def command(self) -> list[str]:
         """What to run."""
@@ -281,6 +301,14 @@ def _is_whole(client: Redis) -> bool:
     return b"cluster_state:ok" in said and b"cluster_known_nodes:3" in said
 
 
+class Store(Protocol):
+    """A Redis of any form."""
+
+    @property
+    def url(self) -> str:
+        """Where servers find it."""
+
+
 class Server(Program):
     """A server that is measured.
 
@@ -291,7 +319,7 @@ class Server(Program):
 
     dialect: ClassVar[Dialect]
 
-    def __init__(self, folder: Path, redis: BenchRedis) -> None:
+    def __init__(self, folder: Path, redis: Store) -> None:
         super().__init__(folder)
         self.redis = redis
         self.address = Address.read(f"ws://127.0.0.1:{self.port}")
@@ -468,7 +496,7 @@ class NchanNoDelay(Nchan):
 
     name = "Nchan, TCP_NODELAY"
 
-    def __init__(self, folder: Path, redis: BenchRedis) -> None:
+    def __init__(self, folder: Path, redis: Store) -> None:
         super().__init__(folder, redis)
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=4096)
         self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -649,10 +677,13 @@ PROTOBUF_KINDS: tuple[type[Server], ...] = (FastimdProtobuf, CentrifugoProtobuf)
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """One that stays free: none that the kernel may give to an outgoing connection."""
+    first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = random.randrange(min(10000, first_given // 2), first_given)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _clean_environment() -> dict[str, str]:
