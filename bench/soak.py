@@ -136,7 +136,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
             counts=count(stage),
             books=stage.books,
             health=health,
-            done=dealer.done,
+            dealer=dealer,
             slow=stage.slow,
             complaints=sum((daemon.log_complaints() for daemon in stage.daemons), start=Counter()),
         )

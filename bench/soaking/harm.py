@@ -8,6 +8,10 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import trio
+from redis.exceptions import RedisError
+from servers import NotStarted
+
+FAILURES = (TimeoutError, NotStarted, RedisError, OSError)
 
 
 @dataclass(frozen=True)
@@ -28,11 +32,12 @@ class Harm:
 class Dealer:
     """Deals harms as cards: each kind comes once, in any order, before one comes again.
 
-    ``done`` counts those that were done.
+    ``done`` counts those that were done, ``failed`` those after which something did not come back.
     """
 
     def __init__(self, harms: Sequence[Harm], seed: str, per_minute: float) -> None:
         self.done: Counter[str] = Counter({harm.name: 0 for harm in harms})
+        self.failed: Counter[str] = Counter()
         self._harms = list(harms)
         self._random = random.Random(f"{seed} harms")
         self._pause = 60 / per_minute if per_minute else 0.0
@@ -53,7 +58,10 @@ class Dealer:
 
     async def _do(self, harm: Harm, rng: random.Random) -> None:
         async with self._locks[harm.target]:
-            await harm.do(rng)
+            try:
+                await harm.do(rng)
+            except FAILURES as exc:
+                self.failed[f"{harm.name}: {exc}"] += 1
         self.done[harm.name] += 1
 
     def _deal(self) -> Iterator[Harm]:

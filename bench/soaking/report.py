@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from .books import Books
 from .counts import PROMISES, Counts
+from .harm import Dealer
 from .health import Health
 
 NUMBERS = ("said", "stored", "heard", "unknown", "refused")
@@ -22,7 +23,7 @@ class Report:
     counts: Counts
     books: Books
     health: Health
-    done: Counter[str]
+    dealer: Dealer
     slow: Counter[str]
     complaints: Counter[str]
 
@@ -32,6 +33,7 @@ class Report:
         found = [f"{often} {_words(name)}" for name, often in self.counts.broken.items()]
         found += self.health.grown()
         found += [f"unexpected: {what} ({often})" for what, often in self.books.surprises.items()]
+        found += [f"failed: {what} ({often})" for what, often in self.dealer.failed.items()]
         found += [f"logged: {what} ({often})" for what, often in self.complaints.items()]
         return found
 
@@ -46,12 +48,12 @@ class Report:
 
     def _lines(self) -> Iterator[str]:
         counts = self.counts
-        yield f"\n{self.seconds / 60:.1f} minutes, {sum(self.done.values())} faults\n"
+        yield f"\n{self.seconds / 60:.1f} minutes, {sum(self.dealer.done.values())} faults\n"
         shown = (*NUMBERS, *PROMISES, *ALLOWED)
         yield from _table(
             ("messages", ""), ((_words(name), getattr(counts, name)) for name in shown)
         )
-        yield from _table(("fault", "times"), self.done.items())
+        yield from _table(("fault", "times"), self.dealer.done.items())
         for name, counter in (
             ("returns on the live wire", self.books.returns),
             ("ends of connections", self.books.closes),

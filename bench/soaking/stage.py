@@ -32,7 +32,7 @@ SPARED = 1
 """The daemon of which only the second worker is ended, so that the rest grows old."""
 CROWD = 60
 SLOW_BYTES = 32_768
-SLOW_SECONDS = 10.0
+SLOW_SECONDS = 30.0
 SLOW_MESSAGES = 400
 SLOW_PAUSE_SECONDS = 0.01
 
