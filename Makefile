@@ -11,7 +11,7 @@ QUICK = $(addprefix tests/,base/test_codec.py base/test_config.py base/test_text
 	redis/test_scripts.py websocket/test_frames.py websocket/test_outbox.py websocket/test_pace.py \
 	door/test_receiver.py)
 
-.PHONY: run quick test mutants lint settings bench bench-full dist lock clean
+.PHONY: run quick test mutants lint settings bench bench-full soak dist lock clean
 
 run: $(VENV)/run  ## start the daemon on 127.0.0.1:9000 with its embedded Redis
 	$(BIN)/fastimd serve
@@ -39,6 +39,9 @@ bench: $(VENV)/bench  ## fastimd beside its peers, in some minutes
 
 bench-full: $(VENV)/bench  ## the same in full; writes bench/RESULTS.md
 	$(BIN)/python bench/compare.py --full $(ARGS)
+
+soak: $(VENV)/test  ## an hour under load with faults at random
+	$(BIN)/python bench/soak.py $(ARGS)
 
 dist: $(VENV)/dist  ## dist/: the wheel, the sources, and the versions that were tested; always the same bytes
 	rm -rf dist

@@ -73,7 +73,7 @@ def cut(redis: Cluster, master: Process) -> None:
 
 
 def lose_another(redis: Cluster, master: Process) -> None:
-    """Another master and its replica are gone for some seconds; nobody has their slots meanwhile."""
+    """Another master and its replica are gone for some seconds, and nobody has their slots."""
     gone = another(redis, master)
     pair = [gone, redis.replica_of(gone)]
     for node in redis.living:
