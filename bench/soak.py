@@ -21,14 +21,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import trio
+from soaking.cluster import ClusterRedis
 from soaking.counts import Counts, judge
 from soaking.harm import Dealer
 from soaking.health import Health
 from soaking.redises import Form, OneRedis
 from soaking.report import Report
+from soaking.sentinels import SentinelRedis
 from soaking.stage import Stage
 
-FORMS: dict[str, type[Form]] = {"one": OneRedis}
+FORMS: dict[str, type[Form]] = {"one": OneRedis, "sentinel": SentinelRedis, "cluster": ClusterRedis}
 LOOK_SECONDS = 5.0
 FIRST_SECONDS = 600.0
 """The part of the run with which its end is compared, or a sixth of it if that is shorter."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,10 +14,11 @@ from typing import Any
 import trio
 from servers import Fastimd, Store
 
+from .waiting import wait_until
+
 DRAIN_SECONDS = 2
 OUTBOX_BYTES = 262_144
 """Little, so that who does not read is soon cut off."""
-END_SECONDS = 20.0
 EXPECTED = frozenset(("worker.died",))
 """Lines at error that a killed worker explains."""
 
@@ -103,19 +103,6 @@ class Daemon(Fastimd):
             for line in file.read_text(errors="replace").splitlines()
             if _is_complaint(line)
         )
-
-
-async def wait_until(condition: Any, what: str) -> None:
-    """Look again and again until something holds.
-
-    Raises:
-        TimeoutError: it does not come to hold.
-    """
-    end = time.monotonic() + END_SECONDS
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(f"no {what} within {END_SECONDS:g} s")
-        await trio.sleep(0.05)
 
 
 def _read(line: str) -> dict[str, Any]:

@@ -31,7 +31,10 @@ STILL_SECONDS = (1.0, 3.0, 6.0)
 class RedisServer(BenchRedis):
     """A redis-server that can be harmed."""
 
-    options: tuple[str, ...] = ()
+    @property
+    def options(self) -> tuple[str, ...]:
+        """What its form needs."""
+        return ()
 
     def command(self) -> list[str]:
         command = super().command()

@@ -14,7 +14,7 @@ from typing import Self
 
 import trio
 
-from fastimd.bench.dialect import TEXT, client_frame
+from fastimd.bench.dialect import PONG, TEXT, client_frame
 
 from .books import Books
 from .daemons import Daemon
@@ -32,7 +32,7 @@ SPARED = 1
 """The daemon of which only the second worker is ended, so that the rest grows old."""
 CROWD = 60
 SLOW_BYTES = 32_768
-SLOW_SECONDS = 30.0
+SLOW_SECONDS = 60.0
 SLOW_MESSAGES = 400
 SLOW_PAUSE_SECONDS = 0.01
 
@@ -178,7 +178,9 @@ async def _say_and_read_nothing(place: tuple[str, int], group: str) -> bool:
                 for _ in range(SLOW_MESSAGES):
                     await stream.send_all(frame)
                     await trio.sleep(SLOW_PAUSE_SECONDS)
-                await trio.sleep_forever()
+                while True:  # a connection that was ended says so to one who writes
+                    await trio.sleep(SLOW_PAUSE_SECONDS * 50)
+                    await stream.send_all(client_frame(PONG, b""))
         except BROKEN:
             return True
     return False
