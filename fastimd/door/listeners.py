@@ -52,7 +52,10 @@ class Hatch:
             EOFError: the other process has ended.
         """
         # socket.recv_fds and send_fds drop the flags that they are given.
-        name, passed, _, _ = self.channel.recvmsg(MAX_NAME_BYTES, _SPACE, _FLAGS)
+        try:
+            name, passed, _, _ = self.channel.recvmsg(MAX_NAME_BYTES, _SPACE, _FLAGS)
+        except ConnectionResetError:  # it ended before it had read all that it was told
+            raise EOFError("the process that hands connections over has ended") from None
         if not passed:
             if name:  # the system had no descriptor left, and has closed the connection
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))

@@ -459,6 +459,20 @@ def test_the_embedded_redis_is_the_parents(launch: Launch, tmp_path: Path) -> No
 # Settings and systemd
 
 
+def test_a_reload_harms_no_worker_that_just_starts(launch: Launch, redis_url: str) -> None:
+    """It would end on the signal; it gets it when it can take it."""
+    daemon = launch(redis_url, wait_serving=False)
+    wait_for(lambda: pids(daemon), daemon)
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: served(daemon, 1) and served(daemon, 2), daemon)
+    wait_for(lambda: len(daemon.events("config.reloaded")) >= 2, daemon)
+    os.kill(pids(daemon)[2], signal.SIGKILL)
+    wait_for(lambda: len(daemon.events("worker.started")) == 3, daemon)
+    daemon.process.send_signal(signal.SIGHUP)
+    wait_for(lambda: served(daemon, 2) == 2, daemon)
+    assert len(daemon.events("worker.died")) == 1
+
+
 def test_a_reload_reaches_every_worker(start_daemon: StartDaemon, tmp_path: Path) -> None:
     """A mistake is told once, and reaches none."""
     path = tmp_path / "fastimd.toml"

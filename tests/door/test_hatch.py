@@ -72,6 +72,15 @@ def test_the_end_of_the_other_process(channel: tuple[socket.socket, Hatch]) -> N
         hatch.accept()
 
 
+def test_the_end_of_one_that_had_not_read_all(channel: tuple[socket.socket, Hatch]) -> None:
+    """The system tells that otherwise; it is the same."""
+    ours, hatch = channel
+    hatch.channel.send(b"a report")
+    ours.close()
+    with pytest.raises(EOFError):
+        hatch.accept()
+
+
 def test_no_descriptor_is_left(channel: tuple[socket.socket, Hatch]) -> None:
     """It is told as ``accept`` tells it, and the next one comes through."""
     ours, hatch = channel

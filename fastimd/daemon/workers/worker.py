@@ -53,6 +53,8 @@ class _Life:
     report: Report = _NO_REPORT
     heard_at: float = field(default_factory=trio.current_time)
     handed: int = 0
+    owes_reload: bool = False
+    """It is to read the settings again once it serves: at first the signal would end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +126,14 @@ class Worker:
         return True
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        if self._life is not None:
-            self._life.process.send_signal(number)
+        """Send it a signal; a SIGHUP once it takes connections: before, it could end it."""
+        life = self._life
+        if life is None:
+            return
+        if number is signal.SIGHUP and not life.report.takes:
+            life.owes_reload = True
+        else:
+            life.process.send_signal(number)
 
     async def run(self, stopping: trio.Event, *, is_trial: bool = False) -> int:
         """Keep it alive until it ends when it is to; returns the status of its last process.
@@ -204,6 +211,9 @@ class Worker:
                 continue
             life.heard_at = trio.current_time()
             self._note(life, msgspec.json.decode(said, type=Report))
+            if life.owes_reload and life.report.takes:
+                life.owes_reload = False
+                life.process.send_signal(signal.SIGHUP)
 
     def _note(self, life: _Life, report: Report) -> None:
         before, life.report = life.report, report
