@@ -84,7 +84,7 @@ class Program:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix=f"{type(self).__name__.lower()}-", dir=folder))
-        self.port = _free_port()
+        self.port = free_port()
         self.version = ""
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -676,11 +676,15 @@ PROTOBUF_KINDS: tuple[type[Server], ...] = (FastimdProtobuf, CentrifugoProtobuf)
 # What they need
 
 
-def _free_port() -> int:
-    """One that stays free: none that the kernel may give to an outgoing connection."""
+def free_port(further: int = 0) -> int:
+    """One that stays free: none that the kernel may give to an outgoing connection.
+
+    Args:
+        further: the port that is so much higher is to be such a one, too.
+    """
     first_given = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
-        port = random.randrange(min(10000, first_given // 2), first_given)
+        port = random.randrange(min(10000, first_given // 2), first_given - further)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

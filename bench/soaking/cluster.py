@@ -11,7 +11,7 @@ from typing import Any
 import trio
 from redis.cluster import RedisCluster
 from redis.exceptions import RedisError
-from servers import NotStarted
+from servers import NotStarted, free_port
 
 from fastimd.redis.embedded import find_server
 
@@ -27,11 +27,17 @@ SETTLE_SECONDS = 60.0
 LAG_MS = 1000
 """How far a replica may be behind."""
 SLOTS = 16384
+BUS = 10_000
+"""By how much the port on which nodes speak with each other is higher."""
 MOVED_SLOTS = (50, 500, 2000)
 
 
 class Node(RedisServer):
     """One of the servers of a cluster."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.port = free_port(BUS)
 
     @property
     def options(self) -> tuple[str, ...]:

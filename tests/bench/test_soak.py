@@ -17,6 +17,7 @@ import trio
 import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
+from soak import FORMS
 from soaking.books import Books
 from soaking.counts import (
     PROMISES,
@@ -29,8 +30,10 @@ from soaking.counts import (
     read_text,
     write_text,
 )
+from soaking.daemons import Daemon
 from soaking.harm import Dealer, Harm
 from soaking.health import GROWN_FILES, Growth, Health, Taken
+from soaking.redises import OneRedis, RedisServer
 from soaking.report import Report
 from soaking.wires import JSON, PROTOBUF, Reply
 
@@ -328,6 +331,41 @@ def test_both_encodings_are_read_alike(frames: tuple[bytes, bytes]) -> None:
 def test_a_ping_is_neither_an_answer_nor_a_push() -> None:
     """In both encodings."""
     assert list(JSON.replies(b"{}")) == list(PROTOBUF.replies(b"\x00")) == [Reply()]
+
+
+def test_the_log_of_every_life_is_read(tmp_path: Path) -> None:
+    """A line at error that a killed worker explains is none of its complaints; a traceback is."""
+    form = OneRedis(tmp_path)
+    form.server = RedisServer(tmp_path)
+    daemon = Daemon(tmp_path, 0, form)
+    crash = {"level": "critical", "event": "task.crashed", "task": "door", "error": "it ended"}
+    died = {"level": "error", "event": "worker.died", "worker": 1}
+    fine = {"level": "warning", "event": "redis.unavailable"}
+    (daemon.folder / "log-1").write_text("\n".join(map(json.dumps, (crash, died, fine))))
+    (daemon.folder / "log").write_text(f"{json.dumps(crash)}\nTraceback (most recent call last):\n")
+    assert daemon.log_complaints() == {
+        "task.crashed door it ended": 2,
+        "Traceback (most recent call last):": 1,
+    }
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize("kind", FORMS)
+async def test_a_form_of_redis_outlives_its_harms(kind: str, tmp_path: Path) -> None:
+    """The harm that is worst for it, and what was stored long before is there."""
+    with FORMS[kind](tmp_path) as form:
+        names = {harm.name: harm for harm in form.harms}
+        client = form.client()
+        told = {"groupId": "7", "userId": "mara", "info": write_text(5), "ts": 12}
+        client.rpush(form.key("7"), json.dumps(told))
+        client.close()
+        await trio.sleep(1.0)  # a replica has it, too
+        before = set(form.processes().values())
+        await names["Redis killed" if kind == "one" else "master killed"].do(random.Random(1))
+        assert form.read("7") == [(12, 5)]
+        after = set(form.processes().values())
+        assert len(before - after) == 1
+        assert len(form.fail_overs) == (kind != "one")
 
 
 @pytest.mark.timeout(SECONDS + 150)
