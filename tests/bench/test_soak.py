@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,8 +33,10 @@ from soaking.counts import (
 from soaking.daemons import Daemon
 from soaking.harm import Dealer, Harm
 from soaking.health import GROWN_FILES, Growth, Health, Taken
+from soaking.people import Person
 from soaking.redises import OneRedis, RedisServer
 from soaking.report import Report
+from soaking.stage import Stage
 from soaking.wires import JSON, PROTOBUF, Reply
 
 from fastimd.bench.protobuf import varint, write_message
@@ -331,6 +333,25 @@ def test_both_encodings_are_read_alike(frames: tuple[bytes, bytes]) -> None:
 def test_a_ping_is_neither_an_answer_nor_a_push() -> None:
     """In both encodings."""
     assert list(JSON.replies(b"{}")) == list(PROTOBUF.replies(b"\x00")) == [Reply()]
+
+
+@pytest.mark.parametrize("members", [20, 40, 200])
+def test_every_group_has_members_on_both_wires(members: int, tmp_path: Path) -> None:
+    """Half of the places are on each, and those of the live wire are in both encodings."""
+    form = OneRedis(tmp_path)
+    form.server = RedisServer(tmp_path)
+    stage = Stage(tmp_path, form, "1", members, 30)
+    seeds = Counter(group for person in stage.people for group in _groups_on(person, "group"))
+    live = Counter(group for person in stage.people for group in _groups_on(person, "connection"))
+    assert set(seeds) == set(live) == set(stage.groups)
+    assert seeds.total() == live.total() == members // 2
+    targets = Counter(person.target for person in stage.people if "/connection/" in person.target)
+    assert max(targets.values()) - min(targets.values()) <= 1
+    assert len(targets) == 2
+
+
+def _groups_on(person: Person, wire: str) -> Sequence[str]:
+    return person.groups if person.target.startswith(f"/{wire}/") else ()
 
 
 def test_the_log_of_every_life_is_read(tmp_path: Path) -> None:
