@@ -34,6 +34,7 @@ FORMS: dict[str, type[Form]] = {"one": OneRedis, "sentinel": SentinelRedis, "clu
 LOOK_SECONDS = 5.0
 FIRST_SECONDS = 600.0
 """The part of the run with which its end is compared, or a sixth of it if that is shorter."""
+QUIET_SECONDS = 2.0
 SETTLE_SECONDS = 60.0
 """How long everybody may take to come back and hear the last message."""
 
@@ -75,7 +76,7 @@ async def settle(stage: Stage) -> None:
     with trio.move_on_after(SETTLE_SECONDS):
         while not all(person.is_in and not person.is_waiting for person in stage.people):
             await trio.sleep(0.1)
-        await trio.sleep(1.0)
+        await trio.sleep(QUIET_SECONDS)  # what others said last may still be on its way
         return
     absent = [each.name for each in stage.people if not each.is_in]
     waiting = [each.name for each in stage.people if each.is_waiting]
