@@ -293,7 +293,7 @@ class _Master(BenchRedis):
 
 
 def _clustered() -> tuple[str, ...]:
-    return ("--cluster-enabled", "yes", "--cluster-port", str(_free_port()))
+    return ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
 
 
 def _is_whole(client: Redis) -> bool:
