@@ -221,8 +221,8 @@ def _report(
 
 
 def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> list[str]:
-    reasons = [f"redis: {client.last_error}"] if client.last_error else []
-    reasons += [f"relay: {relay.last_error}"] if relay.last_error else []
+    reasons = [f"redis: {client.outage}"] if client.outage else []
+    reasons += [f"relay: {relay.outage}"] if relay.outage else []
     reasons += ["draining"] if stop.asked.is_set() else []
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
 

@@ -47,7 +47,10 @@ log = structlog.get_logger("fastimd.relay")
 
 
 class Relay:
-    """Messages from Redis to whoever listens here."""
+    """Messages from Redis to whoever listens here.
+
+    ``on_moved`` is told of a subscription that a server of a cluster has no more.
+    """
 
     def __init__(
         self,
@@ -71,9 +74,7 @@ class Relay:
         self.passings = Passings(self._questions, self.is_current)
         # The latest ts that is not foreign by the clock, as it was when that was last asked; how
         # many messages the read has that is being taken, and the first one's ts.
-        self._latest = 0
-        self._heard = 0
-        self._heard_ts = 0
+        self._latest = self._heard = self._heard_ts = 0
         self._has_messages = False
         self._was_connected = trio.Event()
         self._scope = trio.CancelScope()
@@ -125,6 +126,8 @@ class Relay:
     def last_error(self) -> str | None:
         """Why there is no connection; None while there is one."""
         return self._reconnecting.last_error
+
+    outage = last_error  # of one server all is out, or nothing
 
     def listen(
         self, group: str, listener: OnMessage, on_lost: OnLost, channel: bytes | None = None
@@ -297,11 +300,7 @@ class Relay:
             next_at = ended + max(GATHER_SECONDS, (ended - began) * GATHER_SHARE)
 
     def _receive_all(self, replies: list[Reply], nursery: trio.Nursery) -> bool:
-        """Take what one read brought; its messages count as old as the first of them.
-
-        Returns:
-            Whether there was a message among it.
-        """
+        """Take what one read brought, as old as its first message; tell whether there was one."""
         self._heard = 0
         self._has_messages = False
         for reply in replies:

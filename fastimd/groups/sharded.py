@@ -73,6 +73,12 @@ class ShardedRelay:
         relays = (self._events, *self._relays.values())
         return next((each.last_error for each in relays if each.last_error), None)
 
+    @property
+    def outage(self) -> str | None:
+        """Why nothing is heard; None while one master is."""
+        is_heard = any(relay.last_error is None for relay in self._relays.values())
+        return None if is_heard else self.last_error
+
     def listen(self, group: str, listener: OnMessage, on_lost: OnLost) -> Subscription:
         """Listen to a group; as ``Relay.listen``."""
         channel = _channel_of(group)

@@ -71,6 +71,11 @@ class Client:
         """Why Redis does not take messages; None while it does."""
         return self._reconnecting.last_error or self.appender.refusal
 
+    @property
+    def outage(self) -> str | None:
+        """Why nothing can be done; None while something can."""
+        return self.last_error
+
     async def wait_connected(self) -> None:
         """Wait until commands can be sent."""
         await self._is_connected.wait()

@@ -9,7 +9,7 @@ from redis import Redis
 
 from fastimd.classic.chat import MAX_IN_FLIGHT
 
-EVERY_REDIS = True
+REDIS_AND_VALKEY = True
 
 
 async def test_two_daemons_are_one_chat(start_daemon: StartDaemon) -> None:

@@ -23,7 +23,7 @@ from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from redis import Redis
 from trio_websocket import WebSocketConnection
 
-EVERY_REDIS = True
+REDIS_AND_VALKEY = True
 EMPTY = {"newMessage": None, "total": 0}
 FAST = "0.1"
 """An ``update_rate`` that does not hold up the tests."""

@@ -24,6 +24,8 @@ ROOT = Path(__file__).parent.parent.parent
 FIRST = {
     "fastimd/groups/audience.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/hub.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/lingering.py": ("groups/test_relay.py",),
+    "fastimd/groups/passings.py": ("groups/test_relay.py",),
     "fastimd/groups/pieces.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/pubsub.py": ("groups/test_relay.py",),
     "fastimd/groups/relay.py": ("groups/test_relay.py", "groups/test_hub_relay.py"),
@@ -31,6 +33,8 @@ FIRST = {
     "fastimd/groups/subscription.py": ("groups/test_hub_relay.py", "groups/test_relay.py"),
     "fastimd/redis/appender.py": ("redis/test_appender.py",),
     "fastimd/redis/batch.py": ("redis/test_appender.py",),
+    "fastimd/redis/nonces.py": ("redis/test_appender.py",),
+    "fastimd/redis/room.py": ("redis/test_appender.py",),
     "fastimd/redis/scripts": ("redis/test_scripts.py",),
     **{
         f"fastimd/redis/scripts/{name}.lua": ("redis/test_lives.py",)

@@ -50,6 +50,11 @@ class ClusterClient:
         """Why Redis does not take all messages; None while it does."""
         return self.masters.last_error or self.appender.refusal
 
+    @property
+    def outage(self) -> str | None:
+        """Why nothing can be done; None while one master can be spoken with."""
+        return None if self.count_masters()["up"] else self.last_error
+
     async def wait_connected(self) -> None:
         """Wait until commands for every slot can be sent."""
         while self.masters.last_error is not None:
@@ -190,11 +195,12 @@ class ClusterClient:
 
     async def _ask_new_master(self, where: Redirected, command: tuple[Argument, ...]) -> Reply:
         """Ask the master that a slot is on its way to."""
-        node = self.masters.at(where)
-        if node.connection is None:
-            return where
-        _, reply = await node.connection.call_many([("ASKING",), command])
-        return reply
+        connection = self.masters.at(where).connection
+        if connection is not None:
+            with suppress(exceptions.ConnectionError, TimeoutError):
+                _, reply = await connection.call_many([("ASKING",), command])
+                return reply
+        return where
 
     def unavailable(self, failure: Exception | None) -> StoreUnavailable:
         """The error for a call that Redis did not answer, or cannot serve now."""

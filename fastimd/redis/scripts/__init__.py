@@ -23,15 +23,19 @@ class Script:
 
 
 _CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
-_LIFE, _REMOVAL, _CHANNEL = "life", "removal", "channel"
+_LIFE, _REMOVAL = "life", "removal"
 _ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
 
 
-def _read(name: str, *parts: str) -> Script:
+_PLAIN, _SHARDED = b"local PUBLISH = 'PUBLISH'\n", b"local PUBLISH = 'SPUBLISH'\n"
+"""How a group's channel is told."""
+
+
+def _read(name: str, *parts: str, tells_group: bool = False) -> Script:
     """A script behind the parts that it uses: Redis makes their functions anew at each call."""
     folder = files(__name__)
     source = b"".join((folder / f"{each}.lua").read_bytes() for each in (*parts, name))
-    return _named(name, source)
+    return _named(name, _PLAIN + source if tells_group else source)
 
 
 def _named(name: str, source: bytes) -> Script:
@@ -41,11 +45,10 @@ def _named(name: str, source: bytes) -> Script:
 
 @cache
 def _sharded(script: Script) -> Script:
-    plain, sharded = b"local PUBLISH = 'PUBLISH'", b"local PUBLISH = 'SPUBLISH'"
-    return _named(script.name, script.source.replace(plain, sharded))
+    return _named(script.name, script.source.replace(_PLAIN, _SHARDED))
 
 
-APPEND = _read("append", _CHANNEL, _CLOCK, _ENTRY, _FLOOR, _LIFE)
+APPEND = _read("append", _CLOCK, _ENTRY, _FLOOR, _LIFE, tells_group=True)
 SETTLE = _read("settle", _CLOCK)
 TAIL = _read("tail", _CLOCK, _ENTRY, _FLOOR)
 PEEK = _read("peek", _CLOCK, _ENTRY, _FLOOR)
@@ -56,10 +59,10 @@ AFTER = _read("after", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 STAND = _read("stand", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 HISTORY = _read("history", *_ALL_OF_A_LIST, _LIFE)
 SEEK = _read("seek", *_ALL_OF_A_LIST)
-RECALL = _read("recall", _CHANNEL, *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
+RECALL = _read("recall", *_ALL_OF_A_LIST, _LIFE, _REMOVAL, tells_group=True)
 JOIN = _read("join")
 LEAVE = _read("leave")
-PURGE = _read("purge", _CHANNEL, _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL)
+PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL, tells_group=True)
 KICK = _read("kick", _CLOCK)
 
 ALL = (
