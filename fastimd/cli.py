@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import os
 import sys
 from collections.abc import Sequence
@@ -118,6 +119,7 @@ def _completion(shell: str) -> str:
 
 
 def _serve(settings: config.Config) -> int:
+    faulthandler.enable()  # whoever ends a daemon that hangs sends SIGABRT, to see where
     log.configure(settings.log.format, settings.log.level)
     link = take_link(os.environ)
     workers = settings.server.workers or len(os.sched_getaffinity(0))

@@ -316,9 +316,10 @@ class Relay:
             self._receive_message(reply[1], reply[2])
         elif reply[0] == self._words.subscribed:
             subscription = self._questions.take_confirmation()
-            subscription.confirmed.set()
-            if subscription.held is not None and self.is_current(subscription):
-                nursery.start_soon(self._repairs.repair, subscription)
+            if self.is_current(subscription):  # else it is heard elsewhere by now, or not yet
+                subscription.confirmed.set()
+                if subscription.held is not None:
+                    nursery.start_soon(self._repairs.repair, subscription)
         elif reply[0] == self._words.unsubscribed and not self._questions.has_unsubscribed(
             reply[1]
         ):

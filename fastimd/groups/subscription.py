@@ -54,10 +54,9 @@ class Subscription:
     ``held`` is a list the gap after the last message is being repaired, and live messages wait
     there. ``overheld`` says that too many came: they were dropped, and the repair must go on to
     them.
-    ``slot`` is that of the channel in a cluster.
     ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
     while messages were held, ``told`` those that were handed on since the newest message: the list
-    may tell them again.
+    may tell them again. ``slot`` is that of the channel in a cluster.
     """
 
     __slots__ = (

@@ -7,7 +7,7 @@ breaks; then the next, after a backoff with jitter. Whoever calls meanwhile wait
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import structlog
 import trio
@@ -24,9 +24,6 @@ from .keeping import CALL_SECONDS, Reconnecting, serve_connection
 from .replies import NotNow, Reply
 from .scripts import ALL, Script
 from .wire import Argument
-
-if TYPE_CHECKING:
-    pass
 
 _CANNOT_SERVE = (exceptions.ConnectionError, exceptions.ReadOnlyError, NotNow)
 _IS_AWAY = (TimeoutError, trio.TooSlowError, *_CANNOT_SERVE)

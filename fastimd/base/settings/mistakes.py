@@ -13,7 +13,7 @@ from collections.abc import Iterable
 NOT_SHOWN = "a value that is not shown, as it may hold a password"
 
 _SHOWN = 60  # characters of a refused value in a report
-_MAY_HOLD_PASSWORD = re.compile(r"@|password|rediss?(?:-sentinel)?://", re.IGNORECASE)
+_MAY_HOLD_PASSWORD = re.compile(r"@|password|rediss?(?:-sentinel|-cluster)?://", re.IGNORECASE)
 
 Mistakes = defaultdict[str, list[str]]  # lines, by section; "file" if it cannot be read
 

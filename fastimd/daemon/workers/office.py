@@ -9,6 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from typing import Any
 
 import httpx
 import msgspec
@@ -29,8 +30,10 @@ from ...http.desk import Counters, GroupView, RedisState, Status, WorkerState
 from .sums import Families, Lives, Shown, add_up, read_families
 from .worker import Worker
 
-ANSWER_SECONDS = 8.0
-"""How long a worker may take to answer: less than an operator's command waits."""
+ANSWER_SECONDS = 3.0
+ACT_SECONDS = 8.0
+"""How long a worker may take to answer a question, or to do something: less than an operator's
+command and a scrape wait."""
 
 _COUNTERS = {
     "opened": "fastimd_sockets_opened",
@@ -98,6 +101,7 @@ class Office:
 
     async def _count(self) -> Families:
         """The metrics of the whole; of who does not answer, what it had counted before."""
+        asked = {worker.number: worker.pid for worker in self._workers}
         scraped = await self._ask_all("/metrics")
         sources = [_families(generate_latest(self._own).decode())]
         for worker in self._workers:
@@ -105,17 +109,23 @@ class Office:
             if said is None or said.is_error:
                 sources.append(lives.counts())
             else:
-                sources.append(lives.take(worker.pid, _families(said.text)))
+                sources.append(lives.take(asked[worker.number], _families(said.text)))
         return add_up(sources)
 
     async def _status(self) -> Status:
-        answers = await self._ask_all(f"{DESK}status")
+        families: Families = {}
+
+        async def count() -> None:
+            families.update(await self._count())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(count)
+            answers = await self._ask_all(f"{DESK}status")
         said = {
             number: msgspec.json.decode(each.content, type=Status)
             for number, each in answers.items()
             if not each.is_error
         }
-        families = await self._count()
         sockets: Counter[str] = Counter()
         for status in said.values():
             sockets.update(status.sockets)
@@ -150,12 +160,24 @@ class Office:
         return as_json(whole, HTTPStatus.OK)
 
     async def _hand_on(self) -> Response:
-        """Have one worker do what the request asks; another, if it cannot be reached."""
+        """Have one worker do what the request asks; another, if it cannot be reached.
+
+        Who was reached and does not answer may have done it, and nobody does it again.
+        """
         body = await request.get_data(as_text=False)
+        headers = {"Content-Type": request.headers.get("Content-Type", "")} if body else {}
         for worker in sorted(self._workers, key=_is_away):
-            said = await self._ask(worker, request.method, _target(), body)
-            if said is not None:
-                return _passed_on(said)
+            try:
+                said = await _ask(
+                    worker, request.method, _target(), ACT_SECONDS, content=body, headers=headers
+                )
+            except httpx.ConnectError:
+                continue
+            except (httpx.TransportError, trio.TooSlowError) as exc:
+                _tell_silent(worker, exc)
+                error = f"worker {worker.number} does not answer: it may have been done, or not"
+                return as_json({"error": error}, HTTPStatus.GATEWAY_TIMEOUT)
+            return _passed_on(said)
         return _nobody()
 
     async def _ask_all(self, target: str) -> dict[int, httpx.Response]:
@@ -163,30 +185,37 @@ class Office:
         answers: dict[int, httpx.Response] = {}
 
         async def ask(worker: Worker) -> None:
-            said = await self._ask(worker, "GET", target)
-            if said is not None:
-                answers[worker.number] = said
+            try:
+                answers[worker.number] = await _ask(worker, "GET", target, ANSWER_SECONDS)
+            except (httpx.TransportError, trio.TooSlowError) as exc:
+                _tell_silent(worker, exc)
 
         async with trio.open_nursery() as nursery:
             for worker in self._workers:
                 nursery.start_soon(ask, worker)
         return dict(sorted(answers.items()))
 
-    async def _ask(
-        self, worker: Worker, method: str, target: str, body: str | bytes = b""
-    ) -> httpx.Response | None:
-        headers = {COMMAND_HEADER: "1"}
-        if body:
-            headers["Content-Type"] = request.headers.get("Content-Type", "")
-        try:
-            with trio.fail_after(ANSWER_SECONDS):
-                async with make_local_client(worker.admin) as client:
-                    return await client.request(method, target, content=body, headers=headers)
-        except (httpx.TransportError, trio.TooSlowError) as exc:
-            if worker.report.takes:
-                cause = first_cause(exc)
-                log.warning("worker.no_answer", worker=worker.number, error=repr(cause))
-            return None
+
+async def _ask(
+    worker: Worker, method: str, target: str, seconds: float, **options: Any
+) -> httpx.Response:
+    """The answer of a worker.
+
+    Raises:
+        httpx.ConnectError: it cannot be reached, and has not been asked.
+        httpx.TransportError: it does not answer.
+        trio.TooSlowError: it does not in time.
+    """
+    headers = {COMMAND_HEADER: "1", **options.pop("headers", {})}
+    with trio.fail_after(seconds):
+        async with make_local_client(worker.admin) as client:
+            return await client.request(method, target, headers=headers, **options)
+
+
+def _tell_silent(worker: Worker, failure: Exception) -> None:
+    if worker.report.takes:  # else it is no news
+        cause = first_cause(failure)
+        log.warning("worker.no_answer", worker=worker.number, error=repr(cause))
 
 
 def families_of(workers: Iterable[Worker]) -> Families:
@@ -236,7 +265,7 @@ def _state_of(worker: Worker) -> WorkerState:
         worker=worker.number,
         pid=worker.pid,
         restarts=worker.restarts,
-        reasons=report.reasons,
+        reasons=worker.reasons,
         connections=worker.load,
         sockets=report.sockets,
         groups=report.groups,

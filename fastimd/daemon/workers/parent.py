@@ -168,12 +168,12 @@ class Parent:
         """Empty while one worker can serve: the others are away for a moment."""
         if self._stopping.is_set():
             return ["draining"]
-        if any(worker.report.takes and not worker.report.reasons for worker in self.workers):
+        if any(worker.report.takes and not worker.reasons for worker in self.workers):
             return []
         return [
             f"worker {worker.number}: {reason}"
             for worker in self.workers
-            for reason in worker.report.reasons
+            for reason in worker.reasons
         ]
 
     def state(self) -> systemd.State:

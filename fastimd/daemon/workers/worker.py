@@ -33,6 +33,7 @@ LATE_SECONDS = 3.0
 LAST_WORDS_SECONDS = 1.0
 """From SIGABRT, at which a worker says where it stands, to SIGKILL."""
 
+_OF_SYSTEMD = frozenset(("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))
 _NOT_NOW = frozenset((errno.EAGAIN, errno.ETOOMANYREFS, errno.ENOBUFS, errno.ENOMEM))
 _NO_REPORT = Report(False, ["starting"], 0, 0, 0, 0, 0)
 _REPORT_BYTES = 65536
@@ -110,6 +111,11 @@ class Worker:
         """It has given no sign of life for longer than it should."""
         life = self._life
         return life is not None and trio.current_time() > life.heard_at + LATE_SECONDS
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why it cannot serve; empty if it can."""
+        return [*self.report.reasons, *(["gives no sign of life"] if self.is_late else [])]
 
     def hand_over(self, connection: socket.socket, name: str) -> bool:
         """Hand it a connection; False when it can take none now."""
@@ -252,6 +258,3 @@ def worker_environment(redis_url: str) -> dict[str, str]:
     """What each worker's begins with: Redis and systemd are the parent's to speak with."""
     kept = {name: value for name, value in os.environ.items() if name not in _OF_SYSTEMD}
     return {**kept, "FASTIMD_REDIS__URL": redis_url}
-
-
-_OF_SYSTEMD = frozenset(("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"))

@@ -39,7 +39,13 @@ class Lane(Appender):
         self.is_settling = False
         self.used_at = trio.current_time()
         self._lanes = lanes
+        self._seen = 0
         self.heard, self.hear_out = lanes.heard, lanes.hear_out
+
+    def is_used(self) -> bool:
+        """Something was appended since this was asked the last time."""
+        before, self._seen = self._seen, self._sequence
+        return self._seen != before
 
     @property
     def connection(self) -> Connection | None:
@@ -146,7 +152,7 @@ class Lanes:
                 now = trio.current_time()
                 for lane in list(self._lanes.values()):
                     lane.expire()
-                    if lane.unanswered:
+                    if lane.unanswered or lane.is_used():
                         lane.used_at = now
                     elif now - lane.used_at > IDLE_SECONDS:
                         del self._lanes[lane.slot]
