@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from conftest import redis_servers, wait_for
@@ -165,10 +166,13 @@ class Cluster:
 
 
 def _redis_cli() -> str:
-    found = shutil.which("redis-cli")
-    if found is None:
-        pytest.skip("needs redis-cli (Debian's package redis-tools)")
-    return found
+    return shutil.which("redis-cli") or _do_without("redis-cli (Debian's package redis-tools)")
+
+
+def _do_without(needed: str) -> NoReturn:
+    if os.environ.get("FASTIMD_TEST_CLUSTER") == "required":
+        pytest.fail(f"FASTIMD_TEST_CLUSTER=required needs {needed}")
+    pytest.skip(f"needs {needed}")
 
 
 def _share(number: int) -> tuple[int, int]:
@@ -209,7 +213,7 @@ def able_server() -> str:
         version = said.stdout.partition("v=")[2]
         if version and int(version.partition(".")[0]) >= 7:
             return executable
-    pytest.skip("needs redis-server 7 or later")
+    _do_without("redis-server 7 or later")
 
 
 @contextmanager

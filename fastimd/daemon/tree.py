@@ -230,7 +230,6 @@ def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> li
 def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[GroupRelay, Hub, Poller]:
     client, store, metrics = ground.client, ground.store, ground.metrics
     relay = make_relay(client, store.history, metrics)
-    client.on_moved = relay.reconnect
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
     hub = Hub(relay, store.history, metrics, ground.config)
     poller = Poller(relay, store, metrics, ground.config)

@@ -18,4 +18,6 @@ def make_relay(client: RedisClient, history: History, metrics: Metrics) -> Group
     """The relay that belongs to a client."""
     if isinstance(client, ClusterClient):
         return ShardedRelay(client.masters, history, metrics)
-    return Relay(client.address, history, metrics)
+    relay = Relay(client.address, history, metrics)
+    client.on_moved = relay.reconnect
+    return relay

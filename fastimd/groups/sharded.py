@@ -106,11 +106,6 @@ class ShardedRelay:
         """Have ``on_passed`` called when all that was published before has been handed on."""
         self._relay_of(subscription.channel).when_passed(subscription, on_passed)
 
-    def reconnect(self) -> None:
-        """Give the connections up."""
-        for relay in (self._events, *self._relays.values()):
-            relay.reconnect()
-
     async def wait_heard(self, subscription: Subscription) -> None:
         """Wait until Redis has confirmed a subscription; as ``Relay.wait_heard``."""
         await self._relay_of(subscription.channel).wait_heard(subscription)

@@ -119,12 +119,6 @@ class Client:
 
         return await self._attempt(call)
 
-    async def run_script(
-        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
-    ) -> Reply:
-        """Run a script and return its reply; errors as with ``call``."""
-        return await self.send_script(script, keys, *arguments).reply()
-
     def send_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
     ) -> ScriptCall:

@@ -633,6 +633,8 @@ def test_a_bad_value_in_the_file_is_reported_even_if_overridden() -> None:
         ("[redis]\nurl = ['hunter2']\n", {}),
         ("[redis]\nurl = redis://:hunter2@host\n", {}),
         ("[redis]\nuri = 'redis://:hunter2@host'\n", {}),
+        ("[admin]\nbind = 'redis-cluster://one?pass=hunter2'\n", {}),
+        ("[admin]\nbind = 'redis-sentinel://one/chat?pass=hunter2'\n", {}),
         ("[redis]\n'redis://:hunter2@host' = 1\n", {}),
         ("redis = 'redis://:hunter2@host'\n", {}),
         ("url = 'redis://:hunter2@host'\n", {}),

@@ -603,6 +603,37 @@ def test_the_operator_speaks_with_the_whole(daemon: Daemon, redis: Redis) -> Non
     assert stored(redis) == []
 
 
+def test_what_a_worker_was_told_is_not_told_another(daemon: Daemon, redis: Redis) -> None:
+    """One that stands still may have done it; it does it late, and nobody does it twice."""
+    admin = daemon.admin.removeprefix("http://")
+    stopped = pids(daemon)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        said = run_fastimd("say", "1", "once", "--as", "op", admin__bind=admin)
+        assert said.returncode == 1
+        assert "worker 1 does not answer: it may have been done, or not" in said.stderr
+        whole = status(daemon)
+        assert [worker["reasons"] for worker in whole["workers"]] == [
+            ["gives no sign of life"],
+            [],
+        ]
+        assert ask(daemon, "/health/ready")["ready"]
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    assert daemon.events("worker.no_answer")[0]["worker"] == 1
+    wait_for(lambda: status(daemon)["workers"][0]["reasons"] == [], daemon)
+    again = run_fastimd("say", "1", "twice", "--as", "op", admin__bind=admin)
+    assert again.returncode == 0, again.stderr
+    assert stored(redis) in (["once", "twice"], ["twice"])
+
+
+def test_a_worker_that_hangs_shows_where(daemon: Daemon) -> None:
+    """Whoever ends it, be it its parent or systemd, sends SIGABRT first."""
+    kill(daemon, 1, signal.SIGABRT)
+    assert daemon.events("worker.died")[0]["status"] == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in daemon.log_path.read_text()
+
+
 def test_a_web_page_may_not_use_it(daemon: Daemon) -> None:
     """As with one process."""
     for path in ("/operate/status", "/operate/kick"):

@@ -804,6 +804,20 @@ async def test_a_group_that_was_never_heard_has_no_gap(
     assert room.heard == [5]
 
 
+async def test_a_late_confirmation_says_nothing_of_what_has_moved(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    """Where the group is heard by now has not confirmed it yet."""
+    room.server.hold()
+    subscription = room.listen()
+    await wait_all_tasks_blocked()
+    room.relay.release(subscription)
+    room.server.let_go()
+    await wait_all_tasks_blocked()
+    assert room.server.asked(b"SUBSCRIBE") == [[b"mq:1"]]
+    assert not subscription.confirmed.is_set()
+
+
 async def test_a_connection_can_be_given_up(room: Room, autojump_clock: MockClock) -> None:
     """The next one is opened, and nothing is missed."""
     await room.member()

@@ -43,7 +43,6 @@ class ClusterClient:
         self.clock = clock
         self.masters = Masters(seeds, clock, metrics)
         self.appender = Lanes(config, metrics, clock, self.masters)
-        self.on_moved: Callable[[], None] = lambda: None
 
     @property
     def last_error(self) -> str | None:
@@ -134,12 +133,6 @@ class ClusterClient:
             except exceptions.ResponseError as exc:
                 replies[number] = exc
         return replies
-
-    async def run_script(
-        self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
-    ) -> Reply:
-        """Run a script and return its reply; errors as with ``call``."""
-        return await self.send_script(script, keys, *arguments).reply()
 
     def send_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
