@@ -325,17 +325,25 @@ async def test_what_redis_did_not_take_in_time_is_refused_and_not_stored(stage: 
     async with company(stage, "late") as guests:
         await hear(guests[0], 5)
         pid = stage.redis.process.pid
+        waited: list[float] = []
+
+        async def say_too_late(guest: Guest) -> None:
+            """What a guest was saying at the kill may be stored: this is certain not to be."""
+            began = trio.current_time()
+            answer = await guest.publish("late")
+            waited.append(trio.current_time() - began)
+            assert answer is not None
+            assert answer["error"]["code"] == 100
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.kill_redis, AWAY_SECONDS)
             await trio.sleep(0.3)
-            began = trio.current_time()
-            answers = [await guest.publish("late") for guest in guests[:1]]
-            waited = trio.current_time() - began
+            for guest in guests:
+                nursery.start_soon(say_too_late, guest)
         assert stage.redis.process.pid != pid
         await hear(guests[0], 5)
-    assert [answer and answer["error"]["code"] for answer in answers] == [100]
-    assert 3.5 < waited < AWAY_SECONDS
-    assert all(guest.refused for guest in guests)
+    assert len(waited) == len(guests)
+    assert 3.5 < min(waited) <= max(waited) < AWAY_SECONDS
     assert returns(*guests) <= {True}
 
 
