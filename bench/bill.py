@@ -25,7 +25,7 @@ MOST_DAEMONS = 100_000
 
 @dataclass(frozen=True)
 class Prices:
-    """What each part costs: CPU in seconds, memory and what goes over the wire in bytes.
+    """The measured price of each part: CPU in seconds, memory and network in bytes.
 
     Args:
         idle: CPU of a daemon without clients, a second.
@@ -124,7 +124,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Bill:
-    """What a use costs, all daemons together. Bytes and CPU are a second's."""
+    """The cost of a use, all daemons together; bytes and CPU per second."""
 
     daemons: int
     cpu: float
@@ -155,7 +155,7 @@ def spread(members: int, daemons: int) -> float:
 
 
 def bill(prices: Prices, parts: Sequence[Part], daemons: int) -> Bill:
-    """What some groups cost on so many daemons."""
+    """The cost of some groups on a number of daemons."""
     messages = sum(part.messages for part in parts)
     sockets = sum(part.sockets for part in parts)
     writes = sum(part.writes for part in parts)

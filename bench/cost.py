@@ -128,7 +128,7 @@ def main() -> int:
 
 
 def _head(arguments: argparse.Namespace, version: str) -> Iterator[str]:
-    yield from ("# What it costs", "")
+    yield from ("# Costs", "")
     yield (
         f"Measured by `python bench/cost.py --wire {arguments.wire}` on {machine()}, {version}, "
         f"Python {platform.python_version()}: medians of {arguments.rounds} rounds. "
@@ -197,7 +197,7 @@ def price_table(price: Prices, rounds: dict[str, list[float]]) -> Iterator[str]:
 
 
 def run_table(rounds: Sequence[Mapping[str, Sample]]) -> Iterator[str]:
-    """What messages and deliveries cost in each run, medians: batching at work."""
+    """The cost of a message and of a delivery in each run (medians), with batching at work."""
     rows = [
         [
             *("run", "messages/s", "deliveries/s", "CPU of the first daemon, us/message"),
@@ -232,7 +232,7 @@ def _of_run(sample: Sample) -> tuple[float, ...]:
 
 
 def use_table(price: Prices, use: Use) -> Iterator[str]:
-    """What a kind of use costs, at each size."""
+    """The cost of a kind of use, at each size."""
     columns = [list(_lines(price, use, sockets)) for sockets in SIZES]
     rows = [["", *(f"{sockets:,} sockets" for sockets in SIZES)]]
     rows += [[cells[0][0], *(value for _, value in cells)] for cells in zip(*columns, strict=True)]
@@ -264,7 +264,7 @@ def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
 
 
 def room_table(price: Prices) -> Iterator[str]:
-    """How many daemons one room needs for so many messages a second to all of its members."""
+    """How many daemons one room needs, by the messages a second that all its members get."""
     rows = [
         [
             *("messages/s", "deliveries/s", "to clients, Mbit/s", "daemons"),

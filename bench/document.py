@@ -105,7 +105,7 @@ def _document(title: str, measured: Measured, goals: Goals, plots: Iterable[str]
         "compare ratios."
     )
     yield from ("", *(f"- {version}" for version in measured.versions), "")
-    yield from ("## What is to be reached", goals.table(), "", *plots)
+    yield from ("## Goals", goals.table(), "", *plots)
     yield from ("## All", measured.table(), "")
 
 

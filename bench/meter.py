@@ -1,4 +1,4 @@
-"""What daemons and their Redis use while a load runs: CPU time, memory, bytes, commands.
+"""Measures daemons and their Redis while a load runs: CPU time, memory, bytes, commands.
 
 The load runs in processes of its own. Everything else is read from outside, before and after some
 seconds of it: /proc, the daemons' metrics, and ``INFO`` of Redis.

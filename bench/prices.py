@@ -50,7 +50,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Crowd:
-    """What some silent sockets cost: CPU of connecting, memory, and CPU a second of their pings."""
+    """The cost of silent sockets: CPU to connect, memory, and CPU per second for their pings."""
 
     connect: float
     memory: float
