@@ -1,4 +1,4 @@
-"""A Redis Cluster for the tests: masters with a replica each, by processes."""
+"""A Redis Cluster for the tests: three masters, with a replica each or none, by processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,18 +25,33 @@ NODE_TIMEOUT = 1000
 
 
 class Cluster:
-    """The nodes; ``url`` is for daemons."""
+    """The nodes; ``url`` is for daemons.
+
+    Args:
+        password: that of the default user, by which the nodes log in to each other, too.
+        tls: a certificate with its key, with which the nodes speak to everybody.
+        replicas: of each master, one or none.
+        settings: further lines for the file of each node.
+    """
 
     def __init__(
-        self, executable: str, folder: Path, *, password: str = "", tls: Path | None = None
+        self,
+        executable: str,
+        folder: Path,
+        *,
+        password: str = "",
+        tls: Path | None = None,
+        replicas: int = 1,
+        settings: Sequence[str] = (),
     ) -> None:
         self._executable = executable
         self._folder = folder
         self._password = password
         self._tls = tls
+        self._settings = settings
         self.nodes: list[Process] = []
         self._buses: dict[int, int] = {}
-        for _ in range(6):
+        for _ in range(3 + 3 * replicas):
             self.add()
         options = f"?ssl_ca_certs={tls}" if tls is not None else ""
         login = f":{password}@" if password else ""
@@ -52,6 +67,7 @@ class Cluster:
             *('save ""', "appendonly no", "repl-diskless-sync-delay 0"),
             *("cluster-enabled yes", f"cluster-port {bus}"),
             f"cluster-node-timeout {NODE_TIMEOUT}",
+            *self._settings,
         ]
         if self._password:
             settings.append(f"masterauth {self._password}")
@@ -71,8 +87,8 @@ class Cluster:
         for node in self.nodes[1:]:
             self.meet(node)
         for node in self.nodes:
-            wait_for(partial(_knows, node, 6), seconds=20)
-        for master, replica in zip(self.nodes[:3], self.nodes[3:], strict=True):
+            wait_for(partial(_knows, node, len(self.nodes)), seconds=20)
+        for master, replica in zip(self.nodes, self.nodes[3:], strict=False):
             replica.ask("CLUSTER", "REPLICATE", master.ask("CLUSTER", "MYID"))
         self.wait_well()
 
@@ -143,6 +159,13 @@ class Cluster:
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 
+    def give(self, slot: int, target: Process) -> None:
+        """Have a slot without keys moved to a master."""
+        source = self.owner_of(slot)
+        target.ask("CLUSTER", "SETSLOT", slot, "IMPORTING", source.ask("CLUSTER", "MYID"))
+        for node in (target, *self.living):
+            node.ask("CLUSTER", "SETSLOT", slot, "NODE", target.ask("CLUSTER", "MYID"))
+
     def wait_failed_over(self, old: Process) -> None:
         """Wait until no node that runs gives a slot to it."""
         for node in self.living:
@@ -206,9 +229,9 @@ def _is_linked(replica: Process) -> bool:
     return replica.client.info("replication").get("master_link_status") == "up"
 
 
-def able_server() -> str:
-    """A redis-server that has sharded channels."""
-    for executable in redis_servers():
+def able_server(executables: Sequence[str] = ()) -> str:
+    """A redis-server that has sharded channels: the first of some, or of all."""
+    for executable in executables or redis_servers():
         said = subprocess.run([executable, "--version"], capture_output=True, text=True, check=True)
         version = said.stdout.partition("v=")[2]
         if version and int(version.partition(".")[0]) >= 7:
@@ -217,10 +240,10 @@ def able_server() -> str:
 
 
 @contextmanager
-def cluster(folder: Path, **options: Any) -> Iterator[Cluster]:
+def cluster(folder: Path, executable: str = "", **options: Any) -> Iterator[Cluster]:
     """A cluster that runs."""
     folder.mkdir(exist_ok=True)
-    made = Cluster(able_server(), folder, **options)
+    made = Cluster(executable or able_server(), folder, **options)
     try:
         made.start()
         yield made

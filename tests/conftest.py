@@ -216,6 +216,26 @@ def redis_servers() -> list[str]:
     return list({os.path.realpath(server): str(server) for server in servers}.values())
 
 
+@cache
+def server_with_tls() -> str:
+    """A redis-server that knows TLS: the one of a wheel is built without."""
+    others = (Path(folder) / "redis-server" for folder in os.get_exec_path())
+    for executable in [*redis_servers(), *map(str, filter(Path.exists, others))]:
+        # Without a certificate each ends, for one reason or the other: the settings alone do not
+        # tell, for Valkey knows them without TLS, too.
+        asked = subprocess.run(
+            [executable, "--tls-port", "1", "--port", "0", "--save", ""],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if "Failed to configure TLS" in asked.stdout + asked.stderr:
+            return executable
+    if os.environ.get("FASTIMD_TEST_TLS") == "required":
+        pytest.fail("no redis-server of this machine knows TLS, and FASTIMD_TEST_TLS=required")
+    pytest.skip("needs a redis-server that knows TLS (Debian's package redis-server)")
+
+
 def redis_and_valkey() -> list[str]:
     """The first server of each product, for what takes too long to run on every one."""
     first: dict[str, str] = {}

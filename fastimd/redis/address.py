@@ -7,9 +7,11 @@ import os
 import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import trio
+from redis import exceptions
 from redis.connection import parse_url
 
 from ..base.errors import StartupError
@@ -27,6 +29,15 @@ class Server(Protocol):
 
     async def connect(self) -> Wire:
         """Open a connection that is logged in; raises as ``Address.connect`` does."""
+
+
+@dataclass
+class _Login:
+    """A user and a password, the same at every place; ``was_taken`` tells that they were good."""
+
+    username: str | None
+    password: str | None
+    was_taken: bool = False
 
 
 class Address:
@@ -47,8 +58,7 @@ class Address:
         self._path: str | None = options.get("path")
         self._host: str = options.get("host", "localhost")
         self._port: int = options.get("port", 6379)
-        self._username: str | None = options.get("username")
-        self._password: str | None = options.get("password")
+        self._login = _Login(options.get("username"), options.get("password"))
         self._database: int = options.get("db", 0)
         self._has_answered = False
         self._ssl = ssl_context(options) if url.startswith("rediss:") else None
@@ -81,7 +91,8 @@ class Address:
 
         Raises:
             OSError: it cannot be reached within ``CONNECT_SECONDS``, or broke.
-            redis.exceptions.RedisError: Redis refused the login or the database.
+            redis.exceptions.RedisError: Redis refused the login or the database;
+                ``AuthenticationError`` if nobody has ever taken the login, there or elsewhere.
         """
         deadline = trio.current_time() + CONNECT_SECONDS
         stream = await self._open_stream(deadline)
@@ -89,10 +100,12 @@ class Address:
         try:
             with _step(deadline, "no answer", closed=self._why_closed()):
                 await wire.ask(*self._opening())
-        except BaseException:
+        except BaseException as exc:
             await wire.aclose()
+            if isinstance(exc, exceptions.AuthenticationError) and self._login.was_taken:
+                raise exceptions.ConnectionError(str(exc)) from exc  # to be mended over there
             raise
-        self._has_answered = True
+        self._has_answered = self._login.was_taken = True
         return wire
 
     async def _open_stream(self, deadline: float) -> trio.abc.Stream:
@@ -122,9 +135,9 @@ class Address:
         return TLS_WANTED if self._ssl is None else CERTIFICATE_WANTED
 
     def _opening(self) -> Iterable[tuple[Argument, ...]]:
-        if self._password is not None:
-            user = () if self._username is None else (self._username,)
-            yield ("AUTH", *user, self._password)
+        if self._login.password is not None:
+            user = () if self._login.username is None else (self._login.username,)
+            yield ("AUTH", *user, self._login.password)
         if self._database:
             yield ("SELECT", self._database)
         yield ("CLIENT", "SETNAME", "fastimd")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import socket
 import ssl
 import struct
@@ -12,13 +11,21 @@ import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 import pytest
 import trio
-from conftest import Daemon, name_of_server, redis_servers, run_daemon, run_fastimd, wait_for
+from conftest import (
+    Daemon,
+    name_of_server,
+    redis_servers,
+    run_daemon,
+    run_fastimd,
+    server_with_tls,
+    wait_for,
+)
 from faults import MortalRedis, Proxy, ask_admin, free_port, unavailable
 from redis import Redis, exceptions
 
@@ -57,26 +64,6 @@ def certify(folder: Path, alternative: str, *, days: int = 1) -> Path:
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     path.write_text(key.read_text() + certificate.read_text())
     return path
-
-
-@cache
-def server_with_tls() -> str:
-    """A redis-server that knows TLS: the one of a wheel is built without."""
-    others = (Path(folder) / "redis-server" for folder in os.get_exec_path())
-    for executable in [*redis_servers(), *map(str, filter(Path.exists, others))]:
-        # Without a certificate each ends, for one reason or the other: the settings alone do not
-        # tell, for Valkey knows them without TLS, too.
-        asked = subprocess.run(
-            [executable, "--tls-port", "1", "--port", "0", "--save", ""],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if "Failed to configure TLS" in asked.stdout + asked.stderr:
-            return executable
-    if os.environ.get("FASTIMD_TEST_TLS") == "required":
-        pytest.fail("no redis-server of this machine knows TLS, and FASTIMD_TEST_TLS=required")
-    pytest.skip("needs a redis-server that knows TLS (Debian's package redis-server)")
 
 
 @contextmanager

@@ -21,11 +21,17 @@ import structlog
 import structlog.testing
 import trio
 import trio.testing
-from conftest import Daemon, redis_servers, run_daemon, run_fastimd, wait_for
+from conftest import (
+    Daemon,
+    redis_servers,
+    run_daemon,
+    run_fastimd,
+    server_with_tls,
+    wait_for,
+)
 from faults import Talk, free_port, list_messages, ready, unavailable
 from redis import Redis, exceptions
 from sentinels import SERVICE, Process, company
-from test_causes import server_with_tls
 
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config

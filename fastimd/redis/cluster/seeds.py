@@ -41,17 +41,18 @@ class Seeds:
         """A connection to the first that can be reached.
 
         Raises:
-            redis.exceptions.ConnectionError: none can; says why of each.
+            redis.exceptions.ConnectionError: none can; says why of each. It is an
+                ``AuthenticationError`` if one refuses the login.
         """
-        failures = []
+        kind, failures = exceptions.ConnectionError, []
         for seed in self._seeds:
             try:
                 return await seed.connect()
-            except exceptions.AuthenticationError:
-                raise
             except (exceptions.RedisError, OSError) as exc:
                 failures.append(f"{seed}: {cause_of(exc)}")
-        raise exceptions.ConnectionError("; ".join(failures))
+                if isinstance(exc, exceptions.AuthenticationError):
+                    kind = exceptions.AuthenticationError
+        raise kind("; ".join(failures))
 
     async def ask_slots(self) -> Slots:
         """Who has which slots; raises as ``connect`` does, or what the node refuses."""
