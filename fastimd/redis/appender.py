@@ -222,8 +222,8 @@ class Appender:
             return
         if not was_there and self._sequence:
             await self.hear_out()
-            if self._connection is not connection:
-                raise exceptions.ConnectionError("the connection is gone")
+        if self._connection is not connection:  # the next one settles
+            raise exceptions.ConnectionError("the connection is gone")
         while self._unanswered and self._unanswered[0].sequence <= applied:
             self._finish(None)
         self.refusal = None

@@ -161,7 +161,6 @@ class Lanes:
         lane = self._lanes[slot] = Lane(slot, self._config, self._metrics, self)
         lane.on_held = lambda: self._settle(lane)
         lane.go_on(self._masters.connection_of(slot))
-        self._settle(lane)
         return lane
 
     def _settle(self, lane: Lane) -> None:
