@@ -6,7 +6,7 @@ subscriptions of one scheduler turn leave as one command, which is answered chan
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -62,6 +62,8 @@ class Questions:
         # Those of them that more can be added to, for they have not been written yet.
         self._subscribing: deque[Subscription] | None = None
         self._ping: _Ping | None = None
+        # How many answers each subscription waits for.
+        self._unanswered: Counter[Subscription] = Counter()
 
     def take_over(self, wire: Wire) -> None:
         """Ask this connection from now on."""
@@ -72,6 +74,7 @@ class Questions:
         self._wire = None
         asked, self._asked = self._asked, deque()
         self._subscribing = self._ping = None
+        self._unanswered.clear()
         for each in asked:
             if isinstance(each, _Ping):
                 each.tell(answered=False)
@@ -85,6 +88,7 @@ class Questions:
             self._asked.append(self._subscribing)
             self._wire.write_later(partial(self._subscribe_all, self._subscribing))
         self._subscribing.append(subscription)
+        self._unanswered[subscription] += 1
 
     def subscribe_alone(self, subscription: Subscription) -> None:
         """Ask for a channel with a command of its own."""
@@ -116,14 +120,25 @@ class Questions:
         self._asked.append(None)
         self._wire.write("PING")
 
-    def take_confirmation(self) -> Subscription:
-        """A channel is subscribed: whose it is."""
+    def take_confirmation(self) -> Subscription | None:
+        """A channel is subscribed: whose it is, or None if that has asked again since.
+
+        It was elsewhere meanwhile, and what was told before is worth nothing.
+        """
         batch = self._asked[0]
         assert isinstance(batch, deque)
         subscription = batch.popleft()
         if not batch:
             self._asked.popleft()
-        return subscription
+        return subscription if self._is_answered(subscription) else None
+
+    def _is_answered(self, subscription: Subscription) -> bool:
+        """Take one answer for a subscription; whether it waits for no other."""
+        self._unanswered[subscription] -= 1
+        if self._unanswered[subscription]:
+            return False
+        del self._unanswered[subscription]
+        return True
 
     def has_unsubscribed(self, channel: bytes) -> bool:
         """Whether that a channel is not subscribed any more is the next answer."""
@@ -144,6 +159,8 @@ class Questions:
         asked = self._asked.popleft() if self._asked else None
         if isinstance(asked, deque):
             if isinstance(refusal, (exceptions.NoPermissionError, Redirected)):
+                for subscription in asked:
+                    self._is_answered(subscription)
                 return list(asked)
             raise refusal
         if not isinstance(refusal, NotNow):

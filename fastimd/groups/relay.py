@@ -316,7 +316,7 @@ class Relay:
             self._receive_message(reply[1], reply[2])
         elif reply[0] == self._words.subscribed:
             subscription = self._questions.take_confirmation()
-            if self.is_current(subscription):  # else it is heard elsewhere by now, or not yet
+            if subscription is not None and self.is_current(subscription):  # else it is elsewhere
                 subscription.confirmed.set()
                 if subscription.held is not None:
                     nursery.start_soon(self._repairs.repair, subscription)

@@ -10,6 +10,7 @@ from typing import Any, cast
 import hiredis
 import pytest
 import trio
+from redis.exceptions import AuthenticationError, NoPermissionError
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from fastimd.base import codec
@@ -818,6 +819,41 @@ async def test_a_late_confirmation_says_nothing_of_what_has_moved(
     assert not subscription.confirmed.is_set()
 
 
+async def test_an_older_confirmation_says_nothing_of_what_has_come_back(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    """It was elsewhere meanwhile, so what was asked last counts; each answer is waited for once."""
+    room.server.hold()
+    subscription = room.listen()
+    await wait_all_tasks_blocked()
+    for _ in "ab":
+        room.relay.adopt(subscription, room.relay.release(subscription))
+        await wait_all_tasks_blocked()
+        room.server.let_go()
+        room.server.hold()
+        await wait_all_tasks_blocked()
+        assert not subscription.confirmed.is_set()
+    room.server.let_go()
+    await room.relay.wait_heard(subscription)
+    assert room.server.asked(b"SUBSCRIBE") == [[b"mq:1"]] * 3
+    await room.say(5)
+    assert room.heard == [5]
+
+
+async def test_a_connection_that_broke_owes_no_confirmation(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    """On the next one a channel is heard as soon as that says so."""
+    room.server.hold()
+    subscription = room.listen()
+    await wait_all_tasks_blocked()
+    room.relay.adopt(subscription, room.relay.release(subscription))
+    await room.server.hang_up()
+    room.server.let_go()
+    await trio.sleep(3)
+    assert subscription.confirmed.is_set()
+
+
 async def test_a_connection_can_be_given_up(room: Room, autojump_clock: MockClock) -> None:
     """The next one is opened, and nothing is missed."""
     await room.member()
@@ -842,8 +878,6 @@ async def test_a_login_that_is_refused_at_first_ends_the_relay(
     autojump_clock: MockClock, nursery: trio.Nursery
 ) -> None:
     """It is no outage."""
-    from redis.exceptions import AuthenticationError
-
     room = Room(nursery)
     room.server.away = AuthenticationError("WRONGPASS")
     with pytest.raises(ExceptionGroup) as caught:
@@ -987,6 +1021,17 @@ def test_channels_keep_their_order_around_others(questions: Questions, wire: Wri
     assert questions.take_confirmation() is first
     questions.take_pong()
     assert questions.take_confirmation() is second
+
+
+def test_a_refusal_is_an_answer(questions: Questions, wire: Written) -> None:
+    """To those that were asked for with one command; what each is asked next is confirmed."""
+    subscriptions = [Subscription(group) for group in "ab"]
+    for subscription in subscriptions:
+        questions.subscribe(subscription)
+    assert questions.take_refusal(NoPermissionError("NOPERM")) == subscriptions
+    for subscription in subscriptions:
+        questions.subscribe_alone(subscription)
+    assert [questions.take_confirmation() for _ in "ab"] == subscriptions
 
 
 def test_a_channel_alone_has_its_own_command(questions: Questions, wire: Written) -> None:
