@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import signal
+from .base.signals import interrupt_kills
 
 
 def main() -> None:
     """Load the command line and run it; Ctrl-C while it is being loaded is no traceback."""
-    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if is_heeded:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from .cli import main as run
-
-    if is_heeded:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    with interrupt_kills():
+        from .cli import main as run
     run()
 
 

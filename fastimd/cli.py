@@ -1,42 +1,37 @@
-"""Arguments and exit codes; nothing else."""
+"""Arguments and exit codes; nothing else.
+
+Each command has only its own modules loaded, once it is chosen: the server is most of the program,
+and ``serve`` alone needs it. So the modules that say what the arguments are import next to nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
-import faulthandler
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from signal import SIGINT, SIGPIPE
-from typing import TypeVar
-
-import trio
+from typing import TYPE_CHECKING, TypeAlias
 
 from . import __version__
-from .base import log
-from .base import settings as config
-from .base.errors import ConfigError, StartupError
-from .base.signals import EXIT_SIGNAL
-from .base.supervise import TaskCrashed
+from .base.errors import EXIT_CONFIG, ConfigError
+from .base.signals import EXIT_SIGNAL, interrupt_kills
 from .bench import arguments as bench
-from .daemon.tree import serve
-from .daemon.workers.link import take_link
-from .daemon.workers.parent import WorkerFailed, serve_workers
-from .hooks.load import load_hooks
-from .live.keys import load_keys
 from .operate import arguments as operate
-from .operate.client import Daemon
 from .terminal import arguments as chat
 
-EXIT_CRASHED = 1
+if TYPE_CHECKING:
+    from .base.settings import Config
+    from .operate.client import Daemon
+
 EXIT_INTERRUPTED = EXIT_SIGNAL + SIGINT
 EXIT_UNREAD = EXIT_SIGNAL + SIGPIPE
 """What a shell shows of a program that wrote to a pipe which nobody reads any more."""
-EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
 
-
-_Failure = TypeVar("_Failure", bound=BaseException)
+Run: TypeAlias = Callable[[argparse.Namespace], int]
+"""Does what the arguments say, and returns the exit status."""
 
 
 def main() -> None:
@@ -55,22 +50,9 @@ def main() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.command == "bench":
-        return bench.run_command(arguments, _find_operator)
-    if arguments.command == "chat":
-        return chat.run_command(arguments)
-    if arguments.command == "completion":
-        print(_completion(arguments.shell))
-        return 0
-    if arguments.command in operate.COMMANDS:
-        return operate.run_command(arguments, os.environ)
-    try:
-        settings = config.load(arguments.config, os.environ)
-    except ConfigError as exc:
-        for mistake in exc.mistakes:
-            log.print_mistake(mistake)
-        return EXIT_CONFIG
-    return _check(settings) if arguments.command == "check" else _serve(settings)
+    with interrupt_kills():
+        run: Run = arguments.load()
+    return run(arguments)
 
 
 def _flush() -> None:
@@ -92,65 +74,66 @@ def _give_up_unread() -> None:
             os.close(nowhere)
 
 
+# What loads a command, and returns what runs it
+
+
+def _load_serve() -> Run:
+    from .daemon.run import run_daemon
+
+    return partial(_run_with_settings, run_daemon)
+
+
+def _load_check() -> Run:
+    from .daemon.check import check
+
+    return partial(_run_with_settings, check)
+
+
+def _run_with_settings(run: Callable[[Config], int], arguments: argparse.Namespace) -> int:
+    from .base import log, settings
+
+    try:
+        config = settings.load(arguments.config, os.environ)
+    except ConfigError as exc:
+        for mistake in exc.mistakes:
+            log.print_mistake(mistake)
+        return EXIT_CONFIG
+    return run(config)
+
+
+def _load_operate() -> Run:
+    from .operate.commands import run_command
+
+    return partial(run_command, environ=os.environ)
+
+
+def _load_chat() -> Run:
+    from .terminal.begin import run_command
+
+    return run_command
+
+
+def _load_bench() -> Run:
+    from .bench.command import run_command
+
+    return partial(run_command, find_operator=_find_operator)
+
+
 def _find_operator(bind: str) -> Daemon | None:
     """Who deletes what a run of the load generator leaves; None where nobody is to."""
+    from .operate.client import Daemon
+
     return Daemon(bind) if bind else None
 
 
-def _check(settings: config.Config) -> int:
-    mistakes: list[str] = []
-    for load in (load_hooks, load_keys):
-        try:
-            load(settings)
-        except ConfigError as exc:
-            mistakes += exc.mistakes
-    for mistake in mistakes:
-        log.print_mistake(mistake)
-    if mistakes:
-        return EXIT_CONFIG
-    print(f"fastimd: the configuration is valid ({settings.source})")
-    return 0
+def _load_completion() -> Run:
+    import shtab
 
+    def run(arguments: argparse.Namespace) -> int:
+        print(shtab.complete(_parser(), arguments.shell))
+        return 0
 
-def _completion(shell: str) -> str:
-    import shtab  # here, because the daemon has no use for it
-
-    return shtab.complete(_parser(), shell)
-
-
-def _serve(settings: config.Config) -> int:
-    faulthandler.enable()  # whoever ends a daemon that hangs sends SIGABRT, to see where
-    log.configure(settings.log.format, settings.log.level)
-    link = take_link(os.environ)
-    workers = settings.server.workers or len(os.sched_getaffinity(0))
-    if link is not None:
-        log.bind(worker=link.number)
-    try:
-        if link is None and workers > 1:
-            trio.run(serve_workers, settings, workers, strict_exception_groups=True)
-        else:
-            trio.run(serve, settings, link, strict_exception_groups=True)
-    except BaseException as exc:
-        startup = _find(exc, StartupError)
-        if startup is not None:
-            log.print_mistake(str(startup))
-            return EXIT_CONFIG
-        failed = _find(exc, WorkerFailed)
-        if failed is not None:
-            return EXIT_CONFIG if failed.status == EXIT_CONFIG else EXIT_CRASHED
-        if _find(exc, TaskCrashed) is not None:
-            return EXIT_CRASHED  # the log has said which task and why
-        raise
-    finally:
-        log.tell_left_out()
-    return 0
-
-
-def _find(exc: BaseException, kind: type[_Failure]) -> _Failure | None:
-    if isinstance(exc, BaseExceptionGroup):
-        found = (_find(each, kind) for each in exc.exceptions)
-        return next((each for each in found if each is not None), None)
-    return exc if isinstance(exc, kind) else None
+    return run
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -161,44 +144,47 @@ def _parser() -> argparse.ArgumentParser:
     with_config.add_argument(
         "--config", type=Path, default=argparse.SUPPRESS, metavar="PATH", help=config_help
     )
-    shared = (with_config,)
     parser.add_argument("--config", type=Path, metavar="PATH", help=config_help)
+    parser.set_defaults(load=_load_serve)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     def add_command(
-        name: str, help_text: str, example: str, parents: Sequence[argparse.ArgumentParser] = shared
+        load: Callable[[], Run],
+        parents: Sequence[argparse.ArgumentParser],
+        name: str,
+        help_text: str,
+        example: str,
     ) -> argparse.ArgumentParser:
-        return commands.add_parser(
+        command = commands.add_parser(
             name,
             parents=parents,
             help=help_text,
             description=f"{help_text[0].upper()}{help_text[1:]}.",
             epilog=f"example: {example}",
         )
+        command.set_defaults(load=load)
+        return command
 
-    add_command(
-        "serve", "run the daemon (the default)", "fastimd serve --config /etc/fastimd/fastimd.toml"
-    )
-    add_command("check", "check the settings", "fastimd check --config fastimd.toml")
-    operate.add_arguments(add_command)
+    shared = (with_config,)
+    serve_example = "fastimd serve --config /etc/fastimd/fastimd.toml"
+    add_command(_load_serve, shared, "serve", "run the daemon (the default)", serve_example)
+    check_example = "fastimd check --config fastimd.toml"
+    add_command(_load_check, shared, "check", "check the settings", check_example)
+    operate.add_arguments(partial(add_command, _load_operate, shared))
+    chat_example = "fastimd chat ws://127.0.0.1:9000/ 7"
     chat.add_arguments(
-        add_command(
-            "chat", "chat in a group from a terminal", "fastimd chat ws://127.0.0.1:9000/ 7", ()
-        )
+        add_command(_load_chat, (), "chat", "chat in a group from a terminal", chat_example)
     )
+    bench_example = "fastimd bench burst ws://127.0.0.1:9000 --members 1000"
     bench.add_arguments(
-        add_command(
-            "bench",
-            "measure a server under load",
-            "fastimd bench burst ws://127.0.0.1:9000 --members 1000",
-            (),
-        )
+        add_command(_load_bench, (), "bench", "measure a server under load", bench_example)
     )
     completion = add_command(
+        _load_completion,
+        (),
         "completion",
         "print a shell completion script",
         "fastimd completion bash > /etc/bash_completion.d/fastimd",
-        (),
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"), help="the shell")
     return parser

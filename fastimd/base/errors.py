@@ -3,6 +3,7 @@
 FastimdError
 ├── StartupError          the daemon cannot start, and an operator must act (exit status 78)
 │   └── ConfigError       settings that are wrong, all of them at once
+├── WorkerFailed          the first of several workers cannot serve
 ├── StoreUnavailable      Redis is away or does not answer; the same request may work later
 │   └── FateUnknown       what was to be stored may be, or not
 ├── KeyUnusable           Redis refuses what concerns one key: one group or one user, nobody else
@@ -20,6 +21,9 @@ inside ``redis/``. They are translated where they leave it: into ``StoreUnavaila
 """
 
 from __future__ import annotations
+
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h
+"""The exit status after a ``StartupError``: trying again is no use."""
 
 
 class FastimdError(Exception):
@@ -41,6 +45,14 @@ class ConfigError(StartupError):
     def __init__(self, mistakes: list[str]) -> None:
         super().__init__("; ".join(mistakes))
         self.mistakes = mistakes
+
+
+class WorkerFailed(FastimdError):
+    """The first worker cannot serve; it has said why. ``status`` is its exit status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the first worker ended with status {status}")
+        self.status = status
 
 
 class StoreUnavailable(FastimdError):

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
-import structlog
+
+if TYPE_CHECKING:  # the operator's commands know a trouble, and write no logs
+    from structlog.typing import EventDict
 
 KEPT = 20
 """How many different troubles are remembered."""
@@ -49,9 +51,7 @@ class Trouble(msgspec.Struct, frozen=True):
 _kept: dict[_Key, Trouble] = {}  # the one that came last at the end
 
 
-def remember(
-    _logger: Any, method: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+def remember(_logger: Any, method: str, event: EventDict) -> EventDict:
     """A processor of structlog: note the line if it tells of trouble, and pass it on."""
     if method in _TROUBLES and event["event"] != _COUNTS:
         fields = _fields(event)
@@ -89,7 +89,7 @@ def _make_room(event: str) -> None:
         del _kept[next(iter(_kept))]
 
 
-def _key(event: structlog.typing.EventDict, fields: dict[str, str]) -> _Key:
+def _key(event: EventDict, fields: dict[str, str]) -> _Key:
     if "logger" in fields:  # a library, whose events are texts of any kind
         return ("", fields["logger"])
     name = str(event["event"])
@@ -97,7 +97,7 @@ def _key(event: structlog.typing.EventDict, fields: dict[str, str]) -> _Key:
     return (name, *telling, _exception(event))
 
 
-def _fields(event: structlog.typing.EventDict) -> dict[str, str]:
+def _fields(event: EventDict) -> dict[str, str]:
     fields = {
         name: str(value)[:_CHARACTERS]
         for name, value in event.items()
@@ -108,7 +108,7 @@ def _fields(event: structlog.typing.EventDict) -> dict[str, str]:
     return fields
 
 
-def _exception(event: structlog.typing.EventDict) -> str:
+def _exception(event: EventDict) -> str:
     """The name of the exception that a line has; its text may be a client's."""
     failure = event.get("exc_info")
     if failure is True:

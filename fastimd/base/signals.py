@@ -1,6 +1,6 @@
 """Signals as exceptions, for commands that have something to put back before they end.
 
-The daemon has its own way with them: it drains.
+Or as a plain end, while there is nothing yet. The daemon has its own way with them: it drains.
 """
 
 from __future__ import annotations
@@ -11,6 +11,19 @@ from contextlib import contextmanager
 
 EXIT_SIGNAL = 128
 """What the number of a signal is added to, as shells do."""
+
+
+@contextmanager
+def interrupt_kills() -> Iterator[None]:
+    """Ctrl-C ends the process there and then, without a traceback: while modules are loaded."""
+    is_heeded = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if is_heeded:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        if is_heeded:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

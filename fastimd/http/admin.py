@@ -28,12 +28,8 @@ from werkzeug.exceptions import (
 
 from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
-from .desk import Desk, Kicked, LoggedOut, Outcome, Purged, Said
-
-DESK = "/operate/"
-"""Where the desk is."""
-COMMAND_HEADER = "Fastimd-Command"
-"""What a request to the desk carries, with any value."""
+from .desk import Desk
+from .forms import COMMAND_HEADER, DESK, Kicked, LoggedOut, Outcome, Purged, Said
 
 MAX_BODY_BYTES = 128 * 1024 * 1024
 """The longest text that ``group_message.max_bytes`` can allow, each byte of it as \\u00XX."""

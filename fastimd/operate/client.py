@@ -17,8 +17,7 @@ import msgspec
 
 from ..base.errors import FastimdError
 from ..base.settings import parse_bind, unix_path
-from ..http.admin import COMMAND_HEADER, DESK
-from ..http.desk import LoggedOut, Outcome, Purged
+from ..http.forms import COMMAND_HEADER, DESK, LoggedOut, Outcome, Purged
 
 ANSWER_SECONDS = 10.0
 """How long a daemon may take to answer; it answers within its own deadlines on Redis."""

@@ -9,7 +9,7 @@ import msgspec
 
 from ..base.codec import CorruptEntry, decode_message
 from ..base.recent import Trouble
-from ..http.desk import GroupView, Status, WorkerState
+from ..http.forms import GroupView, Status, WorkerState
 
 SHOWN_MEMBERS = 20
 

@@ -6,9 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from ..base.address import Address
-from .account import Account, open_account
-from .painter import Painter
-from .person import Chat
+from .account import open_account
 from .script import Script
 
 
@@ -35,14 +33,20 @@ async def chat(address: Address, user: str, password: str, group: str, wishes: W
     Raises:
         ChatError: why there is no chat, or none any more.
     """
+    if wishes.is_person:
+        return await _chat_with_person(address, user, password, group, wishes)
     async with open_account(address, user, password) as account:
-        if wishes.is_person:
-            return await _chat_with_person(account, group, wishes)
         script = Script(account, group, history=wishes.history, follows=wishes.follows)
         return await script.run()
 
 
-async def _chat_with_person(account: Account, group: str, wishes: Wishes) -> int:
+async def _chat_with_person(
+    address: Address, user: str, password: str, group: str, wishes: Wishes
+) -> int:
+    from .painter import Painter  # here, because a script draws nothing
+    from .person import Chat
+
     encoding = sys.stdout.encoding
-    painter = Painter(account.user, has_colours=wishes.has_colours, encoding=encoding)
-    return await Chat(account, painter, encoding, wishes.history).run(group)
+    async with open_account(address, user, password) as account:
+        painter = Painter(account.user, has_colours=wishes.has_colours, encoding=encoding)
+        return await Chat(account, painter, encoding, wishes.history).run(group)

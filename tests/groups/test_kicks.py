@@ -19,7 +19,7 @@ from faults import Proxy, ready, unavailable
 from redis import Redis
 from trio_websocket import WebSocketConnection
 
-from fastimd.http.admin import COMMAND_HEADER
+from fastimd.http.forms import COMMAND_HEADER
 
 KICKS = "fastimd:kicks"
 

@@ -457,7 +457,8 @@ def test_a_secret_needs_no_cryptography() -> None:
 
 def test_without_keys_nothing_is_loaded_for_them() -> None:
     """Neither the memory of a daemon nor the start of a command pays for what is not used."""
-    asks = "import sys, fastimd.cli; print(*{'jwt', 'cryptography.hazmat'} & sys.modules.keys())"
+    loads = "import sys, fastimd.cli, fastimd.daemon.tree, fastimd.daemon.check"
+    asks = f"{loads}; print(*{{'jwt', 'cryptography.hazmat'}} & sys.modules.keys())"
     run = subprocess.run([sys.executable, "-c", asks], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
 

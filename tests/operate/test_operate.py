@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -36,11 +37,11 @@ from conftest import (
 from redis import Redis
 
 from fastimd.base.settings import reading
-from fastimd.http.admin import COMMAND_HEADER
 from fastimd.http.desk import SAY_SECONDS
+from fastimd.http.forms import COMMAND_HEADER
 from fastimd.operate import settings as operate_settings
-from fastimd.operate.arguments import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.client import ANSWER_SECONDS
+from fastimd.operate.commands import EXIT_FAILED, EXIT_UNAVAILABLE
 from fastimd.operate.screen import printable
 from fastimd.redis.address import Address
 
@@ -783,15 +784,38 @@ def test_ctrl_c_ends_a_command_quietly(tmp_path: Path, waiting: str) -> None:
         assert not said.partition("[y/N] ")[2]
 
 
-def test_ctrl_c_while_the_program_is_loaded_is_no_traceback() -> None:
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        ("status", "fastimd.cli"),
+        ("status", "fastimd.operate.commands"),
+        ("status", "http.client"),
+        ("chat", "fastimd.terminal.begin"),
+        ("bench", "fastimd.bench.command"),
+        ("serve", "fastimd.daemon.run"),
+        ("serve", "fastimd.daemon.tree"),
+    ],
+)
+def test_ctrl_c_while_the_program_is_loaded_is_no_traceback(
+    plant: Callable[[str], None], command: str, module: str
+) -> None:
     """In the first moments, which are the longest of a short command."""
-    with start_fastimd("status", "--watch", stdout=subprocess.PIPE, bind=free_address()) as running:
-        maps = Path(f"/proc/{running.pid}/maps")
-        wait_for(lambda: "msgspec" in maps.read_text())
-        running.send_signal(signal.SIGINT)
+    plant(f"""
+        import os, signal, sys
+
+        class CtrlC:
+            def find_spec(self, name, path, target=None):
+                if name == "{module}":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, CtrlC())
+    """)
+    url = f"ws://{free_address()}"
+    arguments = {**WAITING, "serve": ("serve",)}[command]
+    given = [url if each == "URL" else each for each in arguments]
+    with start_fastimd(*given, stdout=subprocess.PIPE, bind=free_address()) as running:
         out, said = running.communicate(timeout=20)
-    assert (out, said) == ("", "")
-    assert running.returncode in (-signal.SIGINT, EXIT_INTERRUPTED)
+    assert (running.returncode, out, said) == (-signal.SIGINT, "", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -20,7 +20,7 @@ from fastimd.base.recent import Trouble
 from fastimd.base.settings import Setting, render, settings
 from fastimd.classic.sockets import KINDS
 from fastimd.daemon.workers.office import families_of
-from fastimd.http.desk import GroupView, WorkerState
+from fastimd.http.forms import GroupView, WorkerState
 from fastimd.live.sockets import KINDS as LIVE_KINDS
 from fastimd.operate.screen import RATES, Report
 

@@ -25,8 +25,16 @@ from ... import __version__
 from ...base import recent
 from ...base.asking import first_cause, make_local_client
 from ...base.metrics import Metrics
-from ...http.admin import COMMAND_HEADER, DESK, as_json, create_app_around, expose_registry
-from ...http.desk import Counters, GroupView, RedisState, Status, WorkerState
+from ...http.admin import as_json, create_app_around, expose_registry
+from ...http.forms import (
+    COMMAND_HEADER,
+    DESK,
+    Counters,
+    GroupView,
+    RedisState,
+    Status,
+    WorkerState,
+)
 from .sums import Families, Lives, Shown, add_up, read_families
 from .worker import Worker
 

@@ -21,7 +21,7 @@ import trio
 from ... import __version__
 from ...base import log as logs
 from ...base import systemd
-from ...base.errors import FastimdError
+from ...base.errors import WorkerFailed
 from ...base.metrics import Metrics
 from ...base.settings import Config
 from ...base.supervise import open_floor, supervise
@@ -41,14 +41,6 @@ RETRY_SECONDS = 0.01
 _STOPPING = frozenset((signal.SIGTERM, signal.SIGINT))
 
 log = structlog.get_logger("fastimd.daemon")
-
-
-class WorkerFailed(FastimdError):
-    """The first worker cannot serve; it has said why. ``status`` is its exit status."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the first worker ended with status {status}")
-        self.status = status
 
 
 async def serve_workers(config: Config, count: int) -> None:
