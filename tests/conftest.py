@@ -253,8 +253,11 @@ def name_of_server(executable: str) -> str:
     return f"{found[1].lower()}-{found[2]}"
 
 
-# Under nohup it is ignored, and so it would be by the programs that the tests start.
+# Under nohup the first is ignored, and in the background of a script the others: so they would be
+# by the programs that the tests start.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,7 @@
-"""``make test ARGS=…``: two runs, of which each may find nothing to do, but not both."""
+"""``make test ARGS=…``: two runs, of which each may find nothing to do, but not both.
+
+And wherever it is called, its tests have the same signals.
+"""
 
 from __future__ import annotations
 
@@ -64,3 +67,24 @@ def test_a_selection_fails_only_where_it_should(
     )
     assert (done.returncode == 0) == succeeds, done.stdout + done.stderr
     assert sum(map(int, re.findall(r"(\d+) passed", done.stdout))) == passed
+
+
+def test_signals_that_the_caller_ignores_are_heeded(checkout: Path) -> None:
+    """As in the background of a script, or under nohup: what the tests start must obey them."""
+    (checkout / "tests" / "test_signals.py").write_text(
+        "import signal, subprocess, sys\n\n"
+        "def test_signals():\n"
+        "    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler\n"
+        "    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):\n"
+        "        with subprocess.Popen(['sleep', '60']) as sleeping:\n"
+        "            sleeping.send_signal(number)\n"
+        "            assert sleeping.wait(20) == -number\n"
+    )
+    run = f"{sys.executable} -m pytest -n 0 -p no:cacheprovider tests/test_signals.py"
+    subprocess.run(
+        ["sh", "-c", f"trap '' HUP INT QUIT; exec {run}"],
+        cwd=checkout,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST")},
+        timeout=SECONDS,
+        check=True,
+    )
