@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from ..base.errors import BadParameter
+from ..base.errors import BadParameter, StoreUnavailable
 from .codes import (
     METHOD_NOT_FOUND,
     NOT_FOUND,
@@ -136,6 +136,8 @@ async def groups(connection: Connection, number: int, request: Groups) -> None:
     for start in range(0, len(names), GROUPS_AT_ONCE):
         part = names[start : start + GROUPS_AT_ONCE]
         for name, state in zip(part, await store.summaries.states(part), strict=True):
+            if isinstance(state, StoreUnavailable):
+                raise state
             newest = [] if state.newest is None else [(1, state.newest)]
             last = next(iter(publications(store.stands, name, newest)), None)
             if last is not None:

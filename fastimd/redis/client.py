@@ -86,6 +86,10 @@ class Client:
         is_up = self._connection is not None
         return {"up": is_up, "down": not is_up}
 
+    def connection_of(self, _key: str) -> Connection | None:
+        """Over which a key is asked about now; None while Redis cannot be spoken with."""
+        return self._connection
+
     async def count_listeners(self, _channel: str, told: int) -> int:
         """How many listen to a channel, when Redis has told so many."""
         return told

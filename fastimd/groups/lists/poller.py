@@ -1,8 +1,8 @@
 """The group-list poller: tells each list socket when one of its user's groups changed.
 
 Theory of operation: it listens (through the relay) to the groups that connected users are in and
-marks a group dirty when a message goes by, when a recall is announced, or when its list is due to
-expire. Once per ``update_rate`` it asks Redis about the dirty groups only, and pushes to the users
+notes a group when a message goes by, when a recall is announced, or when its list is due to expire.
+Once per ``update_rate`` it asks Redis about these groups only (``asking``), and pushes to the users
 of those that did change. Of a group where only messages went by it has heard the newest, and asks
 for nothing but the length. A slow sweep asks about everything, for writers that announce nothing.
 So the cost grows with the groups that move, not with users times groups.
@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import gc
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 import structlog
 import trio
@@ -33,18 +33,16 @@ from ...websocket.outbox import Outbox
 from ..events import Event
 from ..relays import GroupRelay
 from ..store import Store
-from ..store.history import Position
-from ..store.summaries import GroupState
 from ..whispers import may_enter
+from .asking import GROUPS_AT_ONCE, Asking
 from .expiry import Expiries
-from .parts import GROUPS_A_TURN, Subject, let_others, parts
+from .parts import GROUPS_A_TURN, let_others, parts
 from .watched import UNKNOWN, Device, Happenings, User, Watched
 
 SWEEP_SECONDS = 30.0
 SWEEP_PAUSE = 0.005
 """Seconds between two questions of a sweep, which nobody waits for."""
 USERS_AT_ONCE = 16
-GROUPS_AT_ONCE = 256
 """How many Redis is asked about together."""
 COLLECTED_AFTER = 16
 """After so many parts of a user's groups the garbage collector looks at what is new. It would by
@@ -72,11 +70,10 @@ class Poller:
         self._owed: set[User] = set()
         self._leaving: deque[User] = deque()
         self._somebody_left = trio.Event()
-        self._expiries = Expiries(self._groups, self._stir)
+        self._expiries = Expiries(self._groups, Watched.stir)
+        self._asking = Asking(store.summaries, metrics, self._happenings, self._expiries)
         self._sweep_wanted = trio.Event()
-        # Groups to ask all about, and those with an answer that is another than before.
-        self._dirty: set[Watched] = set()
-        self._changed: set[Watched] = set()
+        self._unread: set[User] = set()
 
     @asynccontextmanager
     async def watcher(
@@ -88,7 +85,7 @@ class Poller:
             end: called, perhaps more than once, when the list can no longer be read.
 
         Raises:
-            StoreUnavailable, KeyUnusable: the groups cannot be read now.
+            StoreUnavailable, KeyUnusable: nothing is known of the groups, or not which they are.
         """
         user = self._users.get(name)
         if user is None:
@@ -97,9 +94,9 @@ class Poller:
         user.devices.add(device)
         try:
             await self._note_groups(user, {}, await self._store.members.groups_of(name))
-            for part in parts(list(user.groups.values()), GROUPS_A_TURN):
-                await self._ask([group for group in part if group.is_stale])
-                await let_others(part)
+            failure = await self._asking.ask_now(list(user.groups.values()))
+            if failure is not None and not user.knows_any:
+                raise failure
             if user.groups:
                 await self._push(user, [device], trio.current_time())
             device.pushed_at = trio.current_time()
@@ -116,7 +113,7 @@ class Poller:
         elif event.ts is None and event.user in self._users:
             self._note_join(event.group, self._users[event.user])
         elif event.group in self._groups:
-            self._stir(self._groups[event.group])
+            self._groups[event.group].stir()
 
     def sweep(self) -> None:
         """Ask about everything soon: something may have been missed."""
@@ -126,25 +123,20 @@ class Poller:
         """Poll until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_sweeping)
+            nursery.start_soon(self._keep_reading)
             nursery.start_soon(self._let_go)
             while True:
                 await trio.sleep(self._config.group_list.update_rate)
-                try:
-                    await self._poll(trio.current_time())
-                except StoreUnavailable:
-                    self.sweep()  # the connection says why
+                await self._poll(nursery, trio.current_time())
 
     # What is asked
 
-    async def _poll(self, now: float) -> None:
+    async def _poll(self, nursery: trio.Nursery, now: float) -> None:
         await self._expiries.collect(now)
         self._listen_anew(
             [group for group in self._happenings.deaf if group.subscription.refusal is None]
         )
-        moved = self._happenings.take_moved()
-        dirty, self._dirty = self._dirty, set()
-        await self._count_messages([group for group in moved - dirty if group.is_stale])
-        await self._ask([group for group in dirty if group.is_stale])
+        await self._asking.ask_moved(nursery)
         await self._note_changes()
         await self._push_owed(now)
 
@@ -153,92 +145,50 @@ class Poller:
             with trio.move_on_after(SWEEP_SECONDS):
                 await self._sweep_wanted.wait()
             self._sweep_wanted = trio.Event()
-            try:
-                await self._ask_about_everything()
-            except StoreUnavailable:
-                self.sweep()
+            await self._ask_about_everything()
             await trio.sleep(self._config.group_list.update_rate)
 
     async def _ask_about_everything(self) -> None:
         self._listen_anew(list(self._happenings.deaf))
-        for users in self._pages(list(self._users.values()), USERS_AT_ONCE):
-            known = [user.groups.copy() for user in users]
-            answers = await self._store.members.groups_of_each([user.name for user in users])
-            for user, before, groups in zip(users, known, answers, strict=True):
-                if isinstance(groups, KeyUnusable):
-                    for device in list(user.devices):
-                        device.end()
-                else:
-                    await self._note_groups(user, before, groups)
-            await trio.sleep(SWEEP_PAUSE)
-        for page in self._pages(list(self._groups.values()), GROUPS_AT_ONCE):
-            await self._ask_page([group for group in page if group.users])
+        await self._read_groups(list(self._users.values()))
+        for page in parts(list(self._groups.values()), GROUPS_AT_ONCE):
+            await self._asking.ask_again([group for group in page if group.users])
             await trio.sleep(SWEEP_PAUSE)
 
-    async def _ask(self, groups: list[Watched]) -> None:
-        """Ask Redis all about groups."""
-        for page in self._pages(groups, GROUPS_AT_ONCE):
-            await self._ask_page(page)
+    async def _keep_reading(self) -> None:
+        """Read at each turn the groups of those users whose master was away."""
+        while True:
+            await trio.sleep(self._config.group_list.update_rate)
+            unread, self._unread = self._unread, set()
+            await self._read_groups([user for user in unread if user.devices])
 
-    async def _ask_page(self, page: list[Watched]) -> None:
-        # Redis confirms in order: after the last one there is nothing to wait for.
-        for group in reversed(page):
-            with suppress(KeyUnusable):  # it is not heard, and shown as the sweep sees it
-                await self._relay.wait_heard(group.subscription)
-        asked_at = self._count()
-        for group in page:
-            group.heard = None
-        states = await self._store.summaries.states([group.name for group in page])
-        for group, state in zip(page, states, strict=True):
-            self._take(group, state, asked_at)
+    async def _read_groups(self, users: list[User]) -> None:
+        """Read which groups users are in; of those whose master is away, at the next turn."""
+        for page in parts(users, USERS_AT_ONCE):
+            there = [user for user in page if self._store.members.connection_of(user.name)]
+            self._unread.update(set(page).difference(there))
+            if there:
+                await self._read_groups_of_each(there)
+            await trio.sleep(SWEEP_PAUSE if there else 0)
 
-    async def _count_messages(self, groups: list[Watched]) -> None:
-        """Ask Redis how many messages the groups have in which some went by.
-
-        Of a group whose newest message or expiry is not known for sure everything is asked.
-        """
-        unsure = [group for group in groups if not group.knows_newest]
-        sure = [group for group in groups if group.knows_newest]
-        for page in self._pages(sure, GROUPS_AT_ONCE):
-            asked_at = self._count()
-            heard = [group.heard for group in page]
-            totals = await self._store.summaries.totals([group.name for group in page])
-            for group, newest, total in zip(page, heard, totals, strict=True):
-                if not total or newest is None:
-                    unsure.append(group)  # it has expired, or has been asked about meanwhile
-                    continue
-                ts, message = newest
-                state = GroupState(codec.group_summary(message, total), Position(ts), None)
-                self._take(group, state, asked_at)
-        await self._ask(unsure)
-
-    def _take(self, group: Watched, state: GroupState, asked_at: int) -> None:
-        """Take an answer of Redis, unless that to a later question is there already."""
-        if asked_at < group.asked_at:
-            return
-        group.subscription.begin_at(state.position)
-        if group.state is UNKNOWN or group.state.summary != state.summary:
-            group.changed_at = self._count()
-            self._changed.add(group)
-        group.asked_at = asked_at
-        group.state = state
-        self._expiries.expect(group)
-
-    def _pages(self, subjects: Sequence[Subject], size: int) -> Iterator[list[Subject]]:
-        for page in parts(subjects, size):
-            self._metrics.poller_batches += 1
-            yield page
-
-    def _stir(self, group: Watched) -> None:
-        """Something has happened to a group: ask all about it at the next turn."""
-        group.moved_at = self._count()
-        self._dirty.add(group)
+    async def _read_groups_of_each(self, users: list[User]) -> None:
+        self._metrics.poller_batches += 1
+        known = [user.groups.copy() for user in users]
+        answers = await self._store.members.groups_of_each([user.name for user in users])
+        for user, before, groups in zip(users, known, answers, strict=True):
+            if isinstance(groups, StoreUnavailable):
+                self._unread.add(user)
+            elif isinstance(groups, KeyUnusable):
+                for device in list(user.devices):
+                    device.end()
+            else:
+                for group in await self._note_groups(user, before, groups):
+                    group.stir()
 
     # What is pushed
 
     async def _note_changes(self) -> None:
-        changed, self._changed = self._changed, set()
-        for part in parts(list(changed), GROUPS_A_TURN):
+        for part in parts(list(self._asking.take_changed()), GROUPS_A_TURN):
             for group in part:
                 for user in group.users:
                     user.changed_at = max(user.changed_at, group.changed_at)
@@ -276,8 +226,7 @@ class Poller:
             log.warning("poller.unknown_event", error=str(exc))
             return
         if may_enter(name, user.name):
-            self._watch(name, user)
-            self._stir(self._groups[name])
+            self._watch(name, user).stir()
 
     def _note_leave(self, name: str, user_name: str) -> None:
         user = self._users.get(user_name)
@@ -286,18 +235,22 @@ class Poller:
             self._unwatch(group, user)
             self._owe(user)
 
-    async def _note_groups(self, user: User, before: dict[str, Watched], groups: list[str]) -> None:
+    async def _note_groups(
+        self, user: User, before: dict[str, Watched], groups: list[str]
+    ) -> list[Watched]:
         """Note which groups a user is in.
 
         Args:
             before: those the user was known to be in when Redis was asked.
+
+        Returns:
+            Those that are new.
         """
+        joined: list[Watched] = []
         for number, part in enumerate(parts(groups, GROUPS_AT_ONCE), 1):
             if not user.devices:  # gone meanwhile
-                return
-            for name in part:
-                if name not in user.groups:
-                    self._watch(name, user)
+                return joined
+            joined += [self._watch(name, user) for name in part if name not in user.groups]
             if len(groups) > GROUPS_AT_ONCE:
                 await trio.lowlevel.checkpoint()
             if number % COLLECTED_AFTER == 0:
@@ -310,8 +263,9 @@ class Poller:
                 await trio.lowlevel.checkpoint()
         if left:
             self._owe(user)
+        return joined
 
-    def _watch(self, name: str, user: User) -> None:
+    def _watch(self, name: str, user: User) -> Watched:
         group = self._groups.get(name)
         if group is None:
             group = self._groups[name] = Watched(name, self._happenings)
@@ -320,6 +274,7 @@ class Poller:
         user.groups[name] = group
         if group.state is not UNKNOWN:
             self._owe(user)
+        return group
 
     def _owe(self, user: User) -> None:
         user.changed_at = self._count()
@@ -330,7 +285,7 @@ class Poller:
             self._happenings.deaf.discard(group)
             if group.users:
                 group.subscription = self._relay.listen(group.name, group.receive, group.lose)
-                self._stir(group)
+                group.stir()
 
     def _unwatch(self, group: Watched, user: User) -> None:
         group.users.discard(user)

@@ -25,8 +25,8 @@ _last_ts = attrgetter("state.position.ts")
 class Happenings:
     """What has happened to groups since the poller looked.
 
-    ``count`` gives the next number of all that happens. ``moved`` are the groups where a message
-    went by, ``deaf`` those whose channel cannot be heard now.
+    ``count`` gives the next number of all that happens. ``moved`` are the groups to which something
+    happened, ``deaf`` those whose channel cannot be heard now.
     """
 
     def __init__(self) -> None:
@@ -79,6 +79,11 @@ class Watched:
         return self.moved_at > self.asked_at and bool(self.users)
 
     @property
+    def is_heard(self) -> bool:
+        """Redis has confirmed that its messages are heard, or refused it for good."""
+        return self.subscription.confirmed.is_set()
+
+    @property
     def knows_newest(self) -> bool:
         """The newest message was heard, and the list is known to expire."""
         heard = self.heard
@@ -89,7 +94,14 @@ class Watched:
     def receive(self, ts: int, message: bytes) -> None:
         if ts in (NOTICE, MISSED):
             return  # the poller hears of those, and of gaps, by itself
-        self.heard = ts, message
+        self._move((ts, message))
+
+    def stir(self) -> None:
+        """Something else has happened: ask all about it at the next turn."""
+        self._move(None)
+
+    def _move(self, heard: tuple[int, bytes] | None) -> None:
+        self.heard = heard
         self.moved_at = self._happenings.count()
         self._happenings.moved.add(self)
 
@@ -131,6 +143,11 @@ class User:
         self.devices: set[Device] = set()
         self.groups: dict[str, Watched] = {}
         self.changed_at = 0
+
+    @property
+    def knows_any(self) -> bool:
+        """Something is known of one of the groups."""
+        return any(group.state is not UNKNOWN for group in self.groups.values())
 
     async def frame(self) -> bytes:
         """The user's group list, most recently active first, without groups not yet known."""

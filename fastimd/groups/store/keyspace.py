@@ -6,13 +6,14 @@ concerns the key of one group or one user: it has another type, or must not be t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import structlog
 from redis import exceptions
 
 from ...base import codec
-from ...base.errors import KeyUnusable
+from ...base.errors import KeyUnusable, StoreUnavailable
 from ...base.metrics import Metrics
 from ...redis.batch import Place
 from ...redis.clients import RedisClient, SentScript
@@ -54,6 +55,17 @@ class Keyspace:
             return await self._client.call(command, key, *arguments)
         except exceptions.ResponseError as exc:
             raise key_unusable(self._metrics, key, exc) from exc
+
+    async def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
+        """Commands on keys of many groups or users, asked in one pipelined batch.
+
+        Returns:
+            The reply to each, in order, or Redis's refusal of it, or a ``StoreUnavailable``.
+        """
+        try:
+            return await self._client.call_many(commands)
+        except StoreUnavailable as exc:
+            return [exc] * len(commands)
 
     async def run(self, script: Script, keys: tuple[str, ...], *arguments: Argument) -> Reply:
         """A script on keys of one group or one user; the first is the one that is named."""

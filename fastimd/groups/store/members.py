@@ -8,10 +8,11 @@ import msgspec
 import trio
 
 from ...base import codec
-from ...base.errors import KeyUnusable
+from ...base.errors import KeyUnusable, StoreUnavailable
 from ...base.settings import Config
 from ...redis import scripts
 from ...redis.clients import RedisClient, SentScript
+from ...redis.connection import Connection
 from ..events import EVENTS_CHANNEL, Event
 from ..whispers import may_enter
 from .keyspace import Keyspace, groups_key
@@ -73,15 +74,24 @@ class Members:
         members = await self._keys.call("SMEMBERS", groups_key(user))
         return await self._read_groups(user, members)
 
-    async def groups_of_each(self, users: list[str]) -> list[list[str] | KeyUnusable]:
+    def connection_of(self, user: str) -> Connection | None:
+        """Over which Redis is asked about a user's groups; None while its master is away."""
+        return self._client.connection_of(groups_key(user))
+
+    async def groups_of_each(
+        self, users: list[str]
+    ) -> list[list[str] | KeyUnusable | StoreUnavailable]:
         """The groups of each of ``users``, or why there are none, asked in one pipelined batch."""
-        replies = await self._client.call_many([("SMEMBERS", groups_key(user)) for user in users])
-        return [
-            self._keys.refused(groups_key(user), members)
-            if isinstance(members, Exception)
-            else await self._read_groups(user, members)
-            for user, members in zip(users, replies, strict=True)
-        ]
+        replies = await self._keys.call_many([("SMEMBERS", groups_key(user)) for user in users])
+        groups: list[list[str] | KeyUnusable | StoreUnavailable] = []
+        for user, members in zip(users, replies, strict=True):
+            if isinstance(members, StoreUnavailable):
+                groups.append(members)
+            elif isinstance(members, Exception):
+                groups.append(self._keys.refused(groups_key(user), members))
+            else:
+                groups.append(await self._read_groups(user, members))
+        return groups
 
     async def _read_groups(self, user: str, members: list[bytes]) -> list[str]:
         """Members of a user's set as ids, without those that are none."""

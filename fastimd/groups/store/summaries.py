@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ...base import codec
-from ...base.errors import KeyUnusable
+from ...base.errors import KeyUnusable, StoreUnavailable
 from ...redis import scripts
-from ...redis.clients import RedisClient
+from ...redis.clients import RedisClient, SentScript
+from ...redis.connection import Connection
 from .history import Position
 from .keyspace import AHEAD, Keyspace, list_keys, messages_key
 
@@ -31,20 +32,28 @@ NO_MESSAGES = GroupState(codec.group_summary(None, 0), Position(), None)
 
 
 class Summaries:
-    """Asks about many groups in one pipelined batch."""
+    """Asks about many groups in one pipelined batch.
+
+    A key that cannot be used counts as a list without messages; of a group whose master is away
+    nothing is known, and an answer about it is a ``StoreUnavailable`` instance.
+    """
 
     def __init__(self, keys: Keyspace, client: RedisClient) -> None:
         self._keys = keys
         self._client = client
 
-    async def states(self, groups: list[str]) -> list[GroupState]:
-        """What a group list shows of each of ``groups``, asked in one pipelined batch.
+    def connection_of(self, group: str) -> Connection | None:
+        """Over which Redis is asked about a group; None while its master is away."""
+        return self._client.connection_of(messages_key(group))
 
-        A key that cannot be used counts as a list without messages. Nearly always all of a group
-        is of one moment; a message that comes between is told by the relay.
+    async def states(self, groups: list[str]) -> list[GroupState | StoreUnavailable]:
+        """What a group list shows of each of ``groups``.
+
+        Nearly always all of a group is of one moment; a message that comes between is told by the
+        relay.
         """
         keys = [messages_key(group) for group in groups]
-        replies = await self._client.call_many(
+        replies = await self._keys.call_many(
             [
                 command
                 for key in keys
@@ -52,47 +61,51 @@ class Summaries:
             ]
         )
         latest = self._client.clock.latest_shown() + AHEAD
-        states = []
+        states: list[GroupState | StoreUnavailable] = []
+        peeks: list[tuple[int, GroupState, SentScript]] = []
         for group, key, *answers in zip(
             groups, keys, *(replies[start::3] for start in range(3)), strict=True
         ):
             refusal = next((each for each in answers if isinstance(each, Exception)), None)
-            if refusal is not None:
+            if isinstance(refusal, StoreUnavailable):
+                states.append(refusal)
+            elif refusal is not None:
                 self._keys.refused(key, refusal)
                 states.append(NO_MESSAGES)
-                continue
-            state = self._group_state(group, *answers)
-            newest = state.position
-            if newest.entry and not 0 < newest.ts <= latest:
-                newest = newest._replace(ts=await self._newest_ts(group))
-                state = state._replace(position=newest)
-            states.append(state)
+            else:
+                state = self._group_state(group, *answers)
+                if state.position.entry and not 0 < state.position.ts <= latest:
+                    peeks.append((len(states), state, self._peek(group)))
+                states.append(state)
+        for number, state, peek in peeks:
+            states[number] = await self._with_newest_ts(state, peek)
         return states
 
-    async def totals(self, groups: list[str]) -> list[int]:
-        """How many messages each of ``groups`` has, asked in one pipelined batch.
-
-        A key that cannot be used counts as a list without messages.
-        """
+    async def totals(self, groups: list[str]) -> list[int | StoreUnavailable]:
+        """How many messages each of ``groups`` has."""
         keys = [messages_key(group) for group in groups]
-        totals = []
-        for key, total in zip(
-            keys, await self._client.call_many([("LLEN", key) for key in keys]), strict=True
-        ):
-            if isinstance(total, Exception):
-                self._keys.refused(key, total)
-            totals.append(0 if isinstance(total, Exception) else total)
+        totals = await self._keys.call_many([("LLEN", key) for key in keys])
+        for number, total in enumerate(totals):
+            if isinstance(total, Exception) and not isinstance(total, StoreUnavailable):
+                self._keys.refused(keys[number], total)
+                totals[number] = 0
         return totals
 
-    async def _newest_ts(self, group: str) -> int:
-        """The ts of a group's newest message that is not foreign, or 0."""
+    def _peek(self, group: str) -> SentScript:
+        """Ask for the ts of a group's newest message that is not foreign."""
+        return self._keys.send(scripts.PEEK, list_keys(group), self._keys.believed(group))
+
+    async def _with_newest_ts(
+        self, state: GroupState, peek: SentScript
+    ) -> GroupState | StoreUnavailable:
+        """A state with that ts, or 0."""
         try:
-            *_, ts = await self._keys.run(
-                scripts.PEEK, list_keys(group), self._keys.believed(group)
-            )
+            *_, ts = await self._keys.reply(peek)
         except KeyUnusable:
-            return 0
-        return int(ts)
+            ts = 0
+        except StoreUnavailable as exc:
+            return exc
+        return state._replace(position=state.position._replace(ts=int(ts)))
 
     def _group_state(
         self, group: str, newest: bytes | None, total: int, expires_in: int

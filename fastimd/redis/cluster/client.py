@@ -79,6 +79,10 @@ class ClusterClient:
         up = sum(node.connection is not None for node in self.masters.nodes)
         return {"up": up, "down": len(self.masters.nodes) - up}
 
+    def connection_of(self, key: str) -> Connection | None:
+        """Over which a key is asked about now; None while its master cannot be spoken with."""
+        return self.masters.connection_of(slot_of(key))
+
     async def count_listeners(self, channel: str, told: int) -> int:
         """How many listen to a channel at any master: the one that tells it knows its own."""
         counts = []
