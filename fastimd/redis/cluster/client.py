@@ -6,7 +6,7 @@ the tag of that slot.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -30,7 +30,9 @@ from .slots import slot_of, tag_of
 RETRY_SECONDS = 0.02
 """Before a command is sent again that its master cannot take now, or that is moved once more."""
 
-_NOT_HERE = (exceptions.ConnectionError, NotNow, *USELESS_CONNECTION)
+# Replies after which a command is sent over another connection, and all that are no replies yet.
+_CONNECT_AGAIN = (exceptions.ConnectionError, *USELESS_CONNECTION)
+_NOT_HERE = (TimeoutError, NotNow, *_CONNECT_AGAIN)
 
 log = structlog.get_logger("fastimd.redis")
 
@@ -106,37 +108,67 @@ class ClusterClient:
         )
 
     async def call_many(self, commands: Sequence[tuple[Argument, ...]]) -> list[Reply]:
-        """Send commands together; as ``Client.call_many``."""
-        by_connection: dict[Connection | None, list[int]] = {}
-        for number, command in enumerate(commands):
-            connection = self.masters.connection_of(slot_of(command[1]))
-            by_connection.setdefault(connection, []).append(number)
+        """Send commands together; no master holds up what others answer, or makes it fail.
+
+        Returns:
+            The reply to each, in order, or Redis's refusal of it, a ``ResponseError`` instance. Or
+            a ``StoreUnavailable`` instance, where its master could not be reached within
+            ``CALL_SECONDS``, does not answer, or cannot serve it now.
+        """
         replies: list[Reply] = [None] * len(commands)
-        again: list[int] = []
+        deadline = trio.current_time() + CALL_SECONDS
+        left = await self._ask_masters(commands, range(len(commands)), replies)
+        while left and trio.current_time() < deadline:
+            slots = [slot_of(commands[number][1]) for number in left]
+            with trio.move_on_at(deadline):
+                if any(map(self.masters.connection_of, slots)):
+                    await trio.sleep(RETRY_SECONDS)
+                else:
+                    await self.masters.wait_change()
+            left = await self._ask_masters(commands, left, replies)
+        for number in left:
+            replies[number] = self.unavailable(replies[number])
+        return replies
+
+    async def _ask_masters(
+        self, commands: Sequence[tuple[Argument, ...]], numbers: Iterable[int], replies: list[Reply]
+    ) -> list[int]:
+        """Ask each master what is its own; returns the numbers of what is to be asked again."""
+        by_connection: dict[Connection | None, list[int]] = {}
+        for number in numbers:
+            connection = self.masters.connection_of(slot_of(commands[number][1]))
+            by_connection.setdefault(connection, []).append(number)
+        again = by_connection.pop(None, [])
+        not_here: list[int] = []
 
         async def ask(connection: Connection, numbers: list[int]) -> None:
             try:
                 found = await connection.call_many([commands[number] for number in numbers])
-            except (exceptions.ConnectionError, TimeoutError):
-                again.extend(numbers)
-                return
+            except (exceptions.ConnectionError, TimeoutError) as exc:
+                found = [exc] * len(numbers)
             for number, reply in zip(numbers, found, strict=True):
                 replies[number] = reply
                 if isinstance(reply, _NOT_HERE):
-                    again.append(number)
+                    not_here.append(number)
+
+        async def follow(number: int) -> None:
+            replies[number] = await self._follow(replies[number], commands[number])
+            if isinstance(replies[number], InTransit):
+                again.append(number)
 
         async with trio.open_nursery() as nursery:
-            for connection, numbers in by_connection.items():
-                if connection is None:
-                    again.extend(numbers)
+            for connection, its in by_connection.items():
+                assert connection is not None
+                nursery.start_soon(ask, connection, its)
+        async with trio.open_nursery() as nursery:
+            for number in not_here:
+                if isinstance(replies[number], InTransit):
+                    nursery.start_soon(follow, number)
+                elif isinstance(replies[number], _CONNECT_AGAIN):
+                    again.append(number)
                 else:
-                    nursery.start_soon(ask, connection, numbers)
-        for number in again:
-            try:
-                replies[number] = await self.call(*commands[number])
-            except exceptions.ResponseError as exc:
-                replies[number] = exc
-        return replies
+                    replies[number] = self.unavailable(replies[number])
+        return again
 
     def send_script(
         self, script: Script, keys: tuple[Argument, ...], *arguments: Argument
@@ -170,19 +202,13 @@ class ClusterClient:
                 continue
             try:
                 return await send(connection)
-            except Redirected as exc:
-                failure = exc
-                if exc.is_moved:
-                    self.masters.note_moved(exc)
-                else:
-                    asked = await self._ask_new_master(exc, command)
-                    if not isinstance(asked, Exception):
-                        return asked
-                    if not isinstance(asked, InTransit):
-                        raise asked from exc
-                    failure = asked
             except InTransit as exc:
-                failure = exc
+                reply = await self._follow(exc, command)
+                if not isinstance(reply, Exception):
+                    return reply
+                if not isinstance(reply, InTransit):
+                    raise reply from exc
+                failure = reply
             except NotNow as exc:
                 raise self.unavailable(exc) from exc
             except (exceptions.ConnectionError, exceptions.ReadOnlyError, TimeoutError) as exc:
@@ -190,14 +216,19 @@ class ClusterClient:
             await trio.sleep(RETRY_SECONDS)
         raise self.unavailable(failure)
 
-    async def _ask_new_master(self, where: Redirected, command: tuple[Argument, ...]) -> Reply:
-        """Ask the master that a slot is on its way to."""
-        connection = self.masters.at(where).connection
+    async def _follow(self, refusal: InTransit, command: tuple[Argument, ...]) -> Reply:
+        """Ask the master that a slot is on its way to; else the refusal: ask again, soon."""
+        if not isinstance(refusal, Redirected):
+            return refusal
+        if refusal.is_moved:
+            self.masters.note_moved(refusal)
+            return refusal
+        connection = self.masters.at(refusal).connection
         if connection is not None:
             with suppress(exceptions.ConnectionError, TimeoutError):
                 _, reply = await connection.call_many([("ASKING",), command])
                 return reply
-        return where
+        return refusal
 
     def unavailable(self, failure: Exception | None) -> StoreUnavailable:
         """The error for a call that Redis did not answer, or cannot serve now."""
