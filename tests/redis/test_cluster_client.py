@@ -171,6 +171,12 @@ def be_loading(node: Node) -> None:
     node.refusal = "LOADING Redis is loading the dataset in memory"
 
 
+async def come_back(spread: Spread, node: Node) -> None:
+    """Be there again while a call may still wait."""
+    await trio.sleep(CALL_SECONDS / 2)
+    spread.come(node)
+
+
 TROUBLES: list[Callable[[Node], None]] = [
     be_away,
     be_silent,
@@ -215,12 +221,7 @@ async def test_a_master_that_comes_back_in_time_is_asked(
     """As soon as it is there, and the others are asked once."""
     spread = Spread()
     trouble(spread.nodes[1])
-
-    async def come_back() -> None:
-        await trio.sleep(CALL_SECONDS / 2)
-        spread.come(spread.nodes[1])
-
-    nursery.start_soon(come_back)
+    nursery.start_soon(come_back, spread, spread.nodes[1])
     began = trio.current_time()
     check(spread, KEYS, await client_of(spread).call_many(gets(KEYS)), set())
     assert trio.current_time() - began == pytest.approx(CALL_SECONDS / 2)
@@ -280,3 +281,75 @@ async def test_nothing_is_asked_of_nobody(autojump_clock: MockClock) -> None:
     spread.come(spread.of(KEYS[0]))
     there = client_of(spread).connection_of(KEYS[0])
     assert there is cast(Connection, spread.of(KEYS[0]))
+
+
+# One at a time
+
+
+@pytest.mark.parametrize("is_many", [False, True])
+@pytest.mark.parametrize("where", ["here", "moved", "asked", "late"])
+async def test_a_command_finds_its_slot(
+    autojump_clock: MockClock, is_many: bool, where: str
+) -> None:
+    """Here or elsewhere, or as soon as its keys have arrived, alone or with others."""
+    spread = Spread()
+    [key] = KEYS[:1]
+    here = spread.of(key)
+    there = next(node for node in spread.nodes if node is not here)
+    if where == "moved":
+        spread.known[slot_of(key)] = there
+    elif where == "asked":
+        spread.leaving[slot_of(key)] = there
+    elif where == "late":
+        here.refusal = "TRYAGAIN Multiple keys request during rehashing of slot"
+
+    async def arrive() -> None:
+        await trio.sleep(3 * RETRY_SECONDS)
+        here.refusal = ""
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(arrive)
+        client = client_of(spread)
+        found = await (client.call_many(gets([key])) if is_many else client.call("GET", key))
+        took = trio.current_time() - began
+    assert found == ([key.encode()] if is_many else key.encode())
+    assert took <= {"here": 0, "asked": 0, "moved": 2 * RETRY_SECONDS}.get(where, CALL_SECONDS / 2)
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+async def test_a_call_of_a_master_that_is_gone_fails_in_time(
+    autojump_clock: MockClock, trouble: Callable[[Node], None]
+) -> None:
+    """Once and for all; but who is away is waited for."""
+    spread = Spread()
+    client = client_of(spread)
+    node = spread.of(KEYS[0])
+    trouble(node)
+    began = trio.current_time()
+    with pytest.raises(StoreUnavailable):
+        await client.call("GET", KEYS[0])
+    assert trio.current_time() - began <= CALL_SECONDS
+    be_away(node)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(come_back, spread, node)
+        node.refusal = ""
+        assert await client.call("GET", KEYS[0]) == KEYS[0].encode()
+
+
+async def test_a_refusal_of_a_call_is_raised_wherever_the_slot_is(
+    autojump_clock: MockClock,
+) -> None:
+    """Here, and where it is on its way to; where that is away, it is asked for a while."""
+    spread = Spread()
+    client = client_of(spread)
+    there = next(node for node in spread.nodes if node is not spread.of(ODD))
+    for _ in range(2):
+        with pytest.raises(exceptions.ResponseError, match="WRONGTYPE"):
+            await client.call("GET", ODD)
+        spread.leaving[slot_of(ODD)] = there
+    be_away(there)
+    began = trio.current_time()
+    with pytest.raises(StoreUnavailable, match="cannot serve this now"):
+        await client.call("GET", ODD)
+    assert CALL_SECONDS <= trio.current_time() - began <= CALL_SECONDS + RETRY_SECONDS
