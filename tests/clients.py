@@ -366,10 +366,15 @@ def memory_of(daemon: Daemon, name: str = "VmRSS") -> int:
 
 
 class Talker(threading.Thread):
-    """A member that says numbers, and must hear each of them once, in order, and soon."""
+    """A member that says numbers, and must hear each of them once, in order, and soon.
 
-    def __init__(self, daemon: Daemon) -> None:
+    Args:
+        seconds: how soon.
+    """
+
+    def __init__(self, daemon: Daemon, seconds: float) -> None:
         super().__init__(name="talker")
+        self._seconds = seconds
         self.said = 0
         self.is_greeted = threading.Event()
         self._daemon = daemon
@@ -399,7 +404,7 @@ class Talker(threading.Thread):
             self.is_greeted.set()
             while not self._stopped.is_set():
                 await member.send_message(str(self.said))
-                with trio.fail_after(ECHO_SECONDS):
+                with trio.fail_after(self._seconds):
                     heard = await receive(member)
                 assert (heard["userId"], heard["info"]) == ("talker", str(self.said))
                 self.said += 1
@@ -407,9 +412,9 @@ class Talker(threading.Thread):
 
 
 @contextmanager
-def talking(daemon: Daemon) -> Iterator[Talker]:
+def talking(daemon: Daemon, seconds: float = ECHO_SECONDS) -> Iterator[Talker]:
     """A member talks all the while; the block fails when it is disturbed."""
-    talker = Talker(daemon)
+    talker = Talker(daemon, seconds)
     talker.start()
     try:
         assert talker.is_greeted.wait(20)

@@ -15,11 +15,11 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 import structlog
@@ -28,6 +28,8 @@ from redis import Redis
 from trio_websocket import WebSocketConnection, open_websocket_url
 
 from fastimd.base.errors import StartupError
+from fastimd.http.forms import Status
+from fastimd.operate.client import Daemon as OperatedDaemon
 from fastimd.redis.embedded.executable import find_servers
 
 START_SECONDS = 20.0
@@ -48,15 +50,22 @@ class Daemon:
     admin: str = ""
     expected_status: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
+    log_start: int = 0
+    """Where the log of this test begins, of a daemon that tests share."""
 
     @property
     def http(self) -> str:
         return f"http://{self.address}"
 
     @property
+    def log(self) -> str:
+        """The log so far, as it is."""
+        return self.log_path.read_bytes()[self.log_start :].decode()
+
+    @property
     def lines(self) -> list[dict[str, Any]]:
         """The log so far."""
-        whole, _, _being_written = self.log_path.read_text().rpartition("\n")
+        whole, _, _being_written = self.log.rpartition("\n")
         return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -162,7 +171,7 @@ def wait_for(
     while not (value := condition()):
         ended = daemon is not None and daemon.process.poll() is not None
         if ended or time.monotonic() > deadline:
-            said = daemon.log_path.read_text() if daemon is not None else ""
+            said = daemon.log if daemon is not None else ""
             pytest.fail(f"not within {seconds} s (daemon ended: {ended})\n{said[-4000:]}")
         time.sleep(0.01)
     return value
@@ -350,12 +359,29 @@ def redis_server(
         yield url
 
 
+_Key: TypeAlias = tuple[int, tuple[tuple[str, str], ...]]
+_shared: dict[_Key, Daemon] = {}
+"""The daemons that the tests of a module share, by their number and their settings."""
+
+
 @pytest.fixture
 def redis_url(redis_server: str) -> str:
-    """The URL of an empty Redis."""
+    """The URL of an empty Redis: there is only what a shared daemon keeps there of itself."""
+    for daemon in _shared.values():
+        wait_for(lambda daemon=daemon: is_left(daemon), daemon)  # type: ignore[misc]
     with Redis.from_url(redis_server) as client:
-        client.flushall()
+        if not _shared:
+            client.flushall()
+        elif forgotten := set(client.keys()) - set(client.keys("fastimd:applied:*")):
+            client.delete(*forgotten)
     return redis_server
+
+
+def is_left(daemon: Daemon) -> bool:
+    """Whether nobody of an earlier test is at a daemon, and nothing of theirs is under way."""
+    operated = OperatedDaemon(daemon.admin.removeprefix("http://"))
+    status = operated.read("status", Status)
+    return status.ready and not (sum(status.sockets.values()) or status.redis.held)
 
 
 @pytest.fixture
@@ -387,9 +413,14 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
         return daemons[-1]
 
     yield start
+    _end_well(daemons)
+
+
+def _end_well(daemons: Sequence[Daemon]) -> None:
+    """Each must stop cleanly, with no crash in its log; none is left behind."""
     try:
         for daemon in daemons:
-            assert daemon.stop() == daemon.expected_status, daemon.log_path.read_text()[-4000:]
+            assert daemon.stop() == daemon.expected_status, daemon.log[-4000:]
             assert not daemon.events("connection.crashed")
     finally:
         for daemon in daemons:
@@ -402,6 +433,46 @@ def start_daemon(tmp_path: Path, redis_url: str) -> Iterator[StartDaemon]:
 def daemon(start_daemon: StartDaemon) -> Daemon:
     """One daemon with default settings."""
     return start_daemon()
+
+
+@pytest.fixture(scope="module")
+def shared_folder(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """What daemons that the tests of a module share need; at its end each must stop cleanly."""
+    yield tmp_path_factory.mktemp("shared")
+    daemons = list(_shared.values())
+    _shared.clear()
+    _end_well(daemons)
+
+
+ShareDaemon = Callable[..., Daemon]
+
+
+@pytest.fixture
+def share_daemon(shared_folder: Path, redis_url: str) -> Iterator[ShareDaemon]:
+    """A daemon that the tests of a module share, for those that leave it as it was.
+
+    There is one for each set of settings, or as many as are asked for by number. Each test sees its
+    own part of the log, and Redis empty.
+    """
+    used: dict[_Key, Daemon] = {}
+
+    def share(number: int = 1, **settings: str) -> Daemon:
+        key = (number, tuple(sorted(settings.items())))
+        if key not in _shared:
+            _shared[key] = run_daemon(
+                shared_folder, redis_url, wait_serving=True, config=None, launcher=(), **settings
+            )
+        if key not in used:
+            size = _shared[key].log_path.stat().st_size
+            used[key] = replace(_shared[key], log_start=size)
+        return used[key]
+
+    yield share
+    for key, daemon in used.items():
+        if daemon.process.poll() is not None:
+            del _shared[key]
+            pytest.fail(f"a shared daemon has ended\n{daemon.log[-4000:]}")
+        assert not daemon.events("connection.crashed")
 
 
 Launch = Callable[..., Daemon]

@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 from clients import RawClient, log_in, message, post
-from conftest import Daemon, StartDaemon, redis_servers, run_fastimd, wait_for
+from conftest import Daemon, ShareDaemon, StartDaemon, redis_servers, run_fastimd, wait_for
 from faults import MortalRedis, free_port
 from people import PASSWORD, SCREEN_SECONDS, Person, chatting
 from redis import Redis
@@ -47,6 +47,12 @@ BEGAN = 1_700_000_000_000
 """A ts of the past."""
 
 Enter = Callable[..., Person]
+
+
+@pytest.fixture
+def daemon(share_daemon: ShareDaemon) -> Daemon:
+    """One with default settings, that the tests share."""
+    return share_daemon()
 
 
 @pytest.fixture
@@ -1156,11 +1162,13 @@ async def on_message(message):
 
 
 @pytest.fixture
-def judging(start_daemon: StartDaemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Daemon:
+def judging(
+    share_daemon: ShareDaemon, shared_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Daemon:
     """A daemon whose hook refuses texts, fails at some and changes others."""
-    (tmp_path / "terminal_judging.py").write_text(JUDGING)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}")
-    return start_daemon(hooks__handler="terminal_judging")
+    (shared_folder / "terminal_judging.py").write_text(JUDGING)
+    monkeypatch.setenv("PYTHONPATH", f"{shared_folder}:{os.environ.get('PYTHONPATH', '')}")
+    return share_daemon(hooks__handler="terminal_judging")
 
 
 def test_what_a_hook_declines_is_told_in_a_pipe(judging: Daemon) -> None:
