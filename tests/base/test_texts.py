@@ -34,6 +34,7 @@ ARGUMENTS = {
     "ConfigError": (["a mistake"],),
     "KeyUnusable": ("gml:1", "WRONGTYPE"),
     "TokenRefused": ("claims", "it is for another user"),
+    "WorkerFailed": (78,),
 }
 
 

@@ -356,7 +356,7 @@ def test_the_document_is_of_a_run_whose_check_was_passed() -> None:
 def test_each_figure_of_the_table_of_sizes_is_in_the_document() -> None:
     """docs/SCALING.md repeats some lines of bench/COST.md."""
     written = dict(tables(DOCUMENT))
-    (rows,) = [rows for heading, rows in tables(SCALING) if heading == "What it costs"]
+    (rows,) = [rows for heading, rows in tables(SCALING) if heading == "Costs"]
     head, *sizes = rows
     assert len(sizes) == len(USES) * len(SIZES)
     by_name = {name.partition(":")[0]: cells for name, cells in written.items()}
