@@ -206,9 +206,12 @@ class ClusterClient:
                 reply = await self._follow(exc, command)
                 if not isinstance(reply, Exception):
                     return reply
-                if not isinstance(reply, InTransit):
+                if isinstance(reply, InTransit):
+                    failure = reply
+                elif isinstance(reply, _NOT_HERE):
+                    raise self.unavailable(reply) from exc
+                else:
                     raise reply from exc
-                failure = reply
             except NotNow as exc:
                 raise self.unavailable(exc) from exc
             except (exceptions.ConnectionError, exceptions.ReadOnlyError, TimeoutError) as exc:
