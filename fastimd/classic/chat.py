@@ -45,12 +45,12 @@ async def serve_chat(
     membership = domain.hub.enter(route.group, session.outbox, dialect, session.give_up)
     try:
         await _begin(session, domain, route, membership)
-        visit = domain.presence.join(route.group, route.user)
+        visit = domain.visits.join(route.group, route.user)
         domain.comings.come(route.group, session)
         try:
             await _listen(session, _Speaker(session, domain, route), first)
         finally:
-            domain.presence.leave(visit)
+            domain.visits.leave(visit)
             domain.comings.go(route.group, session)
     finally:
         membership.leave()

@@ -8,7 +8,7 @@ import structlog
 import trio
 
 from ..door.door import Door
-from ..hooks.presence import Presence
+from ..hooks.visits import Visits
 from ..http.server import HttpServer
 from ..websocket.session import Surroundings
 
@@ -27,7 +27,7 @@ log = structlog.get_logger("fastimd.daemon")
 
 
 async def drain(
-    door: Door, http: HttpServer, around: Surroundings, presence: Presence, *, at_once: bool
+    door: Door, http: HttpServer, around: Surroundings, visits: Visits, *, at_once: bool
 ) -> None:
     """Tell every socket to go, evenly over most of the time, and wait for them within it."""
     sockets, seconds = len(around.sessions), around.config.server.drain_seconds
@@ -40,7 +40,7 @@ async def drain(
             await door.wait_heard()
         await _end_sockets(around, 0, at_once=at_once)
         await http.wait_answered()
-        await presence.wait_all_told()
+        await visits.wait_all_told()
     door.close_all()
     around.readiness.wake_all()
 

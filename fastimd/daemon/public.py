@@ -85,7 +85,7 @@ async def serve_public(
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
-        await drain(door, http, around, domain.presence, at_once=stop.at_once)
+        await drain(door, http, around, domain.visits, at_once=stop.at_once)
         connections.cancel_scope.cancel()
 
 
@@ -115,7 +115,7 @@ def _add_gauges(door: Door, around: Surroundings, domain: Domain) -> None:
     metrics.add_gauge(
         "presence_waiting",
         "Connections with a join or leave that no hook was told yet.",
-        lambda: domain.presence.waiting,
+        lambda: domain.visits.waiting,
     )
     metrics.add_gauge("outbox_bytes", "Bytes that wait for clients.", lambda: sessions.queued)
 

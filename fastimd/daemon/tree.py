@@ -35,8 +35,8 @@ from ..groups.kicks import Kicks
 from ..groups.lists.poller import Poller
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
-from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner, open_hooks
+from ..hooks.visits import Visits
 from ..http.admin import create_admin_app
 from ..http.app import create_app
 from ..http.desk import Desk
@@ -159,19 +159,19 @@ async def _serve_groups(ground: _Ground) -> None:
         await client.wait_connected()
         await relay.wait_connected()
         access = Access(config, store, ground.hooks)
-        presence = Presence(ground.hooks, config, metrics)
-        domain = Domain(config, metrics, store, access, ground.hooks, presence, hub, poller)
+        visits = Visits(ground.hooks, config, metrics)
+        domain = Domain(config, metrics, store, access, ground.hooks, visits, hub, poller)
         await _serve_front(ground, domain, sessions, admin)
 
 
 async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admin: str) -> None:
-    config, metrics, presence = ground.config, ground.metrics, domain.presence
+    config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
     around = Surroundings(config, metrics, keepalive, ground.readiness, sessions)
     http = HttpServer(create_app(config, domain.store, domain.access, domain.hooks, metrics))
     async with open_floor() as floor:
         floor.start_soon(supervise, "keepalive", keepalive.run)
-        floor.start_soon(supervise, "presence", presence.run)
+        floor.start_soon(supervise, "visits", visits.run)
         floor.start_soon(supervise, "tokens", ground.tokens.run)
         await start(floor, "http", http.run_lifespan)
         await serve_public(
@@ -187,9 +187,9 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
         appender = ground.client.appender
         with trio.move_on_after(LAST_SECONDS):
             await appender.wait_all_answered()
-            await presence.wait_all_told()
-        if presence.waiting:
-            log.warning("daemon.presence_untold", connections=presence.waiting)
+            await visits.wait_all_told()
+        if visits.waiting:
+            log.warning("daemon.presence_untold", connections=visits.waiting)
         if appender.unanswered:
             log.warning("daemon.unanswered", messages=appender.unanswered)
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 
 from ..base.metrics import Metrics
 from ..base.settings import Config
-from ..hooks.presence import Presence
 from ..hooks.runner import HookRunner
+from ..hooks.visits import Visits
 from .access import Access
 from .comings import Comings
 from .hub import Hub
@@ -24,7 +24,7 @@ class Domain:
     store: Store
     access: Access
     hooks: HookRunner
-    presence: Presence
+    visits: Visits
     hub: Hub
     poller: Poller
     comings: Comings = field(default_factory=Comings)

@@ -17,11 +17,12 @@ from ..base import log as logs
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..websocket.outbox import Outbox
-from .audience import Arrival, Audience, Batch, Dialect, Greeting, Since
+from .audience import Audience, Dialect, Greeting, Since
+from .group import Group
 from .pieces import PIECE_BYTES, messages_of, pieces_of
 from .relays import GroupRelay
 from .store.history import History
-from .subscription import MISSED, NOTICE, OnLost, OnMessage, Subscription
+from .subscription import MISSED, NOTICE
 
 MEMBERS_A_TURN = 256
 """Members served before other tasks get their turn; a group of no more is served in one turn."""
@@ -29,170 +30,12 @@ MEMBERS_A_TURN = 256
 log = structlog.get_logger("fastimd.hub")
 
 
-class _Group:
-    __slots__ = (
-        "audiences",
-        "delivered",
-        "fences",
-        "is_fenced",
-        "lose",
-        "name",
-        "on_lost",
-        "pending",
-        "receive",
-        "received",
-        "recent",
-        "subscription",
-    )
-
-    receive: OnMessage
-    lose: OnLost
-    subscription: Subscription
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        # How many messages came so far, and how many went to the members.
-        self.received = 0
-        self.delivered = 0
-        self.audiences: list[Audience] = []
-        # How many fences were asked for, and whether one is on its way.
-        self.fences = 0
-        self.is_fenced = False
-        # What is called when a member will hear nothing more.
-        self.on_lost: dict[Outbox, Callable[[str], object]] = {}
-        self.recent: Batch = []
-        self.pending: Batch = []
-
-    @property
-    def members(self) -> int:
-        """How many there are, without the arrivals."""
-        return sum(len(audience.members) for audience in self.audiences)
-
-    def audience(self, dialect: Dialect) -> Audience:
-        """Those who speak a dialect."""
-        for audience in self.audiences:
-            if audience.dialect is dialect:
-                return audience
-        self.audiences.append(Audience(dialect))
-        return self.audiences[-1]
-
-    def resuming(self) -> list[Outbox]:
-        """Those who come again when they have missed something."""
-        return [
-            outbox
-            for audience in self.audiences
-            if audience.dialect.resumes
-            for outbox in (*audience.members, *audience.arrivals)
-        ]
-
-    def receive_message(self, ts: int, message: bytes) -> None:
-        """Keep a message for the next flush, and for those whose greeting is being read."""
-        self.received += 1
-        self.pending.append((ts, message))
-        if self._is_greeting():
-            self.recent.append((ts, message))
-
-    def admit(self, audience: Audience, outbox: Outbox, opening: bytes, greeting: Greeting) -> int:
-        """Push a greeting and what came after it was read; returns how many bytes it was."""
-        arrival = Arrival(greeting, self.received, self.fences + 1)
-        missed = [(ts, message) for ts, message in self.recent if arrival.lacks(ts, message)]
-        frames = audience.dialect.encode(self.name, missed) if missed else []
-        first = b"".join([opening, greeting.data, *frames])
-        if first:
-            outbox.push(first)
-        outbox.messages += bool(greeting.data) + messages_of(missed)
-        audience.arrivals[outbox] = arrival
-        self._forget_recent()
-        return len(first)
-
-    def settle(self) -> bool:
-        """The last fence has passed: what comes from now on is new to who was there before it.
-
-        Returns:
-            Whether somebody has come since and waits for the next one.
-        """
-        later = False
-        for audience in self.audiences:
-            for outbox, arrival in list(audience.arrivals.items()):
-                if arrival is None or arrival.settled is not None:
-                    continue
-                if arrival.fence > self.fences:
-                    later = True
-                elif self.pending:
-                    arrival.settled = self.received
-                else:
-                    audience.promote(outbox, self.delivered)
-        return later
-
-    def leave(self, audience: Audience, outbox: Outbox) -> bool:
-        """Let a member or arrival go; False when nobody is left."""
-        if outbox in audience.members:
-            outbox.messages += self.delivered - audience.members.pop(outbox)
-        audience.arrivals.pop(outbox, None)
-        self.on_lost.pop(outbox, None)
-        self._forget_recent()
-        if not audience.members and not audience.arrivals:
-            self.audiences.remove(audience)
-        return bool(self.audiences)
-
-    def serve_arrivals(self, audience: Audience, batch: Batch, piece_bytes: int) -> tuple[int, int]:
-        """Give the newer part of the batch to the arrivals that lack it.
-
-        One that knows enough is a member from now on.
-
-        Returns:
-            How many messages were given, and how many bytes.
-        """
-        given = size = 0
-        first = self._number_of(batch)
-        for outbox, arrival in list(audience.arrivals.items()):
-            if arrival is None:
-                continue
-            chosen, is_settled = arrival.choose(batch, first)
-            if chosen:
-                for piece in pieces_of(audience.dialect.encode(self.name, chosen), piece_bytes):
-                    outbox.push(piece)
-                    size += len(piece)
-                outbox.messages += messages_of(chosen)
-                given += messages_of(chosen)
-            if is_settled:
-                audience.promote(outbox, self.delivered)
-        return given, size
-
-    def count_hearers(self, batch: Batch) -> list[int]:
-        """How many each message of a batch goes to, before it does."""
-        first = self._number_of(batch)
-        heard = [self.members] * len(batch)
-        for audience in self.audiences:
-            for arrival in audience.arrivals.values():
-                if arrival is not None:
-                    chosen = arrival.choose(batch, first)[0]
-                    for index, message in enumerate(batch):
-                        heard[index] += message in chosen
-        return heard
-
-    def _number_of(self, batch: Batch) -> int:
-        """The number of the first message of a batch that is served now."""
-        return self.received - len(self.pending) - len(batch)
-
-    def _forget_recent(self) -> None:
-        if self.recent and not self._is_greeting():
-            self.recent.clear()
-
-    def _is_greeting(self) -> bool:
-        """Somebody waits for a greeting that is being read."""
-        for audience in self.audiences:  # noqa: SIM110 - asked at each message, and any() costs more
-            if None in audience.arrivals.values():
-                return True
-        return False
-
-
 class Membership:
     """A socket's place in a group, from ``Hub.enter`` to ``leave``."""
 
     __slots__ = ("_audience", "_greeting", "_group", "_hub", "_outbox")
 
-    def __init__(self, hub: Hub, group: _Group, audience: Audience, outbox: Outbox) -> None:
+    def __init__(self, hub: Hub, group: Group, audience: Audience, outbox: Outbox) -> None:
         self._hub = hub
         self._group = group
         self._audience = audience
@@ -238,8 +81,8 @@ class Hub:
         self._relay = relay
         self._history = history
         self._metrics = metrics
-        self._groups: dict[str, _Group] = {}
-        self._to_flush: list[_Group] = []
+        self._groups: dict[str, Group] = {}
+        self._to_flush: list[Group] = []
         self._flushing = trio.Lock()
         self._served = 0  # since other tasks had their turn
 
@@ -270,21 +113,21 @@ class Hub:
         return Membership(self, group, audience, outbox)
 
     async def read_greeting(
-        self, group: _Group, audience: Audience, since: Since | None
+        self, group: Group, audience: Audience, since: Since | None
     ) -> Greeting:
         """Wait until a group is heard, and read what somebody who has come gets first."""
         await self._relay.wait_heard(group.subscription)
         return await audience.greeting(group.name, since)
 
     def admit(
-        self, group: _Group, audience: Audience, outbox: Outbox, before: bytes, greeting: Greeting
+        self, group: Group, audience: Audience, outbox: Outbox, before: bytes, greeting: Greeting
     ) -> None:
         """Greet somebody who has come: from now on it hears the group."""
         group.subscription.begin_at(greeting.position)
         self._metrics.bytes_sent += group.admit(audience, outbox, before, greeting)
         self._put_up_fence(group)
 
-    def leave(self, group: _Group, audience: Audience, outbox: Outbox) -> None:
+    def leave(self, group: Group, audience: Audience, outbox: Outbox) -> None:
         """Let a member go, and the group with the last one."""
         if not group.leave(audience, outbox):
             self._relay.unlisten(group.subscription, group.receive)
@@ -321,33 +164,33 @@ class Hub:
         finally:
             self._flushing.release()
 
-    def _open(self, name: str) -> _Group:
-        group = self._groups[name] = _Group(name)
+    def _open(self, name: str) -> Group:
+        group = self._groups[name] = Group(name)
         group.receive = partial(self._receive, group)
         group.lose = partial(self._lose, group)
         group.subscription = self._relay.listen(name, group.receive, group.lose)
         return group
 
-    def _put_up_fence(self, group: _Group) -> None:
+    def _put_up_fence(self, group: Group) -> None:
         """Have the arrivals of now settled when all that was published before has gone by."""
         if not group.is_fenced:
             group.is_fenced = True
             group.fences += 1
             self._relay.when_passed(group.subscription, partial(self._settle, group))
 
-    def _settle(self, group: _Group) -> None:
+    def _settle(self, group: Group) -> None:
         group.is_fenced = False
         if group.settle():
             self._put_up_fence(group)
 
-    def _lose(self, group: _Group) -> None:
+    def _lose(self, group: Group) -> None:
         """The group will hear nothing more: who comes from now on begins anew."""
         if self._groups.get(group.name) is group:
             del self._groups[group.name]
         for on_lost in list(group.on_lost.values()):
             on_lost(group.name)
 
-    def _receive(self, group: _Group, ts: int, message: bytes) -> None:
+    def _receive(self, group: Group, ts: int, message: bytes) -> None:
         if ts == MISSED:
             for outbox in group.resuming():
                 group.on_lost[outbox](group.name)
@@ -356,7 +199,7 @@ class Hub:
             self._to_flush.append(group)
         group.receive_message(ts, message)
 
-    async def _flush_group(self, group: _Group) -> None:
+    async def _flush_group(self, group: Group) -> None:
         batch, group.pending = group.pending, []
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         hearers = group.count_hearers(batch) if logs.is_debug else []

@@ -11,7 +11,7 @@ import trio
 from ..base.errors import NotLoggedIn, Refused, TokenExpired, TokenRefused
 from ..groups.hub import Membership
 from ..hooks import Action
-from ..hooks.presence import Presence, Visit
+from ..hooks.visits import Visit, Visits
 from ..websocket.outbox import Outbox
 from ..websocket.pace import Pace
 from ..websocket.replies import ReplyOutbox
@@ -51,12 +51,12 @@ class Subscription:
         self.expiry: Timer | None = None
         self.since = since
 
-    def end(self, presence: Presence) -> None:
+    def end(self, visits: Visits) -> None:
         """Hear nothing more."""
         if self.expiry is not None:
             self.expiry.cancel()
         self.membership.leave()
-        presence.leave(self.visit)
+        visits.leave(self.visit)
 
 
 class Entering:
@@ -169,7 +169,7 @@ class Connection(Session):
         subscription = self.subscriptions.pop(group, None)
         if subscription is not None:
             domain = self.service.domain
-            subscription.end(domain.presence)
+            subscription.end(domain.visits)
             domain.comings.unlisten(group, self)
             domain.comings.go(group, self)
 

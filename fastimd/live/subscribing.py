@@ -64,7 +64,7 @@ class Entry(NamedTuple):
             self.membership.leave()
             connection.push(Push(self.group, unsubscribe=way.barred))
             return
-        visit = domain.presence.join(self.group, connection.user)
+        visit = domain.visits.join(self.group, connection.user)
         connection.subscriptions[self.group] = Subscription(self.membership, visit, way.since)
         self.membership.begin()
         if wants_comings:

@@ -21,7 +21,8 @@ from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Socket
 from fastimd.classic.dialect import Classic
 from fastimd.groups import audience
-from fastimd.groups.audience import Dialect, Since
+from fastimd.groups.audience import Audience, Dialect, Since
+from fastimd.groups.group import Group
 from fastimd.groups.hub import MEMBERS_A_TURN, Hub
 from fastimd.groups.relay import Relay
 from fastimd.groups.store.history import History, Position, Tail
@@ -778,7 +779,7 @@ async def test_a_group_that_is_left_is_no_garbage(room: Room) -> None:
         room.say(1)
         await room.hub.flush()
         await room.leave(ear)
-        left = [each for each in gc.get_objects() if type(each).__name__ in ("_Group", "Audience")]
+        left = [each for each in gc.get_objects() if type(each) in (Group, Audience)]
         assert left == []
     finally:
         gc.enable()

@@ -40,10 +40,10 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Hooks
-from fastimd.hooks import Message, presence
+from fastimd.hooks import Message, visits
 from fastimd.hooks.cause import describe, trace
-from fastimd.hooks.presence import Presence
 from fastimd.hooks.runner import HookRunner
+from fastimd.hooks.visits import Visits
 
 HEAD = """
 import functools, json, os, threading, time
@@ -981,39 +981,39 @@ class Backend:
         await self._tell("leave", user)
 
 
-def presence_of(backend: Backend, metrics: Metrics) -> Presence:
+def presence_of(backend: Backend, metrics: Metrics) -> Visits:
     hooks = {"on_join": backend.on_join, "on_leave": backend.on_leave}
-    return Presence(HookRunner(hooks, Config(), metrics), Config(), metrics)
+    return Visits(HookRunner(hooks, Config(), metrics), Config(), metrics)
 
 
 async def test_too_many_joins_are_dropped_with_their_leaves(
     monkeypatch: pytest.MonkeyPatch, nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:
     """What waits is bounded; the leave of a join that was told is told, that of no other."""
-    monkeypatch.setattr(presence, "MAX_WAITING", 10)
+    monkeypatch.setattr(visits, "MAX_WAITING", 10)
     backend, counts = Backend(), Metrics()
     tells = presence_of(backend, counts)
     nursery.start_soon(tells.run)
     await wait_all_tasks_blocked()
-    visits = []
-    for number in range(presence.AT_ONCE):
-        visits.append(tells.join("7", f"{number}"))
+    told = []
+    for number in range(visits.AT_ONCE):
+        told.append(tells.join("7", f"{number}"))
         await wait_all_tasks_blocked()
-    visits += [tells.join("7", f"{presence.AT_ONCE + number}") for number in range(13)]
+    told += [tells.join("7", f"{visits.AT_ONCE + number}") for number in range(13)]
     assert counts.presence_dropped == 6
-    assert tells.waiting == presence.AT_ONCE + 10
-    for visit in visits:
+    assert tells.waiting == visits.AT_ONCE + 10
+    for visit in told:
         tells.leave(visit)
-    assert tells.waiting == presence.AT_ONCE + 10
+    assert tells.waiting == visits.AT_ONCE + 10
     backend.answer.set()
     await tells.wait_all_told()
-    users = [f"{number}" for number in range(presence.AT_ONCE + 10)]
+    users = [f"{number}" for number in range(visits.AT_ONCE + 10)]
     assert sorted(user for name, user in backend.told if name == "join") == sorted(users)
     assert sorted(user for name, user in backend.told if name == "leave") == sorted(users)
     assert all(
         backend.told.index(("join", user)) < backend.told.index(("leave", user)) for user in users
     )
-    assert backend.most_asking == presence.AT_ONCE
+    assert backend.most_asking == visits.AT_ONCE
 
 
 # --- what is wrong is found before anybody connects

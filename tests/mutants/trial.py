@@ -23,6 +23,7 @@ from .mutant import Mutant
 ROOT = Path(__file__).parent.parent.parent
 FIRST = {
     "fastimd/groups/audience.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/group.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/hub.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/lingering.py": ("groups/test_relay.py",),
     "fastimd/groups/passings.py": ("groups/test_relay.py",),

@@ -38,7 +38,7 @@ class Visit:
         self.is_queued = False  # or with a worker
 
 
-class Presence:
+class Visits:
     """Who comes and goes, for the hooks.
 
     Args:
