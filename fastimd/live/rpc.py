@@ -1,4 +1,4 @@
-"""The methods of the daemon that a client calls: send, recall, groups."""
+"""The methods of the daemon that a client calls: send, recall, read, groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from ..base.errors import BadParameter, StoreUnavailable
+from ..base.errors import BadParameter
+from . import inbox
 from .codes import (
     METHOD_NOT_FOUND,
     NOT_FOUND,
@@ -17,12 +18,8 @@ from .codes import (
     denied,
 )
 from .connection import Connection
-from .protocol import Publication, Reply, Rpc, RpcResult
-from .publications import publications
+from .protocol import Reply, Rpc, RpcResult
 from .speaking import ANSWER_SECONDS, judge, tell_failed
-
-GROUPS_AT_ONCE = 256
-MOST_GROUPS = 1000
 
 
 class Send(msgspec.Struct):
@@ -40,30 +37,10 @@ class Recall(msgspec.Struct):
     ts: int
 
 
-class Groups(msgspec.Struct):
-    """Which groups one is in, those where something was said last first."""
-
-    limit: int = MOST_GROUPS
-
-
 class Sent(msgspec.Struct):
     """When it was said, which is its id."""
 
     ts: int | None
-
-
-class GroupState(msgspec.Struct, omit_defaults=True):
-    """A group with its last message and how many it has."""
-
-    channel: str
-    total: int
-    last: Publication | None = None
-
-
-class GroupStates(msgspec.Struct):
-    """All of them."""
-
-    groups: list[GroupState]
 
 
 async def call(connection: Connection, number: int, request: Rpc) -> None:
@@ -125,27 +102,15 @@ async def recall(connection: Connection, number: int, request: Recall) -> None:
     connection.answer(number, _result({}))
 
 
-async def groups(connection: Connection, number: int, request: Groups) -> None:
-    """The groups of the user, each with its last message."""
-    if not 0 < request.limit <= MOST_GROUPS:
-        raise Refusal(bad_request(f"limit: must be from 1 to {MOST_GROUPS}"))
-    await connection.check("groups", "")
-    store = connection.service.domain.store
-    names = await store.members.groups_of(connection.user)
-    found: list[tuple[int, GroupState]] = []
-    for start in range(0, len(names), GROUPS_AT_ONCE):
-        part = names[start : start + GROUPS_AT_ONCE]
-        for name, state in zip(part, await store.summaries.states(part), strict=True):
-            if isinstance(state, StoreUnavailable):
-                raise state
-            newest = [] if state.newest is None else [(1, state.newest)]
-            last = next(iter(publications(store.stands, name, newest)), None)
-            if last is not None:
-                last.offset = last.time
-            found.append((state.position.ts, GroupState(name, state.total, last)))
-        found.sort(key=lambda each: each[0], reverse=True)
-        del found[request.limit :]
-    connection.answer(number, _result(GroupStates([state for _, state in found])))
+async def read(connection: Connection, number: int, request: inbox.Read) -> None:
+    """Move the user's read mark in a group."""
+    await inbox.read(connection, request)
+    connection.answer(number, _result({}))
+
+
+async def groups(connection: Connection, number: int, request: inbox.Groups) -> None:
+    """The groups of the user, each with its last message and what is unread."""
+    connection.answer(number, _result(await inbox.groups(connection, request)))
 
 
 def _result(result: object) -> Reply:
@@ -155,5 +120,6 @@ def _result(result: object) -> Reply:
 METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {
     "send": (Send, send),
     "recall": (Recall, recall),
-    "groups": (Groups, groups),
+    "read": (inbox.Read, read),
+    "groups": (inbox.Groups, groups),
 }

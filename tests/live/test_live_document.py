@@ -33,9 +33,9 @@ from fastimd.groups.store.messages import NONCE_BYTES
 from fastimd.live import codes, json_wire, protocol, rpc
 from fastimd.live.connecting import CONNECT_SECONDS, EXPIRED_SECONDS
 from fastimd.live.connection import ESCAPED, FRAME_ROOM
+from fastimd.live.inbox import MOST_GROUPS, ListedGroups
 from fastimd.live.protocol import Error, Unsubscribed
 from fastimd.live.reading import MOST_MESSAGES, MOST_PRESENT
-from fastimd.live.rpc import MOST_GROUPS
 from fastimd.live.sockets import PATH
 from fastimd.live.speaking import ANSWER_SECONDS, MAX_IN_FLIGHT
 from fastimd.live.wire import Wire, subprotocol
@@ -201,7 +201,7 @@ def test_the_page_has_every_end_of_a_subscription() -> None:
 def test_the_page_has_every_method() -> None:
     """With what it takes, and what it returns."""
     rows = table("method | data | result")
-    results: dict[str, type[msgspec.Struct]] = {"send": rpc.Sent, "groups": rpc.GroupStates}
+    results: dict[str, type[msgspec.Struct]] = {"send": rpc.Sent, "groups": ListedGroups}
     for (name, given, result), (method, (arguments, _)) in zip(
         rows, rpc.METHODS.items(), strict=True
     ):

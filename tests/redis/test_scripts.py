@@ -18,6 +18,7 @@ from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
 
 LIST, MARK, FLOOR, GROUPS = "gml:1", "fastimd:applied:test", "fastimd:floor:1", "ugs:3"
+READ = "fastimd:read:3"
 LIFE, REMOVALS = "fastimd:life:1", "fastimd:removals:1"
 DELETING = [LIST, FLOOR, LIFE, REMOVALS]
 KNOWN = [LIST, FLOOR, REMOVALS, LIFE]
@@ -1272,7 +1273,7 @@ def test_a_join_counts_once_and_is_announced(redis: Redis) -> None:
 
 def leave(redis: Redis, group: str) -> int:
     forms = codec.plain_unless_quoted(group), codec.wrap(group)
-    left: int = run(redis, scripts.LEAVE, [GROUPS], *forms, EVENTS, "event")
+    left: int = run(redis, scripts.LEAVE, [GROUPS, READ], *forms, EVENTS, "event")
     return left
 
 
@@ -1376,6 +1377,8 @@ def test_a_long_list_is_not_read_through(redis: Redis, wrapped: bool) -> None:
         "after an entry that is gone": lambda: after(redis, middle, 50, b"gone"),
         "tail": lambda: tail(redis, 50),
         "peek": lambda: run(redis, scripts.PEEK, [LIST, FLOOR], 0),
+        "unread near the end": lambda: run(redis, scripts.UNREAD, [LIST], newest - 100, newest),
+        "unread in the middle": lambda: run(redis, scripts.UNREAD, [LIST], middle, newest),
     }
     costs = {name: microseconds(redis, "eval", work) for name, work in works.items()}
     assert redis.llen(LIST) == 100_000, "recalls and appends do not balance"

@@ -14,6 +14,7 @@ from .history import History
 from .keyspace import Keyspace
 from .kicks import RememberedKicks
 from .logins import Logins
+from .marks import Marks
 from .members import Members
 from .messages import Messages
 from .stand import Stands
@@ -30,5 +31,6 @@ class Store:
         self.summaries = Summaries(keys, client)
         self.stands = Stands(keys, client, config)
         self.members = Members(keys, client, config)
+        self.marks = Marks(keys, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)

@@ -160,6 +160,11 @@ def groups_key(user: str) -> str:
     return f"ugs:{user}"
 
 
+def marks_key(user: str) -> str:
+    """Up to where a user has read groups, by group; it lies beside ``groups_key``."""
+    return f"fastimd:read:{user}"
+
+
 def login_key(user: str) -> str:
     """A user's token."""
     return f"login:{user}"

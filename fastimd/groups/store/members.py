@@ -15,7 +15,7 @@ from ...redis.clients import RedisClient, SentScript
 from ...redis.connection import Connection
 from ..events import EVENTS_CHANNEL, Event
 from ..whispers import may_enter
-from .keyspace import Keyspace, groups_key
+from .keyspace import Keyspace, groups_key, marks_key
 
 Joined: TypeAlias = Literal["joined", "member", "full"]
 
@@ -56,7 +56,7 @@ class Members:
         """Take a user out of a group; False when it was in none such."""
         left: int = await self._keys.run(
             scripts.LEAVE,
-            (groups_key(user),),
+            (groups_key(user), marks_key(user)),
             codec.plain_unless_quoted(group),
             codec.wrap(group),
             EVENTS_CHANNEL,

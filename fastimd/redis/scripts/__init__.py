@@ -62,6 +62,9 @@ SEEK = _read("seek", *_ALL_OF_A_LIST)
 RECALL = _read("recall", *_ALL_OF_A_LIST, _LIFE, _REMOVAL, tells_group=True)
 JOIN = _read("join")
 LEAVE = _read("leave")
+MARK = _read("mark")
+MARKS = _read("marks", _CLOCK)
+UNREAD = _read("unread", _CLOCK, _ENTRY, _SEARCH)
 PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL, tells_group=True)
 KICK = _read("kick", _CLOCK)
 
@@ -70,4 +73,5 @@ ALL = (
     *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, STAND, HISTORY),
     *(RECALL, PURGE),
     *(JOIN, LEAVE, KICK),
+    *(MARK, MARKS, UNREAD),
 )

@@ -14,7 +14,7 @@ local LOOK = 64
 
 -- A number that can be a ts, or nil.
 local function whole(number)
-  if number and number >= 0 and number <= MAX_TS and math.floor(number) == number then
+  if number and number >= 0 and number <= MAX_TS and number % 1 == 0 then
     return number
   end
 end

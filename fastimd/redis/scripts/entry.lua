@@ -14,7 +14,7 @@ end
 -- The ts of an entry in milliseconds, or nil when the entry is not a message.
 -- Our own entries end with it, so that the tail of the string is enough.
 local function ts_of(entry)
-  local digits = string.match(string.sub(entry, -24), '"ts":(%d+)}$')
+  local digits = string.match(entry, '"ts":(%d+)}$', -24)
   if digits then
     return whole(tonumber(digits))
   end

@@ -1,16 +1,18 @@
 -- Finding a message in a list.
 
 -- The index after the last entry whose ts is less than `ts`. Entries are passed over that are no
--- messages, or whose ts is after `limit`.
-local function lower_bound(key, ts, limit)
-  local low, high = 0, redis.call('LLEN', key)
+-- messages, or whose ts is after `limit`. `from` is an index that it is not before, if one is known.
+local function lower_bound(key, ts, limit, from)
+  local low, high = from or 0, redis.call('LLEN', key)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    local probe, found = middle, nil
+    -- The first alone, for it is nearly always good.
+    local probe, found = middle, ts_of(redis.call('LINDEX', key, middle))
+    if not found or found > limit then
+      found, probe = nil, middle + 1
+    end
     while not found and probe < high and probe < middle + 4 * LOOK do
-      -- The first alone, for it is nearly always good.
-      local last = probe == middle and middle or math.min(high, probe + LOOK) - 1
-      for _, entry in ipairs(redis.call('LRANGE', key, probe, last)) do
+      for _, entry in ipairs(redis.call('LRANGE', key, probe, math.min(high, probe + LOOK) - 1)) do
         found = ts_of(entry)
         if found and found <= limit then
           break
