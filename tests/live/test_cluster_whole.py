@@ -197,3 +197,21 @@ async def test_the_live_wire(daemons: list[Daemon], wire: Wire) -> None:
         assert [each["data"] for each in back["publications"] if "data" in each][-1] == "twice"
         history = await bob.ask("history", channel=group, limit=10)
         assert [each["data"] for each in history["publications"]] == ["twice"]
+
+
+@pytest.mark.parametrize("wire", ["json", "protobuf"])
+async def test_an_inbox_of_groups_on_all_masters(daemons: list[Daemon], wire: Wire) -> None:
+    """What is read at one daemon is read at the other, whatever the ids."""
+    user = f"reader {wire}"
+    async with (
+        member(daemons[0], user, *GROUPS[:-1], wire=wire) as one,
+        member(daemons[1], user, wire=wire) as other,
+    ):
+        said = [
+            [(await one.call("send", channel=group, data=text))["ts"] for text in "abc"]
+            for group in GROUPS[:-1]
+        ]
+        for group, stamps in zip(GROUPS[:-1], said, strict=True):
+            assert await one.call("read", channel=group, ts=stamps[-2]) == {}
+        listed = (await other.call("groups"))["groups"]
+        assert {each["channel"]: each["unread"] for each in listed} == dict.fromkeys(GROUPS[:-1], 1)

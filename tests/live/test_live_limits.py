@@ -354,10 +354,19 @@ ODD_TIMES: list[Any] = [1.5, "1", None, True]
 ODD_CALLS: list[tuple[str, Any]] = [
     *(("recall", {"channel": "CHANNEL", "ts": ts}) for ts in (0, -1, 2**53, 2**63, 2**64, 10**40)),
     *(("recall", {"channel": "CHANNEL", "ts": ts}) for ts in ODD_TIMES),
+    *(("read", {"channel": "CHANNEL", "ts": ts}) for ts in (-1, 2**53, 2**63, 10**40, *ODD_TIMES)),
+    *(
+        ("read", {"channel": channel, "ts": 1})
+        for channel in ("", "x" * 129, "a\nb", " x", 7, None)
+    ),
+    *(("read", {"channel": "CHANNEL"}), ("read", {"ts": 1})),
     *(("groups", {"limit": limit}) for limit in (0, -1, 1001, 2**64, "1")),
     *(("send", {"channel": "CHANNEL", "data": data}) for data in ODD_DATA),
     *(("send", {"channel": "CHANNEL", "data": "x", "nonce": n}) for n in ("x" * 65, "🙂" * 17, 7)),
-    *((method, {"channel": "elsewhere", "ts": 1, "data": "x"}) for method in ("recall", "send")),
+    *(
+        (method, {"channel": "elsewhere", "ts": 1, "data": "x"})
+        for method in ("recall", "send", "read")
+    ),
     *(("", {}), ("__init__", {}), ("SEND", {}), ("x" * 10_000, {})),
     *(("send", {}), ("send", []), ("send", "x"), ("send", 7), ("send", None)),
 ]

@@ -273,6 +273,10 @@ async def test_methods_are_called(driver: Driver, house: House, group: str) -> N
     recalled = await ben.next("publication", channel=group)
     assert recalled["tags"] == {"event": "recall"}
     assert recalled["offset"] == 0
+    for unread in (3, 0):
+        listed = (await ann.ask("rpc", method="groups", data={}))["data"]["groups"]
+        assert [each["unread"] for each in listed if each["channel"] == group] == [unread]
+        await ann.ask("rpc", method="read", data={"channel": group, "ts": 2**53 - 1})
     with pytest.raises(Refused) as refused:
         await ann.ask("rpc", method="nothing", data={})
     assert refused.value.code == 104
