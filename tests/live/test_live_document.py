@@ -29,6 +29,7 @@ from sdks import BUILD_SECONDS, built, find_package
 
 from fastimd.groups.comings import ANNOUNCE_UP_TO
 from fastimd.groups.store.keyspace import NONCE_SECONDS, NONCES
+from fastimd.groups.store.marks import MOST_MARKS
 from fastimd.groups.store.messages import NONCE_BYTES
 from fastimd.live import codes, json_wire, protocol, rpc
 from fastimd.live.connecting import CONNECT_SECONDS, EXPIRED_SECONDS
@@ -226,6 +227,7 @@ def test_the_page_has_the_limits_of_the_code() -> None:
         f"for {COUNTED[NONCE_SECONDS // 60]} minutes",
         f"The last {NONCES:,} nonces",
         f"`limit` is 1 to {MOST_GROUPS:,}",
+        f"the {MOST_MARKS:,} with the latest",
         f"more than {MOST_PRESENT:,} clients",
         f"more than {ANNOUNCE_UP_TO} subscriptions",
         f"longer than {COUNTED[ESCAPED]} times that and {FRAME_ROOM // 1024} KiB",
