@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import copy_context
 
 import msgspec
@@ -132,23 +133,24 @@ class _Speaker:
         """Send a message when it may be sent, and as the application wants it, or not at all."""
         if self._domain.config.group.login_auth:
             await self._check_token()
-        info = await self._judge(text) if self._is_judged else text
+        info, tags = await self._judge(text) if self._is_judged else (text, None)
         await self._wait_room()  # after the hook: many may have their answers at once
         self._session.note_heard()  # what the client says meanwhile is not read
         if info is not None and not self._session.is_dismissed:
-            self.say(info)
+            self.say(info, tags)
 
-    async def _judge(self, text: str) -> str | None:
+    async def _judge(self, text: str) -> tuple[str | None, Mapping[str, str] | None]:
         """Ask the hook what is to be sent; what it refuses is told to the sender alone."""
         route = self._route
         assert route.group is not None
         try:
-            return await self._domain.hooks.judge_message(Message(route.group, route.user, text))
+            judged = await self._domain.hooks.judge_message(Message(route.group, route.user, text))
+            return judged.info, judged.tags
         except Refused as exc:
             self._tell_refused(403, str(exc) or MESSAGE_REFUSED, text)
         except HookFailed:  # the log has said why
             self._tell_refused(503, HOOK_FAILED, text)
-        return None
+        return None, None
 
     def _tell_refused(self, code: int, reason: str, text: str) -> None:
         refusal = {"code": code, "msg": reason, "data": text}
@@ -173,16 +175,16 @@ class _Speaker:
                 text=text if shown else None,
             )
 
-    def say(self, info: str) -> None:
+    def say(self, info: str, tags: Mapping[str, str] | None = None) -> None:
         """Send one message on its way."""
         self._in_flight += 1
         route = self._route
         assert route.group is not None
         messages = self._domain.store.messages
         if logs.is_debug:
-            messages.append_told(route.group, route.user, info, self._on_told)
+            messages.append_told(route.group, route.user, info, self._on_told, tags=tags)
         else:
-            messages.append(route.group, route.user, info, self._on_appended)
+            messages.append(route.group, route.user, info, self._on_appended, tags=tags)
 
     async def _check_token(self) -> None:
         """Check it as soon as Redis can tell, in the time that a message may be held."""

@@ -11,7 +11,8 @@ it all, with examples and with the same hooks over HTTP.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..base.errors import Refused as Refused
@@ -30,16 +31,23 @@ one.
 """
 
 
+MOST_TAGS = 16
+TAGS_BYTES = 1024
+"""How many tags a message may have, and how many bytes of UTF-8 they are together."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message before it is stored; ``info`` is its text.
+    """A message before it is stored; ``info`` is its text, ``tags`` are its marks.
 
-    ``dataclasses.replace(message, info=...)`` makes one with another text.
+    ``dataclasses.replace(message, info=..., tags=...)`` makes one with others. There may be up to
+    ``MOST_TAGS`` of up to ``TAGS_BYTES`` together, names and values; the name ``event`` is taken.
     """
 
     group_id: str
     user_id: str
     info: str
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 class Handler(Protocol):
@@ -59,7 +67,7 @@ class Handler(Protocol):
         """
 
     def on_message(self, message: Message) -> Message | None:
-        """What is stored: the message, or one with another ``info``; None refuses it."""
+        """What is stored: the message, or one with other ``info`` or ``tags``; None refuses it."""
 
     def on_join(self, group_id: str, user_id: str, connection_id: str) -> None:
         """A chat socket has opened. The id is unique, whatever daemon it is on."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from ..base.settings import Config
 from . import Action, Message
 from .cause import describe, trace
 from .load import Hook, load_hooks
+from .tags import judge_tags, size_of
 
 _Judged = TypeVar("_Judged")
 
@@ -73,7 +75,7 @@ class HookRunner:
             if self._config.hooks.authorize_on_failure == "refuse":
                 raise
 
-    async def judge_message(self, message: Message) -> str:
+    async def judge_message(self, message: Message) -> Message:
         """What is stored of a message.
 
         Raises:
@@ -81,7 +83,9 @@ class HookRunner:
             HookFailed: the hook failed, and its policy is to refuse.
         """
 
-        def judge(answer: Any) -> str:
+        tags = dict(message.tags)  # the hook may change them and fail
+
+        def judge(answer: Any) -> Message:
             return _judge_message(message, answer, self._config.group_message.max_bytes)
 
         try:
@@ -89,7 +93,7 @@ class HookRunner:
         except HookFailed:
             if self._config.hooks.message_on_failure == "refuse":
                 raise
-            return message.info
+            return replace(message, tags=tags)
 
     async def tell(self, name: str, group: str, user: str, connection_id: str) -> None:
         """Tell ``on_join`` or ``on_leave``; a failure is logged and counted, and that is all."""
@@ -203,22 +207,18 @@ def _judge_permission(answer: Any) -> None:
         raise HookFailed(f"returned a {type(answer).__name__}, not True or False")
 
 
-def _judge_message(asked: Message, answer: Any, max_bytes: int) -> str:
+def _judge_message(asked: Message, answer: Any, max_bytes: int) -> Message:
     if answer is None:
         raise Refused
     if not isinstance(answer, Message) or not isinstance(answer.info, str):
         raise HookFailed(f"returned a {type(answer).__name__}, not a Message of text or None")
     if (answer.group_id, answer.user_id) != (asked.group_id, asked.user_id):
         raise HookFailed("changed the group or the user of a message")
-    if answer.info == asked.info:
-        return asked.info
-    try:
-        size = len(answer.info.encode())
-    except UnicodeEncodeError as exc:
-        raise HookFailed("returned a text that UTF-8 cannot say") from exc
-    if size > max_bytes:
-        raise HookFailed(f"returned a text of {size} bytes, more than group_message.max_bytes")
-    return answer.info
+    if answer.info != asked.info:
+        size = size_of("a text", answer.info)
+        if size > max_bytes:
+            raise HookFailed(f"returned a text of {size} bytes, more than group_message.max_bytes")
+    return replace(asked, info=answer.info, tags=judge_tags(answer.tags))
 
 
 def _ignore(_answer: Any) -> None:

@@ -51,6 +51,7 @@ class _LoginVerdict(_Verdict, frozen=True, forbid_unknown_fields=True):
 
 class _MessageVerdict(_Verdict, frozen=True, forbid_unknown_fields=True):
     info: str | None = None
+    tags: dict[str, str] | None = None
 
 
 class Webhook:
@@ -103,7 +104,11 @@ class Webhook:
         )
         if not _is_allowed(verdict):
             return None
-        return message if verdict.info is None else replace(message, info=verdict.info)
+        return replace(
+            message,
+            info=message.info if verdict.info is None else verdict.info,
+            tags=message.tags if verdict.tags is None else verdict.tags,
+        )
 
     async def on_join(self, group_id: str, user_id: str, connection_id: str) -> None:
         await self._tell("on_join", group_id, user_id, connection_id)

@@ -63,7 +63,7 @@ async def call(connection: Connection, number: int, request: Rpc) -> None:
 
 async def send(connection: Connection, number: int, request: Send) -> None:
     """Say something; the answer comes when it is in Redis, and tells its ``ts``."""
-    info = await judge(connection, request.channel, request.data)
+    info, tags = await judge(connection, request.channel, request.data)
 
     def answer(failure: Exception | None, ts: int | None) -> None:
         connection.note_answered()
@@ -81,6 +81,7 @@ async def send(connection: Connection, number: int, request: Send) -> None:
             info,
             answer,
             nonce=request.nonce,
+            tags=tags,
             within=ANSWER_SECONDS,
         )
     except BadParameter as exc:

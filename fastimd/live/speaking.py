@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 import structlog
 
@@ -43,7 +45,7 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
         raise Disconnect(BAD_REQUEST)
     if request.type:
         raise Refusal(NOT_AVAILABLE)
-    info = await judge(connection, request.channel, request.data)
+    info, tags = await judge(connection, request.channel, request.data)
 
     def answer(failure: Exception | None) -> None:
         connection.note_answered()
@@ -54,12 +56,14 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
 
     connection.in_flight += 1
     connection.service.domain.store.messages.append(
-        request.channel, connection.user, info, answer, within=ANSWER_SECONDS
+        request.channel, connection.user, info, answer, tags=tags, within=ANSWER_SECONDS
     )
 
 
-async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
-    """The text that is stored of what a client wants to say, when it may.
+async def judge(
+    connection: Connection, group: str, data: msgspec.Raw
+) -> tuple[str, Mapping[str, str] | None]:
+    """The text that is stored of what a client wants to say, when it may, and the message's tags.
 
     Raises:
         as ``publish``.
@@ -87,9 +91,11 @@ async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
         )
     if connection.is_login:
         await connection.check("say", group)
+    tags: Mapping[str, str] | None = None
     if domain.hooks.has("on_message"):
         try:
-            info = await domain.hooks.judge_message(Message(group, connection.user, info))
+            judged = await domain.hooks.judge_message(Message(group, connection.user, info))
+            info, tags = judged.info, judged.tags
         except Refused as exc:
             raise Refusal(denied(str(exc))) from None
     await connection.wait_in_flight(MAX_IN_FLIGHT)
@@ -99,7 +105,7 @@ async def judge(connection: Connection, group: str, data: msgspec.Raw) -> str:
         raise StoreUnavailable("the connection is closing")
     if group not in connection.subscriptions:  # put out of it meanwhile, as by a kick
         raise Refusal(PERMISSION_DENIED)
-    return info
+    return info, tags
 
 
 def tell_failed(connection: Connection, number: int, group: str, failure: Exception) -> None:

@@ -382,7 +382,11 @@ async def test_a_message_is_decided_by_the_receiver(
                 return say(allow=True, info="")
             case "darn":
                 return say(allow=True, info="****", reason=None)
-        return say(allow=True)
+            case "gift":
+                return say(allow=True, tags={"kind": "gift"})
+            case "none":
+                return say(allow=True, tags={}, info=None)
+        return say(allow=True, tags=None)
 
     receiver.answer = decide
     here, there = ask("on_message"), ask("on_message")
@@ -394,10 +398,12 @@ async def test_a_message_is_decided_by_the_receiver(
         await receive(bob)
         await ann.send_message("spam")
         assert await receive(ann) == {"code": 403, "msg": "no spam", "data": "spam"}
-        for text in ("hello", "darn", "empty"):
+        for text in ("hello", "darn", "empty", "gift", "none"):
             await ann.send_message(text)
-        heard = [await receive(bob) for _ in range(3)]
-    assert [each["info"] for each in heard] == stored(redis) == ["hello", "****", ""]
+        heard = [await receive(bob) for _ in range(5)]
+    infos = ["hello", "****", "", "gift", "none"]
+    assert [each["info"] for each in heard] == stored(redis) == infos
+    assert [each.get("tags") for each in heard] == [None, None, None, {"kind": "gift"}, None]
 
 
 # --- what goes wrong
@@ -473,6 +479,10 @@ def test_retries_end_with_the_deadline(ask: Ask, receiver: Receiver) -> None:
         (say(allow=1), "not understood: Expected `bool`, got `int` - at `$.allow`"),
         (say(allow=True, infos="x"), "not understood: a field that has no meaning here"),
         (say(allow=True, info=7), "not understood: Expected `str | null`, got `int` - at `$.info`"),
+        (say(allow=True, tags=["x"]), "Expected `object | null`, got `array` - at `$.tags`"),
+        (say(allow=True, tags={"x": 1}), "Expected `str`, got `int` - at `$.tags[...]`"),
+        (say(allow=True, tags={"event": "recall"}), "returned a tag event, which is fastimd's own"),
+        (say(allow=True, tags={"x": "y" * 1024}), "returned tags of 1025 bytes, more than 1024"),
         (Answer(200, b"[true]"), "not understood: Expected `object`, got `array`"),
         (Answer(200, b" " * 65537), "its answer is longer than 65536 bytes"),
         (

@@ -110,7 +110,7 @@ def domain_of(config: Config, metrics: Metrics, groups: Groups) -> Domain:
             store=SimpleNamespace(members=groups, messages=groups, stands=groups),
             access=SimpleNamespace(asks_hook=False, check_opening=allow),
             hooks=SimpleNamespace(has=lambda _: False),
-            presence=SimpleNamespace(join=lambda *_: None, leave=lambda _: None),
+            visits=SimpleNamespace(join=lambda *_: None, leave=lambda _: None),
             comings=Comings(),
         ),
     )
@@ -443,9 +443,9 @@ async def test_who_is_kicked_while_a_message_is_judged_does_not_say_it(
     """Whatever the hook says of it; what is said in another group is."""
     connection, house = client.connection, client.house
 
-    async def judge(message: Message) -> str:
+    async def judge(message: Message) -> Message:
         await trio.sleep(2)
-        return message.info
+        return message
 
     house.service.domain.hooks = cast(
         HookRunner, SimpleNamespace(has=lambda name: name == "on_message", judge_message=judge)
