@@ -1,4 +1,4 @@
-"""The methods of the daemon that a client calls: send, recall, groups."""
+"""The methods of the daemon that a client calls: send, recall, typing, groups."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import msgspec
 
 from ..base.errors import BadParameter, StoreUnavailable
 from .codes import (
+    LIMIT_EXCEEDED,
     METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
     NOT_FOUND,
     PERMISSION_DENIED,
     Refusal,
@@ -38,6 +40,12 @@ class Recall(msgspec.Struct):
 
     channel: str
     ts: int
+
+
+class Typing(msgspec.Struct):
+    """Tell the others in a group that one is typing."""
+
+    channel: str
 
 
 class Groups(msgspec.Struct):
@@ -125,6 +133,18 @@ async def recall(connection: Connection, number: int, request: Recall) -> None:
     connection.answer(number, _result({}))
 
 
+async def typing(connection: Connection, number: int, request: Typing) -> None:
+    """Tell the others that the user is typing."""
+    if request.channel not in connection.subscriptions:
+        raise Refusal(PERMISSION_DENIED)
+    presence = connection.service.domain.presence
+    if not presence.is_enabled:
+        raise Refusal(NOT_AVAILABLE)
+    if not await presence.type(request.channel, connection):
+        raise Refusal(LIMIT_EXCEEDED)
+    connection.answer(number, _result({}))
+
+
 async def groups(connection: Connection, number: int, request: Groups) -> None:
     """The groups of the user, each with its last message."""
     if not 0 < request.limit <= MOST_GROUPS:
@@ -155,5 +175,6 @@ def _result(result: object) -> Reply:
 METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {
     "send": (Send, send),
     "recall": (Recall, recall),
+    "typing": (Typing, typing),
     "groups": (Groups, groups),
 }

@@ -16,6 +16,7 @@ from .hooks import Hooks
 from .live import Live
 from .log import Log
 from .login import Login
+from .presence import Presence
 from .redis import Redis
 from .section import About, Section, about, accepted
 from .server import Server
@@ -40,6 +41,7 @@ class Config(msgspec.Struct):
     group_list: GroupList = GroupList()
     socket: Socket = Socket()
     live: Live = Live()
+    presence: Presence = Presence()
     login: Login = Login()
     token: Token = Token()
     hooks: Hooks = Hooks()

@@ -16,6 +16,7 @@ from .kicks import RememberedKicks
 from .logins import Logins
 from .members import Members
 from .messages import Messages
+from .presence import Presences
 from .stand import Stands
 from .summaries import Summaries
 
@@ -32,3 +33,4 @@ class Store:
         self.members = Members(keys, client, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)
+        self.presences = Presences(keys)
