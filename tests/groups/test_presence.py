@@ -331,7 +331,7 @@ async def test_without_presence_nothing_is_noted(autojump_clock: MockClock) -> N
 
 async def test_all_is_noted_before_the_end(autojump_clock: MockClock) -> None:
     async with daemons(1) as (first,):
-        sockets = [first.come(f"g{number}", "ann") for number in range(40)]
+        sockets = [first.come(f"g{number}", "ann") for number in range(300)]
         await first.presence.wait_all_noted()
         assert len(first.redis.model.groups) == 300
         for each in sockets:
