@@ -9,10 +9,11 @@ import structlog
 import trio
 
 from ..base import log as logs
-from ..base.errors import HookFailed, Refused, StoreUnavailable
-from ..base.texts import HOOK_FAILED, MESSAGE_REFUSED
+from ..base.errors import HookFailed, Refused, Restrained, StoreUnavailable
+from ..base.texts import HOOK_FAILED, MESSAGE_REFUSED, restrained
 from ..groups.domain import Domain
 from ..groups.hub import Membership
+from ..groups.moderation.policy import Policy
 from ..hooks import Message
 from ..websocket.session import Session
 from .dialect import Classic
@@ -48,7 +49,7 @@ async def serve_chat(
         visit = domain.visits.join(route.group, route.user)
         domain.comings.come(route.group, session)
         try:
-            await _listen(session, _Speaker(session, domain, route), first)
+            await _listen(session, _Speaker(session, domain, route, membership.policy), first)
         finally:
             domain.visits.leave(visit)
             domain.comings.go(route.group, session)
@@ -63,16 +64,26 @@ async def _begin(session: Session, domain: Domain, route: Route, membership: Mem
     come together.
 
     Raises:
-        Refused: the user is in too many groups.
+        Refused: the user is in too many groups, or banned from this one.
     """
     assert route.group is not None
+    domain.judge.check_known(membership.policy, route.user)
     if domain.config.group.auto_join:
-        join = domain.store.members.send_join(route.group, route.user)
+        members = domain.store.members
+        join = members.send_join(route.group, route.user)
         await membership.read_greeting()
-        if await domain.store.members.joined(join) == "full":
+        joined = await members.joined(join)
+        if joined == "full":
             raise Refused("too many groups")
+        try:
+            domain.judge.check_entry(membership.policy, route.user)
+        except Restrained:
+            if joined == "joined":
+                await members.leave(route.group, route.user)
+            raise
     else:
         await membership.read_greeting()
+        domain.judge.check_entry(membership.policy, route.user)
     membership.begin(session.take_opening())
 
 
@@ -105,14 +116,16 @@ class _Speaker:
         "_domain",
         "_in_flight",
         "_is_judged",
+        "_policy",
         "_route",
         "_session",
     )
 
-    def __init__(self, session: Session, domain: Domain, route: Route) -> None:
+    def __init__(self, session: Session, domain: Domain, route: Route, policy: Policy) -> None:
         self._session = session
         self._domain = domain
         self._route = route
+        self._policy = policy
         self._context = copy_context()
         self._in_flight = 0
         self._is_judged = domain.hooks.has("on_message")
@@ -126,17 +139,37 @@ class _Speaker:
             and self._domain.store.messages.has_room
             and not self._domain.config.group.login_auth
             and not self._is_judged
+            and self._policy.lets(self._route.user)
         )
 
     async def say_when_ready(self, text: str) -> None:
         """Send a message when it may be sent, and as the application wants it, or not at all."""
         if self._domain.config.group.login_auth:
             await self._check_token()
-        info = await self._judge(text) if self._is_judged else text
+        info: str | None = text
+        if self._is_judged:
+            info = await self._judge(text) if await self._is_let(text, takes_turn=False) else None
         await self._wait_room()  # after the hook: many may have their answers at once
+        if info is not None and not await self._is_let(text):
+            info = None
         self._session.note_heard()  # what the client says meanwhile is not read
         if info is not None and not self._session.is_dismissed:
             self.say(info)
+
+    async def _is_let(self, text: str, *, takes_turn: bool = True) -> bool:
+        """Ask whether the group's moderators let the user speak; if not, the sender is told."""
+        user = self._route.user
+        if self._policy.lets(user):
+            return True
+        seconds = self._domain.config.redis.hold_seconds
+        try:
+            await self._domain.judge.check_message(
+                self._policy, user, within=seconds, takes_turn=takes_turn
+            )
+        except Restrained as refusal:
+            self._tell_refused(403, restrained(refusal.why, str(refusal)), text)
+            return False
+        return True
 
     async def _judge(self, text: str) -> str | None:
         """Ask the hook what is to be sent; what it refuses is told to the sender alone."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting
+from .moderation.policy import Policy
 from .pieces import messages_of, pieces_of
 from .subscription import OnLost, OnMessage, Subscription
 
@@ -22,6 +23,7 @@ class Group:
         "name",
         "on_lost",
         "pending",
+        "policy",
         "receive",
         "received",
         "recent",
@@ -31,6 +33,7 @@ class Group:
     receive: OnMessage
     lose: OnLost
     subscription: Subscription
+    policy: Policy
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""The methods of the daemon that a client calls: send, recall, groups."""
+"""The methods of the daemon that a client calls: send, recall, groups, and those of moderators."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from ..base.errors import BadParameter, StoreUnavailable
+from . import moderating
 from .codes import (
     METHOD_NOT_FOUND,
     NOT_FOUND,
@@ -86,7 +87,7 @@ async def call(connection: Connection, number: int, request: Rpc) -> None:
 
 async def send(connection: Connection, number: int, request: Send) -> None:
     """Say something; the answer comes when it is in Redis, and tells its ``ts``."""
-    info = await judge(connection, request.channel, request.data)
+    info = await judge(connection, request.channel, request.data, request.nonce)
 
     def answer(failure: Exception | None, ts: int | None) -> None:
         connection.note_answered()
@@ -156,4 +157,5 @@ METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[N
     "send": (Send, send),
     "recall": (Recall, recall),
     "groups": (Groups, groups),
+    **moderating.METHODS,
 }

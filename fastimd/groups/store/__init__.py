@@ -16,6 +16,9 @@ from .kicks import RememberedKicks
 from .logins import Logins
 from .members import Members
 from .messages import Messages
+from .policy import Policies
+from .removals import Removals
+from .reports import Reports
 from .stand import Stands
 from .summaries import Summaries
 
@@ -32,3 +35,6 @@ class Store:
         self.members = Members(keys, client, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)
+        self.policies = Policies(keys, client)
+        self.removals = Removals(keys, config)
+        self.reports = Reports(keys, client)
