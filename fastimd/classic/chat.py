@@ -15,6 +15,7 @@ from ..groups.domain import Domain
 from ..groups.hub import Membership
 from ..groups.moderation.policy import Policy
 from ..hooks import Message
+from ..websocket.frames import cut_reason
 from ..websocket.session import Session
 from .dialect import Classic
 from .routes import Route
@@ -77,7 +78,8 @@ async def _begin(session: Session, domain: Domain, route: Route, membership: Mem
             raise Refused("too many groups")
         try:
             domain.judge.check_entry(membership.policy, route.user)
-        except Restrained:
+        except Restrained as refusal:
+            session.close(1008, cut_reason(str(refusal)))  # before it is closed as one who left
             if joined == "joined":
                 await members.leave(route.group, route.user)
             raise

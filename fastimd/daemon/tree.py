@@ -162,7 +162,7 @@ async def _serve_groups(ground: _Ground) -> None:
             floor,
             metrics,
             ground.readiness,
-            partial(create_admin_app, metrics, desk),
+            partial(create_admin_app, metrics, desk, moderation),
             ground.inherited["admin"],
         )
         await client.wait_connected()
@@ -191,7 +191,9 @@ async def _serve_front(
     config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
     around = Surroundings(config, metrics, keepalive, ground.readiness, sessions)
-    http = HttpServer(create_app(config, domain.store, domain.access, domain.hooks, metrics))
+    http = HttpServer(
+        create_app(config, domain.store, domain.access, domain.judge, domain.hooks, metrics)
+    )
     async with open_floor() as floor:
         floor.start_soon(supervise, "keepalive", keepalive.run)
         floor.start_soon(supervise, "visits", visits.run)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
 from ..base.errors import BadParameter, Refused
 from ..groups.events import PolicyChange
 from ..groups.moderation import bodies
-from ..groups.moderation.acts import Actor, Moderation, NoSuchMessage
+from ..groups.moderation.acts import Actor, NoSuchMessage
+from ..groups.moderation.methods import METHODS as OF_MODERATORS
+from ..groups.moderation.methods import Method
 from ..groups.moderation.restraint import banned
 from ..groups.store.policy import Sentence
 from .codes import (
@@ -28,65 +30,6 @@ from .publications import moderated
 BANNED_CODE = 2103
 """Ends a subscription; clients do not subscribe again by themselves below 2500."""
 
-Body: TypeAlias = Any
-
-
-async def ban(moderation: Moderation, by: Actor, body: bodies.Restraint) -> object:
-    """Keep a user out of a group."""
-    await moderation.ban(by, body)
-    return {}
-
-
-async def unban(moderation: Moderation, by: Actor, body: bodies.OfUser) -> object:
-    """Let a user in again."""
-    await moderation.unban(by, body)
-    return {}
-
-
-async def mute(moderation: Moderation, by: Actor, body: bodies.Restraint) -> object:
-    """Let a user say nothing."""
-    await moderation.mute(by, body)
-    return {}
-
-
-async def unmute(moderation: Moderation, by: Actor, body: bodies.OfUser) -> object:
-    """Let a user speak again."""
-    await moderation.unmute(by, body)
-    return {}
-
-
-async def slow_mode(moderation: Moderation, by: Actor, body: bodies.SlowMode) -> object:
-    """Put time between two messages of a user."""
-    await moderation.slow_mode(by, body)
-    return {}
-
-
-async def mute_all(moderation: Moderation, by: Actor, body: bodies.MuteAll) -> object:
-    """Let only moderators write."""
-    await moderation.mute_all(by, body)
-    return {}
-
-
-async def moderators(moderation: Moderation, by: Actor, body: bodies.Moderators) -> object:
-    """Who the moderators are, and who is to be one."""
-    return {"users": await moderation.moderators(by, body)}
-
-
-async def delete_message(moderation: Moderation, by: Actor, body: bodies.OfMessage) -> object:
-    """Delete anybody's message."""
-    await moderation.delete_message(by, body)
-    return {}
-
-
-async def delete_messages_of(moderation: Moderation, by: Actor, body: bodies.OfUser) -> object:
-    """Delete all messages of a user."""
-    return {"deleted": await moderation.delete_messages_of(by, body)}
-
-
-async def reports(moderation: Moderation, by: Actor, body: bodies.OfGroup) -> object:
-    """What members have reported."""
-    return {"reports": await moderation.reports(by, body)}
-
 
 async def report(connection: Connection, number: int, body: bodies.Complaint) -> None:
     """Report a message, as a member of its group."""
@@ -101,13 +44,11 @@ async def report(connection: Connection, number: int, body: bodies.Complaint) ->
     _answer(connection, number, {})
 
 
-def _method(
-    act: Callable[[Moderation, Actor, Any], Awaitable[object]],
-) -> Callable[[Connection, int, Body], Awaitable[None]]:
-    async def call(connection: Connection, number: int, body: Body) -> None:
+def _called(method: Method) -> Callable[[Connection, int, Any], Awaitable[None]]:
+    async def call(connection: Connection, number: int, body: Any) -> None:
         by = Actor(connection.user, connection.has_role(body.channel))
         try:
-            result = await act(connection.service.domain.moderation, by, body)
+            result = await method.call(connection.service.domain.moderation, by, body)
         except NoSuchMessage:
             raise Refusal(NOT_FOUND) from None
         except BadParameter as exc:
@@ -125,17 +66,8 @@ def _answer(connection: Connection, number: int, result: object) -> None:
 
 
 METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {
-    "ban": (bodies.Restraint, _method(ban)),
-    "unban": (bodies.OfUser, _method(unban)),
-    "mute": (bodies.Restraint, _method(mute)),
-    "unmute": (bodies.OfUser, _method(unmute)),
-    "slow_mode": (bodies.SlowMode, _method(slow_mode)),
-    "mute_all": (bodies.MuteAll, _method(mute_all)),
-    "moderators": (bodies.Moderators, _method(moderators)),
-    "delete_message": (bodies.OfMessage, _method(delete_message)),
-    "delete_messages_of": (bodies.OfUser, _method(delete_messages_of)),
     "report": (bodies.Complaint, report),
-    "reports": (bodies.OfGroup, _method(reports)),
+    **{name: (method.body, _called(method)) for name, method in OF_MODERATORS.items()},
 }
 
 

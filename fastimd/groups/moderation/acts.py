@@ -16,7 +16,6 @@ from ...hooks.tellings import Tellings
 from ..events import MODERATION, PolicyChange
 from ..store import Store
 from ..store.policy import BAN, MODERATOR, MUTE, MUTE_ALL, SLOW, Change, sentence
-from ..store.reports import Report
 from ..subscription import Subscription
 from . import bodies
 from .policies import Policies
@@ -156,7 +155,7 @@ class Moderation:
         reported = ReportedMessage(body.channel, body.ts, author, user, body.reason)
         self._tellings.tell("on_report", reported)
 
-    async def reports(self, by: Actor, body: bodies.OfGroup) -> list[Report]:
+    async def reports(self, by: Actor, body: bodies.OfGroup) -> list[bodies.Report]:
         """What members have reported, by the ``ts`` of the messages."""
         await self._check(by, body.channel)
         return await self._store.reports.all(body.channel)

@@ -95,3 +95,16 @@ class Complaint(OfMessage, kw_only=True):
     """A message that is reported, and why."""
 
     reason: Annotated[str, Meta(min_length=1, max_length=MAX_REASON)]
+
+
+class Report(msgspec.Struct):
+    """That ``by`` has reported the message of ``user`` at ``ts``.
+
+    ``at`` is when, in milliseconds since the epoch.
+    """
+
+    ts: int
+    user: str
+    by: str
+    at: int
+    reason: str = ""

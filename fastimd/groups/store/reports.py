@@ -8,6 +8,7 @@ import msgspec
 
 from ...redis import scripts
 from ...redis.clients import RedisClient
+from ..moderation.bodies import Report
 from .keyspace import Keyspace, list_keys, messages_key, reports_key
 from .seek import seek
 
@@ -15,19 +16,6 @@ MOST_REPORTS = 1000
 REPORT_SECONDS = 30 * 86_400
 """How many reports of a group are kept, those of the newest messages, and for how long after the
 last."""
-
-
-class Report(msgspec.Struct):
-    """That ``by`` has reported the message of ``user`` at ``ts``.
-
-    ``at`` is when, in milliseconds since the epoch.
-    """
-
-    ts: int
-    user: str
-    by: str
-    at: int
-    reason: str = ""
 
 
 class Reported(NamedTuple):
