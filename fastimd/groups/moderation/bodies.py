@@ -97,7 +97,7 @@ class Complaint(OfMessage, kw_only=True):
     reason: Annotated[str, Meta(min_length=1, max_length=MAX_REASON)]
 
 
-class Report(msgspec.Struct):
+class Report(Struct):
     """That ``by`` has reported the message of ``user`` at ``ts``.
 
     ``at`` is when, in milliseconds since the epoch.
