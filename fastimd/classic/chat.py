@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextvars import copy_context
+from functools import partial
 
 import msgspec
 import structlog
@@ -121,6 +122,7 @@ class _Speaker:
         "_policy",
         "_route",
         "_session",
+        "_waiting",
     )
 
     def __init__(self, session: Session, domain: Domain, route: Route, policy: Policy) -> None:
@@ -130,6 +132,7 @@ class _Speaker:
         self._policy = policy
         self._context = copy_context()
         self._in_flight = 0
+        self._waiting = 0  # of them those of which it is not known whether they may be said
         self._is_judged = domain.hooks.has("on_message")
         self._answered: trio.Event | None = None
 
@@ -141,6 +144,7 @@ class _Speaker:
             and self._domain.store.messages.has_room
             and not self._domain.config.group.login_auth
             and not self._is_judged
+            and not self._waiting
             and self._policy.lets(self._route.user)
         )
 
@@ -152,11 +156,43 @@ class _Speaker:
         if self._is_judged:
             info = await self._judge(text) if await self._is_let(text, takes_turn=False) else None
         await self._wait_room()  # after the hook: many may have their answers at once
+        if self._waiting or not (self._policy.is_certain or self._policy.slow):
+            if info is not None and not self._session.is_dismissed:
+                self._hold(info)
+            return
         if info is not None and not await self._is_let(text):
             info = None
         self._session.note_heard()  # what the client says meanwhile is not read
         if info is not None and not self._session.is_dismissed:
             self.say(info)
+
+    def _hold(self, text: str) -> None:
+        """Keep a message until it is known whether it may be said."""
+        self._in_flight += 1
+        self._waiting += 1
+        size = len(text.encode())
+        try:
+            self._domain.judge.waiting.hold(self._policy, size, partial(self._on_known, text))
+        except StoreUnavailable as exc:
+            self._waiting -= 1
+            self._on_appended(exc)
+
+    def _on_known(self, text: str, failure: Exception | None) -> None:
+        self._waiting -= 1
+        if failure is not None:
+            self._on_appended(failure)
+            return
+        self._in_flight -= 1
+        try:
+            self._domain.judge.check_held(self._policy, self._route.user)
+        except Restrained as refusal:
+            self._tell_restrained(refusal, text)
+            self._note_answered()
+        else:
+            self.say(text)
+
+    def _tell_restrained(self, refusal: Restrained, text: str) -> None:
+        self._tell_refused(403, restrained(refusal.why, str(refusal)), text)
 
     async def _is_let(self, text: str, *, takes_turn: bool = True) -> bool:
         """Ask whether the group's moderators let the user speak; if not, the sender is told."""
@@ -169,7 +205,7 @@ class _Speaker:
                 self._policy, user, within=seconds, takes_turn=takes_turn
             )
         except Restrained as refusal:
-            self._tell_refused(403, restrained(refusal.why, str(refusal)), text)
+            self._tell_restrained(refusal, text)
             return False
         return True
 
@@ -239,6 +275,9 @@ class _Speaker:
             self._context.run(self._tell_failed, failure)
             away = isinstance(failure, StoreUnavailable)
             self._session.close(1013, "message not stored" if away else "message refused")
+        self._note_answered()
+
+    def _note_answered(self) -> None:
         if self._answered is not None:
             self._answered.set()
             self._answered = None

@@ -37,6 +37,7 @@ from ..groups.moderation.acts import Moderation
 from ..groups.moderation.announcer import Announcer
 from ..groups.moderation.judge import Judge
 from ..groups.moderation.policies import Policies
+from ..groups.moderation.waiting import Waiting
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
 from ..hooks.runner import HookRunner, open_hooks
@@ -146,6 +147,8 @@ async def _serve_groups(ground: _Ground) -> None:
         floor.start_soon(supervise, "poller", poller.run)
         floor.start_soon(supervise, "kicks", kicks.run)
         floor.start_soon(supervise, "policies", policies.run)
+        waiting = Waiting(policies, client.appender.room, config)
+        floor.start_soon(supervise, "waiting messages", waiting.run)
         tellings = Tellings(ground.hooks, metrics)
         moderation = Moderation(store, policies, tellings, metrics)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
@@ -178,7 +181,7 @@ async def _serve_groups(ground: _Ground) -> None:
             visits,
             hub,
             poller,
-            Judge(store.policies, policies, metrics),
+            Judge(store.policies, policies, waiting, metrics),
             moderation,
             announcer,
         )

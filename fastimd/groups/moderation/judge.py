@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import trio
 
 from ...base.errors import Restrained, StoreUnavailable
@@ -12,6 +15,7 @@ from ..subscription import Subscription
 from . import restraint
 from .policies import Policies
 from .policy import Policy
+from .waiting import Waiting
 
 RETRY_SECONDS = 0.1
 
@@ -20,10 +24,14 @@ class Judge:
     """Lets through who may, or raises ``Restrained``.
 
     A user who is exempt holds the role of a moderator: nothing that moderators have decided keeps
-    it from speaking, and of the bans only one of an operator keeps it out.
+    it from speaking, and of the bans only one of an operator keeps it out. ``waiting`` are messages
+    of which it is not known whether they may be said.
     """
 
-    def __init__(self, store: StoredPolicies, policies: Policies, metrics: Metrics) -> None:
+    def __init__(
+        self, store: StoredPolicies, policies: Policies, waiting: Waiting, metrics: Metrics
+    ) -> None:
+        self.waiting = waiting
         self._store = store
         self._policies = policies
         self._metrics = metrics
@@ -76,19 +84,40 @@ class Judge:
             await self._confirm(policy, within)
         if policy.lets(user):
             return
-        try:
-            self.check_entry(policy, user, is_exempt=is_exempt)
-            if is_exempt or user in policy.moderators:
+        with self._counting():
+            self._check(policy, user, is_exempt=is_exempt)
+            if not policy.slow or not takes_turn or is_exempt or user in policy.moderators:
                 return
-            mute = policy.mutes.get(user)
-            if mute is not None and self._holds(mute):
-                raise restraint.muted(mute)
-            if policy.mute_all:
-                raise restraint.only_moderators()
-            if policy.slow and takes_turn:
-                wait = await self._store.take_turn(policy.group, user, policy.slow, nonce)
-                if wait > 0:
-                    raise restraint.too_soon(wait)
+            wait = await self._store.take_turn(policy.group, user, policy.slow, nonce)
+            if wait > 0:
+                raise restraint.too_soon(wait)
+
+    def check_held(self, policy: Policy, user: str) -> None:
+        """Let a user say what waited until the policy was known, or raise ``Restrained``.
+
+        Where there is slow mode by now, it is nobody's turn.
+        """
+        if policy.lets(user):
+            return
+        with self._counting():
+            self._check(policy, user, is_exempt=False)
+            if policy.slow and user not in policy.moderators:
+                raise restraint.too_soon(policy.slow * 1000)
+
+    def _check(self, policy: Policy, user: str, *, is_exempt: bool) -> None:
+        self.check_entry(policy, user, is_exempt=is_exempt)
+        if is_exempt or user in policy.moderators:
+            return
+        mute = policy.mutes.get(user)
+        if mute is not None and self._holds(mute):
+            raise restraint.muted(mute)
+        if policy.mute_all:
+            raise restraint.only_moderators()
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        try:
+            yield
         except Restrained as refusal:
             self._metrics.count_restrained(refusal.why)
             raise
