@@ -32,6 +32,7 @@ MAX_TS = 2**53 - 1
 _PLAIN_START = b'{"groupId":"'
 _TS_KEY = b'"ts":'
 _NO_TAGS = msgspec.Raw(b"{}")
+_PRIORITY_TAG = b'"priority"'
 _TS_DIGITS = len(str(MAX_TS))
 
 
@@ -127,6 +128,20 @@ def decode_message(stored: bytes) -> Message:
         return Message(str(read.groupId), str(read.userId), read.info, read.ts, tags)
     except (ValueError, RecursionError) as exc:  # numbers may be too long, arrays too deep
         raise CorruptEntry(f"not a message ({exc})") from exc
+
+
+def has_high_priority(message: bytes) -> bool:
+    """Whether the tag ``priority`` of a message, as plain JSON, is ``high``.
+
+    Only a message that has this word between quotes is parsed. In a text it is not: its quotes are
+    escaped.
+    """
+    if _PRIORITY_TAG not in message:
+        return False
+    try:
+        return decode_message(message).tags.get("priority") == "high"
+    except CorruptEntry:
+        return False
 
 
 def _read_tags(tags: msgspec.Raw) -> dict[str, str]:

@@ -78,6 +78,8 @@ class Metrics(Collector):
         self.bytes_sent = 0
         self.appends_failed = 0
         self.deliveries = 0
+        self.deliveries_shed = 0
+        self.messages_shed = 0
         self.slow_closes = 0
         self.flood_closes = 0
         self.corrupt_entries = 0
@@ -237,6 +239,8 @@ _COUNTERS = {
     "bytes_sent": "Bytes handed to the outboxes of sockets.",
     "appends_failed": "Messages that Redis did not take; their senders were told.",
     "deliveries": "Messages handed to members' outboxes.",
+    "deliveries_shed": "Deliveries left out, as a group would have had more than its budget.",
+    "messages_shed": "Messages left out of what a group's members here were delivered.",
     "slow_closes": "Sockets closed because their reader was too slow.",
     "flood_closes": "Sockets closed because their client did not keep to its rate.",
     "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..base import codec
 from ..groups.audience import Batch, Greeting, Since
 from ..groups.store.history import History
-from ..groups.subscription import NOTICE
 from ..websocket.frames import text_frame
 
 
@@ -24,4 +23,4 @@ class Classic:
 
     def encode(self, _group: str, batch: Batch) -> list[bytes]:
         """A frame a message. Of what became of messages Fast-IM's clients hear nothing."""
-        return [text_frame(message) for ts, message in batch if ts != NOTICE]
+        return [text_frame(message) for ts, message in batch if ts >= 0]

@@ -138,6 +138,7 @@ async def _serve_groups(ground: _Ground) -> None:
         if isinstance(client.address, Service):
             floor.start_soon(supervise, "sentinels", follow_master, client.address, client, relay)
         floor.start_soon(supervise, "poller", poller.run)
+        floor.start_soon(supervise, "gaps", hub.tell_gaps)
         floor.start_soon(supervise, "kicks", kicks.run)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
         if ground.link is not None:

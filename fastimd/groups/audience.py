@@ -15,12 +15,13 @@ import trio
 
 from ..base.errors import KeyUnusable, StoreUnavailable
 from ..websocket.outbox import Outbox
+from .gap import NO_GAP
 from .store.history import Position
 from .store.stand import Stand
 
 Batch: TypeAlias = list[tuple[int, bytes]]
 """Messages as plain JSON, each with its ``ts``, which is 0 for a foreign one; and notices, each an
-``Event`` as JSON."""
+``Event`` as JSON; and what members are told of a gap, with ``GAP`` for a ``ts``."""
 
 
 class Since(NamedTuple):
@@ -71,10 +72,10 @@ class Arrival:
     ``known`` is the ``ts`` up to which it knows everything, ``texts`` the foreign messages and the
     notices that it knows. It has got what came before the message with the number ``since``;
     whatever comes from ``settled`` on is new to it, when that is known. ``fence`` is the number of
-    the fence after which it is.
+    the fence after which it is. ``gap`` is what it lacked and was left out, and is not told yet.
     """
 
-    __slots__ = ("fence", "known", "settled", "since", "texts")
+    __slots__ = ("fence", "gap", "known", "settled", "since", "texts")
 
     def __init__(self, greeting: Greeting, since: int, fence: int) -> None:
         self.known = greeting.position.ts
@@ -84,16 +85,17 @@ class Arrival:
         self.since = since
         self.settled: int | None = None
         self.fence = fence
+        self.gap = NO_GAP
 
     def lacks(self, ts: int, message: bytes) -> bool:
         """A message or a notice is not in the greeting; a ``ts`` of 0 is a foreign one's."""
         return ts > self.known if ts > 0 else message not in self.texts
 
-    def choose(self, batch: Batch, first: int) -> tuple[Batch, bool]:
+    def choose(self, batch: Batch, first: int) -> tuple[list[int], bool]:
         """Which messages it lacks of a batch whose first one has the number ``first``.
 
         Returns:
-            Them, and whether all that come later are new to it.
+            Where in the batch they stand, and whether all that come later are new to it.
         """
         is_settled = self.settled is not None
         chosen = []
@@ -101,7 +103,7 @@ class Arrival:
             if number < self.since:
                 continue
             if self.lacks(ts, message) or (self.settled is not None and number >= self.settled):
-                chosen.append((ts, message))
+                chosen.append(number - first)
                 is_settled = is_settled or ts > 0
         return chosen, is_settled
 

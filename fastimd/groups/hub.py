@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import compress
 
 import structlog
 import trio
@@ -21,6 +22,7 @@ from .audience import Audience, Dialect, Greeting, Since
 from .group import Group
 from .pieces import PIECE_BYTES, messages_of, pieces_of
 from .relays import GroupRelay
+from .shedding import LOOK_SECONDS, Shedding
 from .store.history import History
 from .subscription import MISSED, NOTICE
 
@@ -71,7 +73,7 @@ class Hub:
 
     Args:
         config: ``socket.outbox_bytes``, what may wait for a member; no longer piece is pushed than
-            this, but for a single frame.
+            this, but for a single frame. ``room.max_deliveries_per_second``, what a group may have.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Hub:
         self._groups: dict[str, Group] = {}
         self._to_flush: list[Group] = []
         self._flushing = trio.Lock()
+        self._shedding = Shedding(metrics)
         self._served = 0  # since other tasks had their turn
 
     @property
@@ -156,13 +159,38 @@ class Hub:
             # What was taken must reach everybody, though the connection it came over may break.
             with trio.CancelScope(shield=True):
                 groups, self._to_flush = self._to_flush, []
-                for group in groups:
-                    in_one_turn = min(group.members, MEMBERS_A_TURN)
-                    if self._served + in_one_turn > MEMBERS_A_TURN:
-                        await self._yield_turn()
-                    await self._flush_group(group)
+                most = self._config.room.max_deliveries_per_second
+                if most or self._shedding.budgets:
+                    await self._flush_within(groups, most)
+                else:
+                    await self._flush_groups(groups)
         finally:
             self._flushing.release()
+
+    async def tell_gaps(self) -> None:
+        """Tell members of what was left out, where no message follows it, until cancelled."""
+        while True:
+            await self._shedding.wait_some()
+            await trio.sleep(LOOK_SECONDS)
+            due = self._shedding.due()
+            self._to_flush.extend([group for group in due if not group.pending])
+            if due:
+                await self.flush()
+            self._shedding.let_go()
+
+    async def _flush_within(self, groups: list[Group], most: int) -> None:
+        """Flush within the budgets of the groups, and as much as the machine can do."""
+        began, before = trio.current_time(), self._metrics.deliveries
+        self._shedding.begin_round(groups, most)
+        await self._flush_groups(groups)
+        self._shedding.end_round(self._metrics.deliveries - before, trio.current_time() - began)
+
+    async def _flush_groups(self, groups: list[Group]) -> None:
+        for group in groups:
+            in_one_turn = min(group.members, MEMBERS_A_TURN)
+            if self._served + in_one_turn > MEMBERS_A_TURN:
+                await self._yield_turn()
+            await self._flush_group(group)
 
     def _open(self, name: str) -> Group:
         group = self._groups[name] = Group(name)
@@ -204,29 +232,35 @@ class Hub:
         piece_bytes = min(self._config.socket.outbox_bytes, PIECE_BYTES)
         hearers = group.count_hearers(batch) if logs.is_debug else []
         messages = messages_of(batch)
-        group.delivered += messages
         deliveries = size = 0
-        # Who is a member now gets the batch whole, whatever becomes of the arrivals meanwhile.
-        members = [(audience, tuple(audience.members)) for audience in group.audiences]
-        for audience, _ in members:
+        # Who is a member now gets its helping, whatever becomes of the arrivals meanwhile.
+        if group.budget is None:
+            passes = None
+            helpings = [(each.dialect, tuple(each.members), batch) for each in group.audiences]
+        else:
+            passes, helpings = self._shedding.serve(group, batch)
+            messages -= passes.count(False) if passes else 0
+        group.delivered += messages
+        for audience in tuple(group.audiences):
             if audience.arrivals:
-                given, bytes_given = group.serve_arrivals(audience, batch, piece_bytes)
+                given, bytes_given = group.serve_arrivals(audience, batch, passes, piece_bytes)
                 deliveries += given
                 size += bytes_given
-        for audience, outboxes in members:
-            if outboxes:
-                pieces = pieces_of(audience.dialect.encode(group.name, batch), piece_bytes)
+        for dialect, outboxes, helping in helpings:
+            if outboxes and helping:
+                pieces = pieces_of(dialect.encode(group.name, helping), piece_bytes)
                 await self._push(outboxes, pieces)
                 deliveries += len(outboxes) * messages
                 size += len(outboxes) * sum(map(len, pieces))
         self._metrics.deliveries += deliveries
         self._metrics.bytes_sent += size
         if deliveries:
-            oldest = next((ts for ts, _ in batch if ts > 0), 0)
+            heard = batch if passes is None else compress(batch, passes)
+            oldest = next((ts for ts, _ in heard if ts > 0), 0)
             if oldest:  # else all is foreign, or a notice
                 self._metrics.delivery_seconds.observe(self._history.age(oldest), deliveries)
-        for (ts, _), count in zip(batch, hearers, strict=False):
-            if ts != NOTICE:
+        for number, ((ts, _), count) in enumerate(zip(batch, hearers, strict=False)):
+            if ts != NOTICE and (passes is None or passes[number]):
                 log.debug("message.delivered", group=group.name, message_ts=ts, members=count)
 
     async def _push(self, outboxes: tuple[Outbox, ...], pieces: list[bytes]) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from .audience import Batch
-from .subscription import NOTICE
 
 PIECE_BYTES = 65536
 """Frames of a batch are joined up to this length."""
 
 
 def messages_of(batch: Batch) -> int:
-    """How many messages a batch has."""
-    return sum([ts != NOTICE for ts, _ in batch])
+    """How many messages a batch has, without what is told between them."""
+    return sum([ts >= 0 for ts, _ in batch])
 
 
 def pieces_of(frames: list[bytes], most: int) -> list[bytes]:

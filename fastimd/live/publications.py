@@ -13,6 +13,7 @@ import msgspec
 
 from ..base.codec import CorruptEntry, decode_message
 from ..groups.events import Event
+from ..groups.gap import GAP
 from ..groups.store.stand import Stands
 from ..groups.subscription import NOTICE
 from .escapes import unescape, without_halves
@@ -24,7 +25,7 @@ _encode = msgspec.json.encode
 def publications(
     stands: Stands, group: str, batch: Iterable[tuple[int, bytes]]
 ) -> list[Publication]:
-    """Messages of a group and notices as they are told, each with its ts.
+    """Messages of a group, notices and gaps as they are told, each message with its ts.
 
     Whoever hands on a message reads only its ends. One of another writer that proves to be none is
     left out, as others are that are none at first sight.
@@ -32,7 +33,12 @@ def publications(
     told: list[Publication] = []
     for ts, message in batch:
         try:
-            told.append(notice(message) if ts == NOTICE else publication(ts, message))
+            if ts >= 0:
+                told.append(publication(ts, message))
+            elif ts == NOTICE:
+                told.append(notice(message))
+            elif ts == GAP:
+                told.append(Publication(msgspec.Raw(message), tags={"event": "gap"}))
         except CorruptEntry as exc:
             stands.note_corrupt(group, exc)
     return told

@@ -19,6 +19,7 @@ from .login import Login
 from .reading import load
 from .redis import Redis, default_data_dir
 from .reload import FIXED, Changes, adopt
+from .room import Room
 from .sentinel_url import is_sentinel_url, read_sentinel_url
 from .server import Server
 from .socket import Socket
@@ -41,6 +42,7 @@ __all__ = [
     "Log",
     "Login",
     "Redis",
+    "Room",
     "Server",
     "Setting",
     "Socket",

@@ -17,6 +17,7 @@ from .live import Live
 from .log import Log
 from .login import Login
 from .redis import Redis
+from .room import Room
 from .section import About, Section, about, accepted
 from .server import Server
 from .socket import Socket
@@ -40,6 +41,7 @@ class Config(msgspec.Struct):
     group_list: GroupList = GroupList()
     socket: Socket = Socket()
     live: Live = Live()
+    room: Room = Room()
     login: Login = Login()
     token: Token = Token()
     hooks: Hooks = Hooks()
