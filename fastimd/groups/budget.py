@@ -135,6 +135,8 @@ class Budget:
 
     def choose(self, batch: Sequence[tuple[int, bytes]]) -> list[bool] | None:
         """Which of a group's messages pass, after ``fill``; None when all do."""
+        if not self.cost:  # nobody is there
+            return None
         if len(batch) * self.cost <= self._tokens and self.share >= 1:
             self.take(len(batch) * self.cost)
             return None
