@@ -21,7 +21,7 @@ import msgspec
 import pytest
 import trio
 from clients import log_in_async, post_async
-from conftest import Daemon, connect, receive, wait_for
+from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from jsonschema import Draft202012Validator
 from raw import connected
 from redis import Redis
@@ -154,7 +154,7 @@ async def test_the_other_examples_work_in_that_chat(
     daemon: Daemon, redis: Redis, tmp_path: Path
 ) -> None:
     """An object is published, a text is said once, and the history has all of them."""
-    chat, publish, history, say = blocks("js")
+    chat, publish, history, _gap, say = blocks("js")
     program = "\n".join([chat, publish, say, 'await say("once");', history])
     shown = ["hello", "{ text: 'Look at this', item: 4711 }", "once"]
     with running("js", program, daemon, tmp_path / "chat") as printed:
@@ -164,6 +164,29 @@ async def test_the_other_examples_work_in_that_chat(
     assert heard == shown
     assert read == shown[::-1]
     assert redis.llen("gml:7") == len(shown)
+
+
+async def test_the_example_for_gaps_counts_them(
+    start_daemon: StartDaemon, redis: Redis, tmp_path: Path
+) -> None:
+    """What it shows, and how many it says to have missed, is all that was said."""
+    house = start_daemon(room__max_deliveries_per_second="10")
+    chat, _publish, _history, gap, _say = blocks("js")
+    program = "\n".join([chat, "const show = console.log;", gap])
+    with running("js", program, house, tmp_path / "chat") as printed:
+        await until_many(printed, 1)
+        async with connect(house.chat_url("7", "carl")) as carl:
+            await receive(carl)
+            for _ in range(50):
+                await carl.send_message("hooray")
+
+            def known() -> int:
+                more = re.findall(r"^… (\d+) more$", "\n".join(printed()), re.M)
+                return printed().count("carl hooray") + sum(map(int, more))
+
+            await trio.to_thread.run_sync(lambda: wait_for(lambda: known() >= 50, seconds=SECONDS))
+    assert known() == 50
+    assert printed().count("carl hooray") < 40
 
 
 def table(first: str) -> list[list[str]]:
