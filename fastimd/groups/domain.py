@@ -12,6 +12,9 @@ from .access import Access
 from .comings import Comings
 from .hub import Hub
 from .lists.poller import Poller
+from .moderation.acts import Moderation
+from .moderation.announcer import Announcer
+from .moderation.judge import Judge
 from .store import Store
 
 
@@ -27,4 +30,7 @@ class Domain:
     visits: Visits
     hub: Hub
     poller: Poller
+    judge: Judge
+    moderation: Moderation
+    announcer: Announcer
     comings: Comings = field(default_factory=Comings)

@@ -12,8 +12,12 @@ from collections.abc import Iterable
 import msgspec
 
 from ..base.codec import CorruptEntry, decode_message
+<<<<<<< ours
 from ..groups.events import Event
 from ..groups.gap import GAP
+=======
+from ..groups.events import MODERATION, Event, PolicyChange
+>>>>>>> theirs
 from ..groups.store.stand import Stands
 from ..groups.subscription import NOTICE
 from .escapes import unescape, without_halves
@@ -51,13 +55,32 @@ def publication(ts: int, message: bytes) -> Publication:
 
 
 def notice(event: bytes) -> Publication:
-    """A deletion as it is told: what is gone, in a publication that is not stored."""
+    """A notice as it is told, in a publication that is not stored: what is gone, or an act."""
     read = msgspec.json.decode(event, type=Event)
+    if read.kind == MODERATION:
+        return moderated(msgspec.json.decode(event, type=PolicyChange))
     gone: dict[str, object] = {"ts": read.until or read.ts}
-    if not read.until:
+    if read.user:
         gone["user"] = read.user
+    if read.since:
+        gone["since"] = read.since
     tags = {"event": "purge" if read.until else "recall"}
     return Publication(msgspec.Raw(_encode(gone)), tags=tags)
+
+
+def moderated(change: PolicyChange) -> Publication:
+    """A moderator's act as those are told whom it concerns, in a publication that is not stored."""
+    data: dict[str, object] = {"act": change.act}
+    if change.user:
+        data["user"] = change.user
+    if change.act in ("ban", "mute"):
+        data["until"] = change.until
+        data["reason"] = change.reason
+    if change.act == "slow_mode":
+        data["seconds"] = change.seconds
+    if change.by:
+        data["by"] = change.by
+    return Publication(msgspec.Raw(_encode(data)), tags={"event": "moderation"})
 
 
 def data_of(info: str) -> msgspec.Raw:

@@ -1,4 +1,8 @@
+<<<<<<< ours
 """The methods of the daemon that a client calls: send, recall, read, groups."""
+=======
+"""The methods of the daemon that a client calls: send, recall, groups, and those of moderators."""
+>>>>>>> theirs
 
 from __future__ import annotations
 
@@ -7,8 +11,13 @@ from typing import Any
 
 import msgspec
 
+<<<<<<< ours
 from ..base.errors import BadParameter
 from . import inbox
+=======
+from ..base.errors import BadParameter, StoreUnavailable
+from . import moderating
+>>>>>>> theirs
 from .codes import (
     METHOD_NOT_FOUND,
     NOT_FOUND,
@@ -63,7 +72,11 @@ async def call(connection: Connection, number: int, request: Rpc) -> None:
 
 async def send(connection: Connection, number: int, request: Send) -> None:
     """Say something; the answer comes when it is in Redis, and tells its ``ts``."""
+<<<<<<< ours
     info, tags = await judge(connection, request.channel, request.data)
+=======
+    info = await judge(connection, request.channel, request.data, request.nonce)
+>>>>>>> theirs
 
     def answer(failure: Exception | None, ts: int | None) -> None:
         connection.note_answered()
@@ -121,6 +134,11 @@ def _result(result: object) -> Reply:
 METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {
     "send": (Send, send),
     "recall": (Recall, recall),
+<<<<<<< ours
     "read": (inbox.Read, read),
     "groups": (inbox.Groups, groups),
+=======
+    "groups": (Groups, groups),
+    **moderating.METHODS,
+>>>>>>> theirs
 }

@@ -17,6 +17,9 @@ from .logins import Logins
 from .marks import Marks
 from .members import Members
 from .messages import Messages
+from .policy import Policies
+from .removals import Removals
+from .reports import Reports
 from .stand import Stands
 from .summaries import Summaries
 
@@ -34,3 +37,6 @@ class Store:
         self.marks = Marks(keys, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)
+        self.policies = Policies(keys, client)
+        self.removals = Removals(keys, config)
+        self.reports = Reports(keys, client)

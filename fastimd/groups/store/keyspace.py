@@ -75,12 +75,12 @@ class Keyspace:
         """Send a script on such keys; ``reply`` waits for its reply."""
         return self._client.send_script(script, keys, *arguments)
 
-    async def reply(self, call: SentScript) -> Reply:
-        """Wait for the reply to a script that was sent."""
+    async def reply(self, call: SentScript, key: str = "") -> Reply:
+        """Wait for the reply to a script that was sent; ``key`` is named instead of the first."""
         try:
             return await call.reply()
         except exceptions.ResponseError as exc:
-            raise key_unusable(self._metrics, str(call.keys[0]), exc) from exc
+            raise key_unusable(self._metrics, key or str(call.keys[0]), exc) from exc
 
     def removals_channel(self, group: str) -> str:
         """Where it is told what became of messages of a group."""
@@ -133,6 +133,26 @@ def life_key(group: str) -> str:
 def removals_key(group: str) -> str:
     """What was deleted from a group, for clients that are away."""
     return f"fastimd:removals:{group}"
+
+
+def policy_key(group: str) -> str:
+    """What the moderators of a group have decided."""
+    return f"fastimd:policy:{group}"
+
+
+def endings_key(group: str) -> str:
+    """Those of the decisions that end, by their end."""
+    return f"fastimd:endings:{group}"
+
+
+def reports_key(group: str) -> str:
+    """Messages of a group that members have reported, by the ts of each."""
+    return f"fastimd:reports:{group}"
+
+
+def turn_key(group: str, user: str) -> str:
+    """When a user last spoke in a group in slow mode; see ``nonces_key``."""
+    return f"fastimd:turn:{len(group)}:{group}:{user}"
 
 
 def nonces_key(group: str, user: str) -> str:
