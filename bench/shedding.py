@@ -53,7 +53,9 @@ if last then ts = math.max(ts, tonumber(string.match(last, '"ts":(%d+)}$')) + 1)
 local message = ARGV[1] .. string.format('%.0f}', ts)
 redis.call('RPUSH', KEYS[1], message)
 redis.call('PUBLISH', KEYS[2], message)
+return ts
 """
+"""Says something as a program beside the daemon does, which gives it tags."""
 
 
 class Stadium(Fastimd):
@@ -73,7 +75,7 @@ class Stadium(Fastimd):
         }
 
     def metrics(self) -> dict[str, float]:
-        """What it counts."""
+        """Its metrics, by name."""
         with urlopen(f"http://127.0.0.1:{self.admin}/metrics", timeout=30) as answer:
             lines = answer.read().decode().splitlines()
         samples = [line.rpartition(" ") for line in lines if not line.startswith("#")]
@@ -81,7 +83,7 @@ class Stadium(Fastimd):
 
 
 class Heard(NamedTuple):
-    """What the members of one process have heard.
+    """The messages and gaps that the members of one process received.
 
     ``wrong`` is how many of them have heard and missed anything but what was said, ``closed`` how
     many were closed. ``delays`` are nanoseconds of the urgent messages, each at each member.
@@ -95,7 +97,7 @@ class Heard(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What was sent by the crowd, what the host has said, what is stored, and in how long."""
+    """How many messages the crowd and the host sent, how many are stored, and in how long."""
 
     sent: int
     urgent: int
@@ -104,7 +106,7 @@ class Said(NamedTuple):
 
 
 class Told(NamedTuple):
-    """What stands in a frame; ``urgent`` are the moments at which it was said."""
+    """The messages and gaps of a frame; ``urgent`` are when its urgent messages were sent."""
 
     heard: int
     missed: int
@@ -140,7 +142,7 @@ def shake_hands(port: int, path: str) -> socket.socket:
 
 @lru_cache(maxsize=64)
 def read(payload: bytes) -> Told:
-    """Whatever a frame has, all members get the same bytes."""
+    """Read a frame; all members get the same bytes, so it is parsed once."""
     gaps = re.findall(rb'"missed":(\d+)', payload)
     urgent = re.findall(rb'"data":"goal (\d+)"', payload)
     return Told(payload.count(b'"offset":'), sum(map(int, gaps)), tuple(map(int, urgent)))
@@ -256,19 +258,19 @@ def talk(pipe: Connection, port: int, offered: int, seconds: float) -> None:
             by_descriptor[descriptor].recv(1 << 20)
 
 
+def urgent(group: str, text: str) -> bytes:
+    """An urgent message of the host up to its ts, as ``SAY`` takes it."""
+    message = {"groupId": group, "userId": "host", "info": text, "tags": {"priority": "high"}}
+    return msgspec.json.encode(message)[:-1] + b',"ts":'
+
+
 def be_host(redis: Redis, a_second: float, seconds: float) -> int:
     """Say something urgent so often; returns how often it was said."""
     say = redis.register_script(SAY)
     ends = time.monotonic() + seconds
     said = 0
     while time.monotonic() < ends:
-        prefix = {
-            "groupId": GROUP,
-            "userId": "host",
-            "info": f"goal {time.monotonic_ns()}",
-            "tags": {"priority": "high"},
-        }
-        begins = msgspec.json.encode(prefix)[:-1] + b',"ts":'
+        begins = urgent(GROUP, f"goal {time.monotonic_ns()}")
         say(keys=[f"gml:{GROUP}", f"mq:{GROUP}"], args=[begins])
         said += 1
         time.sleep(1 / a_second)
@@ -301,10 +303,10 @@ def run(server: Stadium, redis: BenchRedis, options: argparse.Namespace) -> bool
     before = Usage.of(server.pids)
     with redis.client() as client:
         crowd.send("talk")
-        urgent = be_host(client, options.urgent, options.seconds)
+        said_urgently = be_host(client, options.urgent, options.seconds)
         sent, seconds = crowd.recv()
         used = Usage.of(server.pids)
-        while client.llen(f"gml:{GROUP}") < sent + urgent:
+        while client.llen(f"gml:{GROUP}") < sent + said_urgently:
             time.sleep(0.05)
         stored = client.llen(f"gml:{GROUP}")
     for pipe in pipes:
@@ -317,7 +319,7 @@ def run(server: Stadium, redis: BenchRedis, options: argparse.Namespace) -> bool
     for each in heard:
         delays.frombytes(each.delays)
     cpu = (used.cpu_seconds - before.cpu_seconds) / seconds
-    said = Said(sent, urgent, stored, seconds)
+    said = Said(sent, said_urgently, stored, seconds)
     return tell(options, said, heard, sorted(delays), server.metrics(), cpu, used.resident_bytes)
 
 

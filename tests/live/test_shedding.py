@@ -12,22 +12,11 @@ from conftest import Daemon, StartDaemon, connect, receive, wait_for
 from members import Member, member
 from raw import Wire
 from redis import Redis
+from shedding import SAY, urgent
 
 GROUP = "stadium"
 PER_SECOND = 40
 """Deliveries; of four members that is ten messages a second."""
-
-SAY = """
-local time = redis.call('TIME')
-local ts = time[1] * 1000 + math.floor(time[2] / 1000)
-local last = redis.call('LINDEX', KEYS[1], -1)
-if last then ts = math.max(ts, tonumber(string.match(last, '"ts":(%d+)}$')) + 1) end
-local message = ARGV[1] .. string.format('%.0f}', ts)
-redis.call('RPUSH', KEYS[1], message)
-redis.call('PUBLISH', KEYS[2], message)
-return ts
-"""
-"""Says something as a program beside the daemon does, which gives it tags."""
 
 
 @pytest.fixture
@@ -36,9 +25,7 @@ def house(start_daemon: StartDaemon) -> Daemon:
 
 
 def say_urgent(redis: Redis, text: str) -> int:
-    prefix = {"groupId": GROUP, "userId": "host", "info": text, "tags": {"priority": "high"}}
-    begins = json.dumps(prefix, separators=(",", ":"))[:-1] + ',"ts":'
-    ts: int = redis.eval(SAY, 2, f"gml:{GROUP}", f"mq:{GROUP}", begins)
+    ts: int = redis.eval(SAY, 2, f"gml:{GROUP}", f"mq:{GROUP}", urgent(GROUP, text))
     return ts
 
 
