@@ -47,12 +47,12 @@ async def serve_chat(
     try:
         await _begin(session, domain, route, membership)
         visit = domain.visits.join(route.group, route.user)
-        domain.comings.come(route.group, session)
+        domain.presence.come(route.group, session)
         try:
             await _listen(session, _Speaker(session, domain, route), first)
         finally:
             domain.visits.leave(visit)
-            domain.comings.go(route.group, session)
+            domain.presence.go(route.group, session)
     finally:
         membership.leave()
 

@@ -27,12 +27,14 @@ from ..classic.sockets import KINDS
 from ..door.listeners import Listener
 from ..door.receiver import Readiness
 from ..groups.access import Access
+from ..groups.announcements import Announcements
 from ..groups.domain import Domain
 from ..groups.events import Events
 from ..groups.following import follow_master
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
 from ..groups.lists.poller import Poller
+from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
 from ..hooks.runner import HookRunner, open_hooks
@@ -133,13 +135,16 @@ async def _serve_groups(ground: _Ground) -> None:
     async with open_floor() as floor:
         sessions = Sessions((*KINDS, *LIVE_KINDS))
         kicks = Kicks(store.kicks, store.history, sessions.kick)
-        relay, hub, poller = _build_hub(ground, kicks, sessions)
+        presence = Presence(store.presences, config)
+        relay, hub, poller = _build_hub(ground, kicks, sessions, presence)
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
             floor.start_soon(supervise, "sentinels", follow_master, client.address, client, relay)
         floor.start_soon(supervise, "poller", poller.run)
         floor.start_soon(supervise, "gaps", hub.tell_gaps)
         floor.start_soon(supervise, "kicks", kicks.run)
+        if presence.is_enabled:
+            floor.start_soon(supervise, "presence", presence.run)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
         if ground.link is not None:
             tell_parent = partial(_report, ground, reasons, hub, sessions)
@@ -161,7 +166,7 @@ async def _serve_groups(ground: _Ground) -> None:
         await relay.wait_connected()
         access = Access(config, store, ground.hooks)
         visits = Visits(ground.hooks, config, metrics)
-        domain = Domain(config, metrics, store, access, ground.hooks, visits, hub, poller)
+        domain = Domain(config, metrics, store, access, ground.hooks, visits, hub, poller, presence)
         await _serve_front(ground, domain, sessions, admin)
 
 
@@ -189,6 +194,7 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
         with trio.move_on_after(LAST_SECONDS):
             await appender.wait_all_answered()
             await visits.wait_all_told()
+            await domain.presence.wait_all_noted()
         if visits.waiting:
             log.warning("daemon.presence_untold", connections=visits.waiting)
         if appender.unanswered:
@@ -228,7 +234,9 @@ def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> li
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
 
 
-def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[GroupRelay, Hub, Poller]:
+def _build_hub(
+    ground: _Ground, kicks: Kicks, sessions: Sessions, presence: Presence
+) -> tuple[GroupRelay, Hub, Poller]:
     client, store, metrics = ground.client, ground.store, ground.metrics
     relay = make_relay(client, store.history, metrics)
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
@@ -238,6 +246,7 @@ def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Group
     def on_gap() -> None:
         poller.sweep()
         kicks.look()
+        presence.note_gap()
 
     events = Events(
         on_change=poller.note_event,
@@ -245,8 +254,17 @@ def _build_hub(ground: _Ground, kicks: Kicks, sessions: Sessions) -> tuple[Group
         on_leave=sessions.leave,
         on_kick=kicks.receive,
     )
-    relay.hand_to(on_batch=hub.flush, on_event=events.receive, on_gap=on_gap)
+    announcements = Announcements(
+        store.presences.inbox,
+        on_event=events.receive,
+        on_letter=presence.receive,
+        on_gap=on_gap,
+    )
+    relay.hand_to(on_batch=hub.flush, announcements=announcements)
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
+    metrics.add_gauge(
+        "members", "Connections in groups here, once a group.", lambda: presence.connections
+    )
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
     metrics.add_gauge(
         "held_messages", "Appends without an answer.", lambda: store.messages.unanswered

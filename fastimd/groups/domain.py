@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..hooks.runner import HookRunner
 from ..hooks.visits import Visits
 from .access import Access
-from .comings import Comings
 from .hub import Hub
 from .lists.poller import Poller
+from .presence.presence import Presence
 from .store import Store
 
 
@@ -27,4 +27,4 @@ class Domain:
     visits: Visits
     hub: Hub
     poller: Poller
-    comings: Comings = field(default_factory=Comings)
+    presence: Presence

@@ -29,7 +29,8 @@ from ..redis.keeping import CALL_SECONDS, Reconnecting, connected_wire
 from ..redis.refusal import key_unusable
 from ..redis.replies import Redirected, Reply
 from ..redis.wire import Wire
-from .events import EVENT_BEGINS, EVENTS_CHANNEL
+from .announcements import Announcements
+from .events import EVENT_BEGINS
 from .lingering import Lingering
 from .passings import OnPassed, Passings
 from .pubsub import PLAIN, SHARDED, SUBSCRIBED_AT_ONCE, Questions, Words
@@ -65,8 +66,7 @@ class Relay:
         self._history = history
         self._metrics = metrics
         self._on_batch: Callable[[], Awaitable[None]]
-        self._on_event: Callable[[bytes], bool]
-        self._on_gap: Callable[[], None]
+        self._announcements: Announcements
         self._by_channel: dict[bytes, Subscription] = {}
         self._idle = Lingering()
         self._questions = Questions(words)
@@ -93,21 +93,17 @@ class Relay:
         self,
         *,
         on_batch: Callable[[], Awaitable[None]],
-        on_event: Callable[[bytes], bool],
-        on_gap: Callable[[], None],
+        announcements: Announcements,
     ) -> None:
         """Say who is told, before the relay runs.
 
         Args:
             on_batch: awaited after each batch of messages was handed on; while it runs no more
                 are read, so that a busy daemon leaves the rest with Redis.
-            on_event: gets the payload of our own channel of rare events; returns whether there is
-                now something to be handed on.
-            on_gap: called after each reconnection, when rare events may have been missed.
+            announcements: get what comes for no group.
         """
         self._on_batch = on_batch
-        self._on_event = on_event
-        self._on_gap = on_gap
+        self._announcements = announcements
 
     async def wait_connected(self) -> None:
         """Wait until the relay hears Redis for the first time."""
@@ -230,7 +226,7 @@ class Relay:
     async def _serve_connection(self) -> None:
         async with connected_wire(self._address) as wire:
             if self._words is PLAIN:
-                await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
+                await self._announcements.open(wire, self._metrics)
             failures: list[Exception] = []
             try:
                 async with trio.open_nursery() as nursery:
@@ -262,7 +258,7 @@ class Relay:
         known = list(self._by_channel.values())
         for subscription in known:
             self._await_repair(subscription)
-        self._on_gap()
+        self._announcements.on_gap()
         self._was_connected.set()
         self._reconnecting.connected()
         return known
@@ -363,15 +359,14 @@ class Relay:
     def _receive_message(self, channel: bytes, payload: bytes) -> None:
         subscription = self._by_channel.get(channel)
         if subscription is None:
-            if channel == EVENTS_CHANNEL.encode():
-                self._has_messages |= self._on_event(payload)
+            self._has_messages |= self._announcements.receive(channel, payload)
             return
         self._has_messages = True
         try:
             ts, message = codec.read_entry(payload)
         except codec.CorruptEntry as exc:
             if self._words is SHARDED and payload.startswith(EVENT_BEGINS):
-                self._has_messages |= self._on_event(payload)
+                self._has_messages |= self._announcements.on_event(payload)
                 return
             self._metrics.corrupt_entries += 1
             log.warning("relay.corrupt_message", group=subscription.group, error=str(exc))

@@ -20,6 +20,7 @@ from ..base.metrics import Metrics
 from ..redis.cluster.masters import AnyMaster, Masters, Node
 from ..redis.cluster.slots import slot_of, tag_of
 from ..redis.replies import Redirected
+from .announcements import Announcements
 from .passings import OnPassed
 from .pubsub import SHARDED
 from .relay import Relay
@@ -46,15 +47,11 @@ class ShardedRelay:
         masters.on_spread.append(self._spread)
 
     def hand_to(
-        self,
-        *,
-        on_batch: Callable[[], Awaitable[None]],
-        on_event: Callable[[bytes], bool],
-        on_gap: Callable[[], None],
+        self, *, on_batch: Callable[[], Awaitable[None]], announcements: Announcements
     ) -> None:
         """Say who is told, before the relay runs; as ``Relay.hand_to``."""
-        self._hand_to = {"on_batch": on_batch, "on_event": on_event, "on_gap": on_gap}
-        self._events.hand_to(on_batch=on_batch, on_event=on_event, on_gap=on_gap)
+        self._hand_to = {"on_batch": on_batch, "announcements": announcements}
+        self._events.hand_to(on_batch=on_batch, announcements=announcements)
         self._spread(())
 
     async def wait_connected(self) -> None:

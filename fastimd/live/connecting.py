@@ -102,7 +102,11 @@ async def refresh(connection: Connection, number: int, request: Refresh) -> None
     except TokenRefused as exc:
         bad, expired = Disconnect(INVALID_TOKEN), Disconnect(CONNECTION_EXPIRED)
         raise connection.token_refused("refresh", exc, bad, expired) from None
-    connection.token, connection.conn_info = request.token, claims.info
+    connection.token = request.token
+    if claims.info != connection.conn_info:
+        connection.conn_info = claims.info
+        for group in connection.subscriptions:
+            connection.service.domain.presence.renew(group, connection.user)
     ttl = expire(connection, claims.expires_at)
     connection.answer(number, Reply(refresh=Refreshed(ttl > 0, ttl)))
 

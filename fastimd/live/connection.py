@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from functools import partial
 
-import msgspec
 import trio
 
 from ..base.errors import NotLoggedIn, Refused, TokenExpired, TokenRefused
 from ..groups.hub import Membership
+from ..groups.presence.roster import Coming
+from ..groups.store.presence import Place
 from ..hooks import Action
 from ..hooks.visits import Visit, Visits
 from ..websocket.outbox import Outbox
@@ -28,6 +29,7 @@ from .codes import (
     denied,
 )
 from .protocol import ABSENT, ClientInfo, Joined, Push, Reply, Unsubscribed
+from .publications import typing_of
 from .service import Service
 
 ESCAPED = 6
@@ -170,13 +172,17 @@ class Connection(Session):
         if subscription is not None:
             domain = self.service.domain
             subscription.end(domain.visits)
-            domain.comings.unlisten(group, self)
-            domain.comings.go(group, self)
+            domain.presence.go(group, self)
 
-    def tell_coming(self, group: str, session: Session, has_come: bool) -> None:
-        """Tell the client that somebody has come into a group, or left it."""
-        joined = Joined(info_of(session))
-        self.push(Push(group, join=joined) if has_come else Push(group, leave=joined))
+    def tell_comings(self, group: str, comings: list[Coming]) -> None:
+        """Tell the client who has come into a group, or left it."""
+        for user, place, has_come in comings:
+            joined = Joined(info_of(user, place))
+            self.push(Push(group, join=joined) if has_come else Push(group, leave=joined))
+
+    def tell_typing(self, group: str, user: str) -> None:
+        """Tell the client that somebody else is typing in a group."""
+        self.push(Push(group, typing_of(user)))
 
     def put_out(self, group: str, why: Unsubscribed) -> None:
         """Leave a group, and tell the client: of one that it enters, when it has been let in."""
@@ -283,7 +289,6 @@ class Connection(Session):
         )
 
 
-def info_of(session: Session) -> ClientInfo:
-    """Who a socket of any wire is, as others are told."""
-    info = session.conn_info if isinstance(session, Connection) else b""
-    return ClientInfo(session.user, session.client, msgspec.Raw(info) if info else ABSENT)
+def info_of(user: str, place: Place) -> ClientInfo:
+    """A member as others are told."""
+    return ClientInfo(user, place.client, place.info if place.has_info else ABSENT)

@@ -60,6 +60,11 @@ def notice(event: bytes) -> Publication:
     return Publication(msgspec.Raw(_encode(gone)), tags=tags)
 
 
+def typing_of(user: str) -> Publication:
+    """That a user is typing, as it is told."""
+    return Publication(msgspec.Raw(_encode({"user": user})), tags={"event": "typing"})
+
+
 def data_of(info: str) -> msgspec.Raw:
     """The text of a message as what is published, on one line."""
     if info[:1] in ("{", "["):

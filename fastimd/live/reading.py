@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from ..groups.presence.presence import Presence as GroupPresence
 from .codes import (
     BAD_REQUEST,
     LIMIT_EXCEEDED,
+    NOT_AVAILABLE,
     PERMISSION_DENIED,
     UNRECOVERABLE_POSITION,
     Disconnect,
@@ -12,14 +14,12 @@ from .codes import (
     bad_request,
 )
 from .connection import Connection, info_of
-from .protocol import Channel, ClientInfo, History, Page, Present, PresentStats, Reply
+from .protocol import Channel, History, Page, Present, PresentStats, Reply
 from .publications import publications
 from .subscribing import offset_of
 
 MOST_MESSAGES = 1000
 """How many messages a page of history has at most."""
-MOST_PRESENT = 1000
-"""How many members presence tells at most."""
 
 
 async def history(connection: Connection, number: int, request: History) -> None:
@@ -50,31 +50,37 @@ async def history(connection: Connection, number: int, request: History) -> None
 
 
 async def presence(connection: Connection, number: int, request: Channel) -> None:
-    """Who is in a group here.
+    """Who is in a group, on all daemons.
 
     Raises:
         Refusal, Disconnect: it may not be told.
+        StoreUnavailable, KeyUnusable: it cannot be told now.
     """
-    present = _present(connection, _subscribed(connection, request.channel))
-    if len(present) > MOST_PRESENT:
+    group = _subscribed(connection, request.channel)
+    members = await _presence(connection).members_of(group)
+    if members is None:
         raise Refusal(LIMIT_EXCEEDED)
+    present = {place.client: info_of(user, place) for user, place in members}
     connection.answer(number, Reply(presence=Present(present)))
 
 
 async def presence_stats(connection: Connection, number: int, request: Channel) -> None:
-    """How many are in a group here.
+    """How many are in a group, on all daemons.
 
     Raises:
         Refusal, Disconnect: it may not be told.
+        StoreUnavailable, KeyUnusable: it cannot be told now.
     """
-    present = _present(connection, _subscribed(connection, request.channel))
-    users = {info.user for info in present.values()}
-    connection.answer(number, Reply(presence_stats=PresentStats(len(present), len(users))))
+    group = _subscribed(connection, request.channel)
+    counts = await _presence(connection).count(group)
+    connection.answer(number, Reply(presence_stats=PresentStats(*counts)))
 
 
-def _present(connection: Connection, group: str) -> dict[str, ClientInfo]:
-    sessions = connection.service.around.sessions.of_group(group)
-    return {info.client: info for info in (info_of(session) for session in sessions)}
+def _presence(connection: Connection) -> GroupPresence:
+    found = connection.service.domain.presence
+    if not found.is_enabled:
+        raise Refusal(NOT_AVAILABLE)
+    return found
 
 
 def _subscribed(connection: Connection, channel: str) -> str:

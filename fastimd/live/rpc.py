@@ -1,4 +1,4 @@
-"""The methods of the daemon that a client calls: send, recall, read, groups."""
+"""The methods of the daemon that a client calls: send, recall, typing, read, groups."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import msgspec
 from ..base.errors import BadParameter
 from . import inbox
 from .codes import (
+    LIMIT_EXCEEDED,
     METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
     NOT_FOUND,
     PERMISSION_DENIED,
     Refusal,
@@ -35,6 +37,12 @@ class Recall(msgspec.Struct):
 
     channel: str
     ts: int
+
+
+class Typing(msgspec.Struct):
+    """Tell the others in a group that one is typing."""
+
+    channel: str
 
 
 class Sent(msgspec.Struct):
@@ -103,6 +111,18 @@ async def recall(connection: Connection, number: int, request: Recall) -> None:
     connection.answer(number, _result({}))
 
 
+async def typing(connection: Connection, number: int, request: Typing) -> None:
+    """Tell the others that the user is typing."""
+    if request.channel not in connection.subscriptions:
+        raise Refusal(PERMISSION_DENIED)
+    presence = connection.service.domain.presence
+    if not presence.is_enabled:
+        raise Refusal(NOT_AVAILABLE)
+    if not await presence.type(request.channel, connection):
+        raise Refusal(LIMIT_EXCEEDED)
+    connection.answer(number, _result({}))
+
+
 async def read(connection: Connection, number: int, request: inbox.Read) -> None:
     """Move the user's read mark in a group."""
     await inbox.read(connection, request)
@@ -121,6 +141,7 @@ def _result(result: object) -> Reply:
 METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[None]]]] = {
     "send": (Send, send),
     "recall": (Recall, recall),
+    "typing": (Typing, typing),
     "read": (inbox.Read, read),
     "groups": (inbox.Groups, groups),
 }

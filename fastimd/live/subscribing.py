@@ -67,9 +67,9 @@ class Entry(NamedTuple):
         visit = domain.visits.join(self.group, connection.user)
         connection.subscriptions[self.group] = Subscription(self.membership, visit, way.since)
         self.membership.begin()
+        domain.presence.come(self.group, connection)
         if wants_comings:
-            domain.comings.listen(self.group, connection, connection.tell_coming)
-        domain.comings.come(self.group, connection)
+            domain.presence.listen(self.group, connection, connection.tell_comings)
 
 
 async def subscribe(connection: Connection, number: int, request: Subscribe) -> None:

@@ -154,6 +154,8 @@ class Session:
         "user",
     )
 
+    conn_info: bytes = b""
+    """What the client's token says of it, as JSON, for others to see."""
     kind: str
     user: str
     groups: Collection[str]
@@ -297,6 +299,9 @@ class Session:
     def drop(self, _group: str, reason: str) -> None:
         """Close the socket: the user may not be in one of its groups any more."""
         self.close(1008, reason)
+
+    def tell_typing(self, _group: str, _user: str) -> None:
+        """Somebody else is typing in one of its groups; not every client is told."""
 
     def dismiss(self, reason: str) -> None:
         """Close the socket: the daemon stops."""

@@ -16,6 +16,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from fastimd.base import codec
 from fastimd.base.errors import KeyUnusable, StartupError, StoreUnavailable
 from fastimd.base.metrics import Metrics
+from fastimd.groups.announcements import Announcements
 from fastimd.groups.lingering import DROPPED_A_TURN, LINGER_SECONDS
 from fastimd.groups.pubsub import SUBSCRIBED_AT_ONCE, Questions
 from fastimd.groups.relay import Relay
@@ -120,11 +121,11 @@ class Server:
         return b"-" + self.refusal + b"\r\n" if self.refusal else _array(b"pong", b"")
 
     def asked(self, name: bytes) -> list[list[bytes]]:
-        """The arguments of the commands of one kind, without the channel of events."""
+        """The arguments of the commands of one kind, without the channels of no group."""
         return [
             command[1:]
             for command in self.commands
-            if command[0] == name and command[1:] != [b"fastimd:events"]
+            if command[0] == name and command[1:] not in ([b"fastimd:events"], [INBOX.encode()])
         ]
 
 
@@ -133,6 +134,9 @@ def _array(*parts: bytes | int) -> bytes:
         b":%d\r\n" % p if isinstance(p, int) else b"$%d\r\n%s\r\n" % (len(p), p) for p in parts
     ]
     return b"*%d\r\n" % len(parts) + b"".join(packed)
+
+
+INBOX = "fastimd:to:me"
 
 
 class Lists:
@@ -196,7 +200,14 @@ class Room:
         self.batch_seconds = 0.0
         self.noticed: Subscription | None = None
         self._fresh: list[int] = []
-        self.relay.hand_to(on_batch=self._on_batch, on_event=self._note_event, on_gap=self._gap)
+        self.letters: list[bytes] = []
+        self.announcements = Announcements(
+            INBOX,
+            on_event=self._note_event,
+            on_letter=self.letters.append,
+            on_gap=self._gap,
+        )
+        self.relay.hand_to(on_batch=self._on_batch, announcements=self.announcements)
 
     def _note_event(self, payload: bytes) -> bool:
         self.events.append(payload)
@@ -612,9 +623,7 @@ async def test_between_two_pages_of_a_repair_others_have_their_turn(
     room.lists.page = 1
     room.lists.store(2, 3)
     times: list[float] = []
-    room.relay.hand_to(
-        on_batch=cast(Any, _noting(times)), on_event=room._note_event, on_gap=lambda: None
-    )
+    room.relay.hand_to(on_batch=cast(Any, _noting(times)), announcements=room.announcements)
     await room.server.hang_up()
     await trio.sleep(3)
     assert room.heard == [2, 3]
@@ -1088,3 +1097,32 @@ def test_a_refusal_for_now_of_nothing_that_was_asked_changes_nothing(
     questions.subscribe(Subscription("1"))
     with pytest.raises(NotNow):
         questions.take_refusal(NotNow("OOM"))
+
+
+async def test_letters_come_to_the_inbox(room: Room, autojump_clock: MockClock) -> None:
+    """On every connection; they are no messages, and concern no group."""
+    for letter in (b"one", b"two"):
+        await room.server.say(INBOX, letter)
+        await wait_all_tasks_blocked()
+        await room.server.hang_up()
+        await trio.sleep(1)
+    assert room.letters == [b"one", b"two"]
+    assert room.batches == []
+
+
+async def test_a_forbidden_inbox_takes_nothing_else_away(
+    room: Room, autojump_clock: MockClock
+) -> None:
+    """It is logged and counted, and events and messages are heard all the same."""
+    room.server.refused[INBOX.encode()] = b"NOPERM no channel"
+    await room.server.hang_up()
+    await trio.sleep(1)
+    assert room.metrics.unusable_keys == 1
+    await room.server.say("fastimd:events", b"event")
+    await room.server.say(INBOX, b"letter")
+    await room.member()
+    await room.server.say("mq:1", message(2))
+    await wait_all_tasks_blocked()
+    assert room.events == [b"event"]
+    assert room.letters == []
+    assert room.heard == [2]

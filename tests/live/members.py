@@ -45,6 +45,10 @@ class Member:
         """What a method returns."""
         return (await self.ask("rpc", method=method, data=data)).get("data")
 
+    async def rpc_code(self, method: str, **data: Any) -> int:
+        """The code of the error that a method gets, 0 for none."""
+        return await self.code("rpc", method=method, data=data)
+
     async def push(self, *kinds: str) -> Message:
         """The next push of one of these kinds, without those before it."""
         with trio.fail_after(ANSWER_SECONDS):

@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -28,13 +27,12 @@ from fastimd.base.settings import Config, Token
 from fastimd.base.settings.socket import Socket
 from fastimd.door.receiver import Readiness
 from fastimd.groups.audience import Greeting
-from fastimd.groups.comings import ANNOUNCE_UP_TO, Comings
 from fastimd.groups.domain import Domain
 from fastimd.groups.store.history import Position
 from fastimd.groups.store.stand import Stand
 from fastimd.hooks import Message
 from fastimd.hooks.runner import HookRunner
-from fastimd.live import connecting, json_wire, reading, speaking, subscribing
+from fastimd.live import connecting, json_wire, speaking, subscribing
 from fastimd.live.codes import Disconnect, Refusal
 from fastimd.live.commands import serve
 from fastimd.live.connection import Connection
@@ -51,7 +49,7 @@ from fastimd.live.tokens import Tokens
 from fastimd.live.wire import Wire
 from fastimd.websocket.keepalive import Keepalive
 from fastimd.websocket.replies import Replies
-from fastimd.websocket.session import Session, Sessions, Surroundings
+from fastimd.websocket.session import Sessions, Surroundings
 from fastimd.websocket.timers import TURN_SECONDS, Timers
 
 SECRET = "a secret of at least thirty-two bytes"
@@ -66,6 +64,9 @@ class Groups:
 
     def __init__(self) -> None:
         self.said: list[str] = []
+        self.presence = SimpleNamespace(
+            come=lambda *_: None, go=lambda *_: None, listen=lambda *_: None
+        )
         self.seconds = 0.0
         self.inside = 0
 
@@ -111,7 +112,7 @@ def domain_of(config: Config, metrics: Metrics, groups: Groups) -> Domain:
             access=SimpleNamespace(asks_hook=False, check_opening=allow),
             hooks=SimpleNamespace(has=lambda _: False),
             visits=SimpleNamespace(join=lambda *_: None, leave=lambda _: None),
-            comings=Comings(),
+            presence=groups.presence,
         ),
     )
 
@@ -506,68 +507,3 @@ async def check_flood(client: Client) -> None:
 
 def json_data(value: Any) -> Any:
     return msgspec.Raw(json.dumps(value).encode())
-
-
-@pytest.mark.parametrize(("members", "is_told"), [(1000, True), (1001, False)])
-async def test_presence_tells_a_thousand(
-    autojump_clock: MockClock,
-    client: Client,
-    monkeypatch: pytest.MonkeyPatch,
-    members: int,
-    is_told: bool,
-) -> None:
-    """Beyond that error 106; how many there are is told still."""
-    connection = client.connection
-    await connecting.connect(connection, 1, Connect(token=token()))
-    await subscribing.subscribe(connection, 2, Subscribe("g"))
-    client.told()
-    crowd = [SimpleNamespace(user=f"u{n % 10}", client=f"c{n}") for n in range(members)]
-    monkeypatch.setattr(Sessions, "of_group", lambda *_: crowd)
-    if is_told:
-        await reading.presence(connection, 3, Channel("g"))
-        (answer,) = client.told()
-        assert len(answer["presence"]["presence"]) == members
-        assert answer["presence"]["presence"]["c7"] == {"user": "u7", "client": "c7"}
-    else:
-        with pytest.raises(Refusal) as refused:
-            await reading.presence(connection, 3, Channel("g"))
-        assert refused.value.error.code == 106
-    await reading.presence_stats(connection, 4, Channel("g"))
-    stats = {"num_clients": members, "num_users": 10}
-    assert client.told() == [{"id": 4, "presence_stats": stats}]
-
-
-@dataclass(frozen=True)
-class Somebody:
-    """In place of a socket."""
-
-    user: str
-
-
-async def test_comings_are_told_where_few_ask() -> None:
-    """Up to 200 in a group; when one of more stops asking the others are told again."""
-    comings, told = Comings(), list[tuple[int, str, str, bool]]()
-    sessions = [cast(Session, Somebody(f"u{number}")) for number in range(ANNOUNCE_UP_TO + 1)]
-
-    def listener(number: int) -> Callable[[str, Session, bool], None]:
-        return lambda group, who, has_come: told.append((number, group, who.user, has_come))
-
-    comings.come("g", sessions[0])
-    assert told == []
-    for number, session in enumerate(sessions[:-1]):
-        comings.listen("g", session, listener(number))
-    comings.come("g", sessions[3])
-    assert told == [(n, "g", "u3", True) for n in range(ANNOUNCE_UP_TO)]
-    comings.come("other", sessions[3])
-    comings.listen("g", sessions[-1], listener(-1))
-    comings.go("g", sessions[3])
-    assert len(told) == ANNOUNCE_UP_TO
-    comings.unlisten("g", sessions[0])
-    comings.unlisten("g", sessions[0])
-    comings.unlisten("none", sessions[0])
-    comings.go("g", sessions[3])
-    assert len(told) == 2 * ANNOUNCE_UP_TO
-    assert told[-1] == (-1, "g", "u3", False)
-    for session in sessions:
-        comings.unlisten("g", session)
-    assert comings._listeners == {}

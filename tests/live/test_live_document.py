@@ -27,7 +27,9 @@ from raw import connected
 from redis import Redis
 from sdks import BUILD_SECONDS, built, find_package
 
-from fastimd.groups.comings import ANNOUNCE_UP_TO
+from fastimd.groups.presence.presence import MOST_LISTED
+from fastimd.groups.presence.roster import AWAY_SECONDS
+from fastimd.groups.presence.typing import PAUSE_SECONDS
 from fastimd.groups.store.keyspace import NONCE_SECONDS, NONCES
 from fastimd.groups.store.marks import MOST_MARKS
 from fastimd.groups.store.messages import NONCE_BYTES
@@ -36,7 +38,7 @@ from fastimd.live.connecting import CONNECT_SECONDS, EXPIRED_SECONDS
 from fastimd.live.connection import ESCAPED, FRAME_ROOM
 from fastimd.live.inbox import MOST_GROUPS, ListedGroups
 from fastimd.live.protocol import Error, Unsubscribed
-from fastimd.live.reading import MOST_MESSAGES, MOST_PRESENT
+from fastimd.live.reading import MOST_MESSAGES
 from fastimd.live.sockets import PATH
 from fastimd.live.speaking import ANSWER_SECONDS, MAX_IN_FLIGHT
 from fastimd.live.wire import Wire, subprotocol
@@ -251,8 +253,9 @@ def test_the_page_has_the_limits_of_the_code() -> None:
         f"The last {NONCES:,} nonces",
         f"`limit` is 1 to {MOST_GROUPS:,}",
         f"the {MOST_MARKS:,} with the latest",
-        f"more than {MOST_PRESENT:,} clients",
-        f"more than {ANNOUNCE_UP_TO} subscriptions",
+        f"more than {MOST_LISTED:,} clients",
+        f"within {AWAY_SECONDS:g} seconds",
+        f"once in {COUNTED[round(PAUSE_SECONDS)]} seconds",
         f"longer than {COUNTED[ESCAPED]} times that and {FRAME_ROOM // 1024} KiB",
         f"3013 after {FLOOD_SECONDS:g} seconds",
         f"{MAX_IN_FLIGHT} messages of a connection",

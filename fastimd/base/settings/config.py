@@ -16,6 +16,7 @@ from .hooks import Hooks
 from .live import Live
 from .log import Log
 from .login import Login
+from .presence import Presence
 from .redis import Redis
 from .room import Room
 from .section import About, Section, about, accepted
@@ -42,6 +43,7 @@ class Config(msgspec.Struct):
     socket: Socket = Socket()
     live: Live = Live()
     room: Room = Room()
+    presence: Presence = Presence()
     login: Login = Login()
     token: Token = Token()
     hooks: Hooks = Hooks()

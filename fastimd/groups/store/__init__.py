@@ -17,6 +17,7 @@ from .logins import Logins
 from .marks import Marks
 from .members import Members
 from .messages import Messages
+from .presence import Presences
 from .stand import Stands
 from .summaries import Summaries
 
@@ -34,3 +35,4 @@ class Store:
         self.marks = Marks(keys, config)
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)
+        self.presences = Presences(keys)

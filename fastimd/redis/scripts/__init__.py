@@ -23,7 +23,7 @@ class Script:
 
 
 _CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
-_LIFE, _REMOVAL = "life", "removal"
+_LIFE, _REMOVAL, _INDEX = "life", "removal", "index"
 _ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
 
 
@@ -67,6 +67,8 @@ MARKS = _read("marks", _CLOCK)
 UNREAD = _read("unread", _CLOCK, _ENTRY, _SEARCH)
 PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL, tells_group=True)
 KICK = _read("kick", _CLOCK)
+PRESENT = _read("present", _CLOCK, _INDEX)
+TELL = _read("tell", _CLOCK, _INDEX)
 
 ALL = (
     *(APPEND, SETTLE),
@@ -74,4 +76,5 @@ ALL = (
     *(RECALL, PURGE),
     *(JOIN, LEAVE, KICK),
     *(MARK, MARKS, UNREAD),
+    *(PRESENT, TELL),
 )

@@ -1,0 +1,19 @@
+-- Who is in a group: the index says which daemons have members there, each with its lease.
+
+-- The index: the daemons by their ids, when it was begun, and its version, or nil when there is none.
+local function read_index(key)
+  local daemons, head = {}, {}
+  local found = redis.call('HGETALL', key)
+  for at = 1, #found, 2 do
+    local lease, clients, users, wants = string.match(found[at + 1], '^(%d+) (%d+) (%d+) (%d)$')
+    if lease then
+      daemons[found[at]] = {
+        lease = tonumber(lease), clients = tonumber(clients), users = tonumber(users),
+        wants = wants == '1',
+      }
+    else
+      head[found[at]] = tonumber(found[at + 1])
+    end
+  end
+  return daemons, head.born, head.version
+end

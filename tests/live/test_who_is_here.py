@@ -1,0 +1,264 @@
+"""Who is here, on two real daemons and both wires: lists, counts, joins and leaves, typing."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import jwt
+import pytest
+import trio
+from clients import metrics
+from conftest import Daemon, StartDaemon, connect, receive, redis_servers, run_daemon, run_redis
+from members import Member, member, stranger
+from raw import Wire
+from redis import Redis
+
+SECRET = "a secret of at least thirty-two bytes"
+BOTH: list[Wire] = ["json", "protobuf"]
+OUT_SECONDS = 30
+"""In which the members of a killed daemon are out, as promised."""
+
+
+class House(NamedTuple):
+    """Two daemons on one Redis."""
+
+    here: Daemon
+    there: Daemon
+    redis: Redis
+
+    def at(self, number: int) -> Daemon:
+        """One of them."""
+        return self.there if number % 2 else self.here
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("here")
+    with run_redis(redis_servers()[0], folder) as url, Redis.from_url(url) as redis:
+        settings = {"presence__announce_up_to": "5"}
+        daemons = [run_daemon(folder, url, wait_serving=True, **settings) for _ in range(2)]
+        try:
+            yield House(daemons[0], daemons[1], redis)
+        finally:
+            for daemon in daemons:
+                assert daemon.stop() == 0
+                assert not daemon.events("task.crashed")
+
+
+async def counts(client: Member, group: str) -> tuple[int, int]:
+    """Connections and users, as a member is told."""
+    stats = await client.ask("presence_stats", channel=group)
+    return stats["num_clients"], stats["num_users"]
+
+
+async def users(client: Member, group: str) -> list[str]:
+    """Of all connections."""
+    present = (await client.ask("presence", channel=group))["presence"]
+    return sorted(one["user"] for one in present.values())
+
+
+async def wait_counts(client: Member, group: str, expected: tuple[int, int]) -> None:
+    """Other daemons note who comes and goes in a moment."""
+    with trio.fail_after(OUT_SECONDS):
+        while (found := await counts(client, group)) != expected:  # noqa: ASYNC110
+            await trio.sleep(0.02 if sum(found) < 10 else 0.1)
+
+
+async def come_and_gone(client: Member) -> tuple[str, str]:
+    """The next join or leave: which it is, and of whom."""
+    push = await client.push("join", "leave")
+    ((kind, told),) = [each for each in push.items() if each[0] in ("join", "leave")]
+    return kind, told["info"]["user"]
+
+
+@pytest.mark.parametrize("wire", BOTH)
+async def test_members_of_all_daemons_are_seen(house: House, wire: Wire) -> None:
+    """Lists and counts are of both daemons and both wires, and are right at once for oneself."""
+    group = f"all {wire}"
+    async with AsyncExitStack() as stack:
+        ann = await stack.enter_async_context(member(house.here, "ann", group, wire=wire))
+        assert await counts(ann, group) == (1, 1)
+        ben = await stack.enter_async_context(member(house.there, "ben", group, wire=wire))
+        assert await users(ben, group) == ["ann", "ben"]
+        await wait_counts(ann, group, (2, 2))
+        carl = await stack.enter_async_context(connect(house.there.chat_url(quote(group), "carl")))
+        await receive(carl)
+        await wait_counts(ann, group, (3, 3))
+        # The same user on both daemons, and twice on one, is one user.
+        await stack.enter_async_context(member(house.here, "ben", group, wire=wire))
+        await stack.enter_async_context(member(house.here, "ben", group, wire=wire))
+        await wait_counts(ann, group, (5, 3))
+        assert await users(ann, group) == ["ann", "ben", "ben", "ben", "carl"]
+        await carl.aclose()
+        await wait_counts(ann, group, (4, 2))
+        assert await ben.code("unsubscribe", channel=group) == 0
+        await wait_counts(ann, group, (3, 2))
+
+
+async def test_joins_and_leaves_are_told_across_daemons(house: House) -> None:
+    """Of each user once, whatever wire, daemon or number of connections it has."""
+    group = "comings"
+    async with AsyncExitStack() as stack:
+        watchers = []
+        for daemon, name in ((house.here, "w1"), (house.there, "w2")):
+            watcher = await stack.enter_async_context(member(daemon, name))
+            assert await watcher.code("subscribe", channel=group, join_leave=True) == 0
+            watchers.append(watcher)
+        w1, w2 = watchers
+        assert [await come_and_gone(w1) for _ in range(2)] == [("join", "w1"), ("join", "w2")]
+        assert await come_and_gone(w2) == ("join", "w2")
+        async with connect(house.there.chat_url(group, "carl")) as carl:
+            await receive(carl)
+            for each in watchers:
+                assert await come_and_gone(each) == ("join", "carl")
+            async with member(house.here, "carl", group):
+                pass  # a second device that comes and goes is not told
+        for each in watchers:
+            assert await come_and_gone(each) == ("leave", "carl")
+        async with member(house.here, "dave", group):
+            for each in watchers:
+                assert await come_and_gone(each) == ("join", "dave")
+        # Back within the time on the other daemon: nobody is told a thing.
+        async with member(house.there, "dave", group):
+            await trio.sleep(4.5)
+            async with member(house.here, "eve", group):
+                for each in watchers:
+                    assert await come_and_gone(each) == ("join", "eve")
+        told = [{await come_and_gone(each) for _ in range(2)} for each in watchers]
+        assert told == [{("leave", "dave"), ("leave", "eve")}] * 2
+
+
+async def test_in_large_groups_nobody_is_told(house: House) -> None:
+    """Above announce_up_to users no one who comes, goes or types; counts are exact all the same."""
+    group = "large"
+    async with AsyncExitStack() as stack:
+        watcher = await stack.enter_async_context(member(house.here, "watcher"))
+        assert await watcher.code("subscribe", channel=group, join_leave=True) == 0
+        assert await come_and_gone(watcher) == ("join", "watcher")
+        for number in range(5):
+            await stack.enter_async_context(member(house.at(number), f"m{number}", group))
+        await wait_counts(watcher, group, (6, 6))
+        watcher.pushes.clear()
+        async with member(house.there, "late", group) as late:
+            await wait_counts(watcher, group, (7, 7))
+            assert await late.rpc_code("typing", channel=group) == 106
+        await wait_counts(watcher, group, (6, 6))
+        await trio.sleep(5)
+        assert await watcher.code("publish", channel=group, data="x") == 0
+        assert not [push for push in watcher.pushes if {"join", "leave"} & push.keys()]
+
+
+@pytest.mark.parametrize("wire", BOTH)
+async def test_typing_is_told_to_the_others(house: House, wire: Wire) -> None:
+    """On both daemons, not to oneself, not again within three seconds, and it is not stored."""
+    group = f"typing {wire}"
+    async with AsyncExitStack() as stack:
+        ann, ben, cleo, again = [
+            await stack.enter_async_context(member(daemon, name, group, wire=wire))
+            for daemon, name in (
+                (house.here, "ann"),
+                (house.here, "ben"),
+                (house.there, "cleo"),
+                (house.there, "ann"),
+            )
+        ]
+        carl = await stack.enter_async_context(connect(house.here.chat_url(quote(group), "carl")))
+        await receive(carl)
+        await wait_counts(ann, group, (5, 4))
+        assert await ann.call("typing", channel=group) == {}
+        assert await again.call("typing", channel=group) == {}
+        assert await ann.call("typing", channel=group) == {}
+        for each in (ben, cleo):
+            publication = (await each.push("pub"))["pub"]
+            assert publication["tags"] == {"event": "typing"}
+            assert publication["data"] == {"user": "ann"}
+            assert "offset" not in publication
+        assert await ann.call("send", channel=group, data="hello") != {}
+        for each in (ann, ben, cleo, again):
+            assert await each.hears() == "hello"
+        assert (await receive(carl))["info"] == "hello"
+        (stored,) = (await ann.ask("history", channel=group, limit=10))["publications"]
+        assert stored["data"] == "hello"
+        assert await ann.rpc_code("typing", channel="elsewhere") == 103
+
+
+async def test_the_members_of_a_killed_daemon_are_out_in_time(start_daemon: StartDaemon) -> None:
+    """SIGKILL; the others are told, and the daemon that comes after it shows no ghosts."""
+    first, second = start_daemon(), start_daemon()
+    async with member(first, "watcher") as watcher:
+        assert await watcher.code("subscribe", channel="g", join_leave=True) == 0
+        assert await come_and_gone(watcher) == ("join", "watcher")
+        async with AsyncExitStack() as stack:
+            for name in ("ann", "ben"):
+                await stack.enter_async_context(member(second, name, "g"))
+                assert await come_and_gone(watcher) == ("join", name)
+            await wait_counts(watcher, "g", (3, 3))
+            second.process.kill()
+            second.expected_status = -signal.SIGKILL
+            began = trio.current_time()
+            third = await trio.to_thread.run_sync(start_daemon)
+            async with member(third, "ben", "g") as ben:
+                await wait_counts(ben, "g", (2, 2))
+                assert await users(watcher, "g") == ["ben", "watcher"]
+                assert trio.current_time() - began < OUT_SECONDS
+                with trio.fail_after(OUT_SECONDS):
+                    assert await push_in_time(watcher) == ("leave", "ann")
+
+
+async def push_in_time(client: Member) -> tuple[str, str]:
+    """The next join or leave, however long the client is told nothing else."""
+    while not any({"join", "leave"} & push.keys() for push in client.pushes):
+        await client.ask("ping")
+        await trio.sleep(0.2)
+    return await come_and_gone(client)
+
+
+async def test_members_are_known_after_redis_lost_them(house: House) -> None:
+    """FLUSHALL: lists and counts are whole again within one turn, and nobody is told as gone."""
+    group = "lost"
+    async with AsyncExitStack() as stack:
+        watcher = await stack.enter_async_context(member(house.here, "watcher"))
+        assert await watcher.code("subscribe", channel=group, join_leave=True) == 0
+        assert await come_and_gone(watcher) == ("join", "watcher")
+        await stack.enter_async_context(member(house.there, "ann", group))
+        assert await come_and_gone(watcher) == ("join", "ann")
+        house.redis.flushall()
+        await wait_counts(watcher, group, (2, 2))
+        await stack.enter_async_context(member(house.there, "ben", group))
+        assert await push_in_time(watcher) == ("join", "ben")
+
+
+async def test_without_presence_it_is_not_available(start_daemon: StartDaemon) -> None:
+    """And costs no key."""
+    daemon = start_daemon(presence__enabled="false")
+    async with member(daemon, "ann", "g") as ann:
+        for command in ("presence", "presence_stats"):
+            assert await ann.code(command, channel="g") == 108
+        assert await ann.rpc_code("typing", channel="g") == 108
+        assert metrics(daemon)["fastimd_members"] == 0
+
+
+async def test_what_a_token_says_is_shown(start_daemon: StartDaemon) -> None:
+    """Its claim ``info``, on other daemons too, and anew when another token says another thing."""
+    daemons = [start_daemon(token__hmac_secret=SECRET) for _ in range(2)]
+
+    def token(info: Any) -> str:
+        return jwt.encode({"sub": "ann", "info": info}, SECRET)
+
+    async with stranger(daemons[0]) as ann, member(daemons[1], "ben", "g") as ben:
+        await ann.ask("connect", token=token({"name": "Ann"}))
+        assert await ann.code("subscribe", channel="g") == 0
+        await wait_counts(ben, "g", (2, 2))
+        shown = (await ben.ask("presence", channel="g"))["presence"].values()
+        assert {one["user"]: one.get("conn_info") for one in shown} == {
+            "ann": {"name": "Ann"},
+            "ben": None,
+        }
+        await ann.ask("refresh", token=token({"name": "Anna"}))
+        assert await counts(ann, "g") == (2, 2)
+        shown = (await ben.ask("presence", channel="g"))["presence"].values()
+        assert {"name": "Anna"} in [one.get("conn_info") for one in shown]

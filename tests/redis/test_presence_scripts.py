@@ -1,0 +1,234 @@
+"""present.lua and tell.lua on every real redis-server of the machine, beside a model of them."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+import msgspec
+import pytest
+from presence_model import Model
+from redis import Redis
+
+from fastimd.base.metrics import Metrics
+from fastimd.groups.store.keyspace import Keyspace
+from fastimd.groups.store.presence import Change, How, Letter, Place, Presences, Roll, value_of
+from fastimd.redis import scripts
+from fastimd.redis.scripts import Script
+
+EVERY_REDIS = True
+LEASE = 3_600_000
+
+
+def inboxes(redis: Redis) -> Any:
+    """A connection that hears all letters."""
+    channel: Any = redis.pubsub()  # type: ignore[no-untyped-call]
+    channel.psubscribe("fastimd:to:*")
+    return channel
+
+
+class Sent:
+    """A script that was run at once."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def reply(self) -> Any:
+        return self.answer
+
+
+class Client:
+    """In place of the daemon's client: runs scripts over redis-py, and counts them."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self.lease = LEASE
+        self.calls = 0
+
+    def send_script(self, script: Script, keys: tuple[str, ...], *arguments: Any) -> Sent:
+        self.calls += 1
+        if script is scripts.PRESENT:
+            places = int(arguments[0])
+            arguments = (*arguments[: places + 1], self.lease, *arguments[places + 2 :])
+        found: Any = self._redis.eval(script.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+        return Sent(found)
+
+
+def presences(client: Client, daemon: str) -> Presences:
+    made = Presences(Keyspace(client, Metrics()))  # type: ignore[arg-type]
+    made.daemon = daemon
+    return made
+
+
+class Daemon:
+    """Notes changes in the model and in Redis, and compares what both tell."""
+
+    def __init__(self, redis: Redis, model: Model, name: str) -> None:
+        self.client = Client(redis)
+        self.keys = presences(self.client, name)
+        self.model = model
+        self.here: dict[str, bytes] = {}
+        self.wants = False
+        self.is_new = True
+
+    async def note(
+        self,
+        values: list[tuple[str, bytes]],
+        how: How,
+        *,
+        announced: int,
+        listed: int,
+        is_last: bool,
+    ) -> Roll | None:
+        had = len(self.here)
+        if how == "anew":
+            self.here.clear()
+        for user, value in values:
+            if value:
+                self.here[user] = value
+            else:
+                self.here.pop(user, None)
+        present = [value for value in self.here.values() if value != b"[]"]
+        clients = sum(len(msgspec.json.decode(value)) for value in present)
+        change = Change(self.wants, how, clients, len(present), len(self.here), had, values)
+        self.client.lease = -2 if is_last else LEASE
+        call = self.keys.send("g", change, announced, listed)
+        told = await self.keys.reply(call, "g", change, announced, listed)
+        expected = self.model.present(
+            "g", self.keys.daemon, change, announced, listed, 0, -2 if is_last else LEASE
+        )
+        assert (told is None) == (expected is None)
+        if told is None or expected is None:
+            return None
+        compared = ("clients", "users", "fields", "has_died", "come", "gone")
+        assert [getattr(told, each) for each in compared] == [
+            getattr(expected, each) for each in compared
+        ]
+        assert told.version - told.before == expected.version - expected.before
+        assert (told.all is None) == (expected.all is None)
+        assert sorted(told.all or ()) == sorted(expected.all or ())
+        return told
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_present_does_what_the_model_does(redis: Redis, seed: int) -> None:
+    """Random daemons come and go, die, and lose what they had; letters, counts and lists agree."""
+    dice = random.Random(seed)
+    expected: list[tuple[str, list[Any], list[str]]] = []
+    model = Model(lambda to, _group, _version, come, gone: expected.append((to, come, gone)))
+    channel = inboxes(redis)
+    daemons = [Daemon(redis, model, f"d{number}") for number in range(dice.randint(1, 4))]
+    versions: set[int] = set()
+    for step in range(150):
+        daemon = dice.choice(daemons)
+        daemon.wants = dice.random() < 0.5
+        chosen = dice.sample([f"u{number}" for number in range(6)], dice.randint(0, 3))
+        values = [
+            (
+                user,
+                dice.choice(
+                    [
+                        b"",
+                        b"[]",
+                        value_of(Place(f"c{step}{each}") for each in range(dice.randint(1, 2))),
+                    ]
+                ),
+            )
+            for user in chosen
+        ]
+        how: How = "told" if dice.random() < 0.85 else "anew"
+        listed, announced = dice.choice([-1, 4, 100]), dice.choice([2, 4, 100])
+        roll = await daemon.note(
+            values, how, announced=announced, listed=listed, is_last=dice.random() < 0.05
+        )
+        if roll is None:  # Redis says that it has lost what there was: all of it again
+            values = list(daemon.here.items())
+            roll = await daemon.note(
+                values, "anew", announced=announced, listed=listed, is_last=False
+            )
+        assert roll is not None
+        assert roll.version >= roll.before
+        if dice.random() < 0.02:
+            redis.flushall()
+            model.lose()
+        versions.add(roll.version)
+    told = []
+    while (message := channel.get_message(timeout=0.05)) is not None:
+        if message["type"] == "pmessage":
+            letter = msgspec.json.decode(message["data"], type=Letter)
+            pairs = iter(letter.come)
+            come = [(user, value.encode()) for user, value in zip(pairs, pairs, strict=True)]
+            told.append(
+                (message["channel"].decode().removeprefix("fastimd:to:"), come, letter.gone)
+            )
+            assert letter.group == "g"
+            assert int(letter.version) in versions
+    channel.close()
+    assert sorted(map(repr, told)) == sorted(map(repr, expected))
+
+
+async def test_nothing_is_left_of_a_group_without_members(redis: Redis) -> None:
+    model = Model(lambda *_: None)
+    first, second = Daemon(redis, model, "d1"), Daemon(redis, model, "d2")
+    both = [("u", value_of([Place("c")]))]
+    for daemon in (first, second):
+        await daemon.note(both, "told", announced=0, listed=-1, is_last=False)
+    assert len(redis.keys()) == 4
+    lives = [redis.pttl(key) for key in cast(list[bytes], redis.keys())]
+    assert all(0 < life <= LEASE + 60_000 for life in lives)
+    for daemon in (first, second):
+        await daemon.note([("u", b"")], "told", announced=0, listed=-1, is_last=False)
+    assert redis.keys() == []
+
+
+async def test_daemons_are_met_once(redis: Redis) -> None:
+    """The first script that meets others is run again with their keys; later ones are not."""
+    model = Model(lambda *_: None)
+    daemons = [Daemon(redis, model, f"d{number}") for number in range(3)]
+    for number, daemon in enumerate(daemons):
+        values = [(f"u{number}", value_of([Place("c")]))]
+        await daemon.note(values, "told", announced=0, listed=-1, is_last=False)
+    assert [daemon.client.calls for daemon in daemons] == [1, 2, 2]
+    for daemon in daemons:
+        await daemon.note([], "told", announced=0, listed=-1, is_last=False)
+    assert [daemon.client.calls for daemon in daemons] == [3, 4, 3]
+    for daemon in daemons:
+        await daemon.note([], "told", announced=0, listed=-1, is_last=False)
+    assert [daemon.client.calls for daemon in daemons] == [4, 5, 4]
+
+
+async def test_what_is_told_reaches_the_others(redis: Redis) -> None:
+    """Those with members in the group and a lease, and not oneself."""
+    model = Model(lambda *_: None)
+    daemons = [Daemon(redis, model, f"d{number}") for number in range(4)]
+    for number, daemon in enumerate(daemons[:3]):
+        values = [(f"u{number}", value_of([Place("c")]))]
+        await daemon.note(values, "told", announced=0, listed=-1, is_last=number == 2)
+    channel = inboxes(redis)
+    await daemons[0].keys.tell("g", Letter("g", typing='ann "{}" \u00e9'))
+    heard = []
+    while (message := channel.get_message(timeout=0.1)) is not None:
+        heard.append(message)
+    channel.close()
+    (letter,) = [each for each in heard if each["type"] == "pmessage"]
+    assert letter["channel"] == b"fastimd:to:d1"
+    assert msgspec.json.decode(letter["data"], type=Letter).typing == 'ann "{}" \u00e9'
+
+
+async def test_ids_of_every_form_survive(redis: Redis) -> None:
+    """In groups, users and what tokens say of them; letters are JSON whatever stands there."""
+    model = Model(lambda *_: None)
+    name = 'a{b}"c\\ \u00e9\u4f60'
+    channel = inboxes(redis)
+    watcher, other = (presences(Client(redis), each) for each in ("w", "o"))
+    value = value_of([Place("c", msgspec.Raw(b'{"a":[{}],"b":"\\"\xc3\xa9"}'))])
+    for keys, user, wants in ((watcher, "w", True), (other, name, False)):
+        change = Change(wants, "told", 1, 1, 1, 0, [(user, value)])
+        await keys.reply(keys.send(name, change, 9, 9), name, change, 9, 9)
+    letter = None
+    while letter is None or letter["type"] != "pmessage":
+        letter = channel.get_message(timeout=5)
+    channel.close()
+    read = msgspec.json.decode(letter["data"], type=Letter)
+    assert (read.group, read.come) == (name, [name, value.decode()])
+    assert model.groups == {}
