@@ -22,7 +22,8 @@ from ..http.server import HttpServer, serve_http
 from ..live.sockets import PATH as LIVE_PATH
 from ..live.sockets import LiveSockets
 from ..live.tokens import Tokens
-from ..websocket.session import Sessions, Surroundings
+from ..websocket.session import Surroundings
+from ..websocket.sessions import Sessions
 from .drain import drain
 from .memory import Memory
 from .reload import reload

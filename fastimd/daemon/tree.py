@@ -48,7 +48,8 @@ from ..live.tokens import Tokens
 from ..redis.clients import RedisClient, make_client
 from ..redis.sentinel import Service
 from ..websocket.keepalive import Keepalive
-from ..websocket.session import Sessions, Surroundings
+from ..websocket.session import Surroundings
+from ..websocket.sessions import Sessions
 from .admin import open_admin
 from .ground import open_redis, take_listeners
 from .public import serve_public
