@@ -44,6 +44,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "live": {"max_subscriptions": 128, "recover_limit": 1000},
     "room": {"max_deliveries_per_second": 0},
+    "presence": {"enabled": True, "announce_up_to": 200},
     "login": {"hook": "", "token_ttl": 86400},
     "token": {"hmac_secret": "", "public_key": "", "jwks_url": "", "audience": "", "issuer": ""},
     "hooks": {

@@ -156,7 +156,7 @@ async def test_the_other_examples_work_in_that_chat(
     daemon: Daemon, redis: Redis, tmp_path: Path
 ) -> None:
     """An object is published, a text is said once, and the history has all of them."""
-    chat, publish, history, _gap, say = blocks("js")
+    chat, publish, history, _gap, say, _here = blocks("js")
     program = "\n".join([chat, publish, say, 'await say("once");', history])
     shown = ["hello", "{ text: 'Look at this', item: 4711 }", "once"]
     with running("js", program, daemon, tmp_path / "chat") as printed:
@@ -173,7 +173,7 @@ async def test_the_example_for_gaps_counts_them(
 ) -> None:
     """What it shows, and how many it says to have missed, is all that was said."""
     house = start_daemon(room__max_deliveries_per_second="10")
-    chat, _publish, _history, gap, _say = blocks("js")
+    chat, _publish, _history, gap, _say, _here = blocks("js")
     program = "\n".join([chat, "const show = console.log;", gap])
     with running("js", program, house, tmp_path / "chat") as printed:
         await until_many(printed, 1)
@@ -189,6 +189,30 @@ async def test_the_example_for_gaps_counts_them(
             await trio.to_thread.run_sync(lambda: wait_for(lambda: known() >= 50, seconds=SECONDS))
     assert known() == 50
     assert printed().count("carl hooray") < 40
+
+
+async def test_the_example_for_presence_knows_who_is_here(
+    daemon: Daemon, start_daemon: StartDaemon, tmp_path: Path
+) -> None:
+    """Who was there before, who comes through another daemon, and who leaves."""
+    other = start_daemon()
+    chat, *_, here = blocks("js")
+    show = 'setInterval(() => console.log([...here.keys()].sort().join("+")), 100);'
+
+    def shown() -> str:
+        return printed()[-1] if printed() else ""
+
+    async with connect(daemon.chat_url("lobby", "ann")):
+        with running("js", "\n".join([chat, here, show]), daemon, tmp_path / "chat") as printed:
+            await until_shown(shown, "ann+mara")
+            async with connect(other.chat_url("lobby", "bob")):
+                await until_shown(shown, "ann+bob+mara")
+            await until_shown(shown, "ann+mara")
+
+
+async def until_shown(shown: Callable[[], str], expected: str) -> None:
+    """Wait until a program shows that."""
+    await trio.to_thread.run_sync(lambda: wait_for(lambda: shown() == expected, seconds=SECONDS))
 
 
 def table(first: str) -> list[list[str]]:

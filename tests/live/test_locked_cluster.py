@@ -21,7 +21,7 @@ from fastimd.redis.cluster.slots import slot_of
 
 SECRET, SECRET_OF_CHAT = "pass-of-redis", "pass-of-chat"
 LEAST = (
-    "~gml:* ~ugs:* ~login:* ~*fastimd:* resetchannels &*mq:* &fastimd:events"
+    "~gml:* ~ugs:* ~login:* ~*fastimd:* resetchannels &*mq:* &fastimd:*"
     " +@all -@dangerous +info +cluster|slots"
 )
 """What a user may who can harm nobody, as docs/OPERATION.md has it."""
