@@ -12,6 +12,8 @@ from conftest import Daemon
 from raw import Message, RawLive, Wire, connected
 
 ANSWER_SECONDS = 15.0
+OUT_SECONDS = 30
+"""In which the members of a killed daemon are out, as promised."""
 
 
 class Member:
@@ -62,6 +64,36 @@ class Member:
     async def hears(self) -> Any:
         """The data of the next publication."""
         return (await self.push("pub"))["pub"]["data"]
+
+    async def counts(self, group: str) -> tuple[int, int]:
+        """Connections and users in a group."""
+        stats = await self.ask("presence_stats", channel=group)
+        return stats["num_clients"], stats["num_users"]
+
+    async def users(self, group: str) -> list[str]:
+        """Of all connections in a group."""
+        present = (await self.ask("presence", channel=group))["presence"]
+        return sorted(one["user"] for one in present.values())
+
+    async def wait_counts(self, group: str, expected: tuple[int, int]) -> None:
+        """Other daemons note who comes and goes in a moment."""
+        with trio.fail_after(OUT_SECONDS):
+            while (found := await self.counts(group)) != expected:  # noqa: ASYNC110
+                await trio.sleep(0.02 if sum(found) < 10 else 0.1)
+
+    async def come_or_gone(self) -> tuple[str, str]:
+        """The next join or leave: which it is, and of whom."""
+        push = await self.push("join", "leave")
+        ((kind, told),) = [each for each in push.items() if each[0] in ("join", "leave")]
+        return kind, told["info"]["user"]
+
+    async def come_or_gone_in_time(self) -> tuple[str, str]:
+        """The same, however long one is told nothing else before."""
+        with trio.fail_after(OUT_SECONDS):
+            while not any({"join", "leave"} & push.keys() for push in self.pushes):
+                await self.ask("ping")
+                await trio.sleep(0.2)
+        return await self.come_or_gone()
 
     async def closed(self) -> tuple[int, str | None]:
         """Code and reason of the close, whatever comes before it."""

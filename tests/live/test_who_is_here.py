@@ -13,14 +13,12 @@ import pytest
 import trio
 from clients import metrics
 from conftest import Daemon, StartDaemon, connect, receive, redis_servers, run_daemon, run_redis
-from members import Member, member, stranger
+from members import OUT_SECONDS, member, stranger
 from raw import Wire
 from redis import Redis
 
 SECRET = "a secret of at least thirty-two bytes"
 BOTH: list[Wire] = ["json", "protobuf"]
-OUT_SECONDS = 30
-"""In which the members of a killed daemon are out, as promised."""
 
 
 class House(NamedTuple):
@@ -49,54 +47,28 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
                 assert not daemon.events("task.crashed")
 
 
-async def counts(client: Member, group: str) -> tuple[int, int]:
-    """Connections and users, as a member is told."""
-    stats = await client.ask("presence_stats", channel=group)
-    return stats["num_clients"], stats["num_users"]
-
-
-async def users(client: Member, group: str) -> list[str]:
-    """Of all connections."""
-    present = (await client.ask("presence", channel=group))["presence"]
-    return sorted(one["user"] for one in present.values())
-
-
-async def wait_counts(client: Member, group: str, expected: tuple[int, int]) -> None:
-    """Other daemons note who comes and goes in a moment."""
-    with trio.fail_after(OUT_SECONDS):
-        while (found := await counts(client, group)) != expected:  # noqa: ASYNC110
-            await trio.sleep(0.02 if sum(found) < 10 else 0.1)
-
-
-async def come_and_gone(client: Member) -> tuple[str, str]:
-    """The next join or leave: which it is, and of whom."""
-    push = await client.push("join", "leave")
-    ((kind, told),) = [each for each in push.items() if each[0] in ("join", "leave")]
-    return kind, told["info"]["user"]
-
-
 @pytest.mark.parametrize("wire", BOTH)
 async def test_members_of_all_daemons_are_seen(house: House, wire: Wire) -> None:
     """Lists and counts are of both daemons and both wires, and are right at once for oneself."""
     group = f"all {wire}"
     async with AsyncExitStack() as stack:
         ann = await stack.enter_async_context(member(house.here, "ann", group, wire=wire))
-        assert await counts(ann, group) == (1, 1)
+        assert await ann.counts(group) == (1, 1)
         ben = await stack.enter_async_context(member(house.there, "ben", group, wire=wire))
-        assert await users(ben, group) == ["ann", "ben"]
-        await wait_counts(ann, group, (2, 2))
+        assert await ben.users(group) == ["ann", "ben"]
+        await ann.wait_counts(group, (2, 2))
         carl = await stack.enter_async_context(connect(house.there.chat_url(quote(group), "carl")))
         await receive(carl)
-        await wait_counts(ann, group, (3, 3))
+        await ann.wait_counts(group, (3, 3))
         # The same user on both daemons, and twice on one, is one user.
         await stack.enter_async_context(member(house.here, "ben", group, wire=wire))
         await stack.enter_async_context(member(house.here, "ben", group, wire=wire))
-        await wait_counts(ann, group, (5, 3))
-        assert await users(ann, group) == ["ann", "ben", "ben", "ben", "carl"]
+        await ann.wait_counts(group, (5, 3))
+        assert await ann.users(group) == ["ann", "ben", "ben", "ben", "carl"]
         await carl.aclose()
-        await wait_counts(ann, group, (4, 2))
+        await ann.wait_counts(group, (4, 2))
         assert await ben.code("unsubscribe", channel=group) == 0
-        await wait_counts(ann, group, (3, 2))
+        await ann.wait_counts(group, (3, 2))
 
 
 async def test_joins_and_leaves_are_told_across_daemons(house: House) -> None:
@@ -109,26 +81,26 @@ async def test_joins_and_leaves_are_told_across_daemons(house: House) -> None:
             assert await watcher.code("subscribe", channel=group, join_leave=True) == 0
             watchers.append(watcher)
         w1, w2 = watchers
-        assert [await come_and_gone(w1) for _ in range(2)] == [("join", "w1"), ("join", "w2")]
-        assert await come_and_gone(w2) == ("join", "w2")
+        assert [await w1.come_or_gone() for _ in range(2)] == [("join", "w1"), ("join", "w2")]
+        assert await w2.come_or_gone() == ("join", "w2")
         async with connect(house.there.chat_url(group, "carl")) as carl:
             await receive(carl)
             for each in watchers:
-                assert await come_and_gone(each) == ("join", "carl")
+                assert await each.come_or_gone() == ("join", "carl")
             async with member(house.here, "carl", group):
                 pass  # a second device that comes and goes is not told
         for each in watchers:
-            assert await come_and_gone(each) == ("leave", "carl")
+            assert await each.come_or_gone() == ("leave", "carl")
         async with member(house.here, "dave", group):
             for each in watchers:
-                assert await come_and_gone(each) == ("join", "dave")
+                assert await each.come_or_gone() == ("join", "dave")
         # Back within the time on the other daemon: nobody is told a thing.
         async with member(house.there, "dave", group):
             await trio.sleep(4.5)
             async with member(house.here, "eve", group):
                 for each in watchers:
-                    assert await come_and_gone(each) == ("join", "eve")
-        told = [{await come_and_gone(each) for _ in range(2)} for each in watchers]
+                    assert await each.come_or_gone() == ("join", "eve")
+        told = [{await each.come_or_gone() for _ in range(2)} for each in watchers]
         assert told == [{("leave", "dave"), ("leave", "eve")}] * 2
 
 
@@ -138,15 +110,15 @@ async def test_in_large_groups_nobody_is_told(house: House) -> None:
     async with AsyncExitStack() as stack:
         watcher = await stack.enter_async_context(member(house.here, "watcher"))
         assert await watcher.code("subscribe", channel=group, join_leave=True) == 0
-        assert await come_and_gone(watcher) == ("join", "watcher")
+        assert await watcher.come_or_gone() == ("join", "watcher")
         for number in range(5):
             await stack.enter_async_context(member(house.at(number), f"m{number}", group))
-        await wait_counts(watcher, group, (6, 6))
+        await watcher.wait_counts(group, (6, 6))
         watcher.pushes.clear()
         async with member(house.there, "late", group) as late:
-            await wait_counts(watcher, group, (7, 7))
+            await watcher.wait_counts(group, (7, 7))
             assert await late.rpc_code("typing", channel=group) == 106
-        await wait_counts(watcher, group, (6, 6))
+        await watcher.wait_counts(group, (6, 6))
         await trio.sleep(5)
         assert await watcher.code("publish", channel=group, data="x") == 0
         assert not [push for push in watcher.pushes if {"join", "leave"} & push.keys()]
@@ -168,7 +140,7 @@ async def test_typing_is_told_to_the_others(house: House, wire: Wire) -> None:
         ]
         carl = await stack.enter_async_context(connect(house.here.chat_url(quote(group), "carl")))
         await receive(carl)
-        await wait_counts(ann, group, (5, 4))
+        await ann.wait_counts(group, (5, 4))
         assert await ann.call("typing", channel=group) == {}
         assert await again.call("typing", channel=group) == {}
         assert await ann.call("typing", channel=group) == {}
@@ -191,30 +163,22 @@ async def test_the_members_of_a_killed_daemon_are_out_in_time(start_daemon: Star
     first, second = start_daemon(), start_daemon()
     async with member(first, "watcher") as watcher:
         assert await watcher.code("subscribe", channel="g", join_leave=True) == 0
-        assert await come_and_gone(watcher) == ("join", "watcher")
+        assert await watcher.come_or_gone() == ("join", "watcher")
         async with AsyncExitStack() as stack:
             for name in ("ann", "ben"):
                 await stack.enter_async_context(member(second, name, "g"))
-                assert await come_and_gone(watcher) == ("join", name)
-            await wait_counts(watcher, "g", (3, 3))
+                assert await watcher.come_or_gone() == ("join", name)
+            await watcher.wait_counts("g", (3, 3))
             second.process.kill()
             second.expected_status = -signal.SIGKILL
             began = trio.current_time()
             third = await trio.to_thread.run_sync(start_daemon)
             async with member(third, "ben", "g") as ben:
-                await wait_counts(ben, "g", (2, 2))
-                assert await users(watcher, "g") == ["ben", "watcher"]
+                await ben.wait_counts("g", (2, 2))
+                assert await watcher.users("g") == ["ben", "watcher"]
                 assert trio.current_time() - began < OUT_SECONDS
                 with trio.fail_after(OUT_SECONDS):
-                    assert await push_in_time(watcher) == ("leave", "ann")
-
-
-async def push_in_time(client: Member) -> tuple[str, str]:
-    """The next join or leave, however long the client is told nothing else."""
-    while not any({"join", "leave"} & push.keys() for push in client.pushes):
-        await client.ask("ping")
-        await trio.sleep(0.2)
-    return await come_and_gone(client)
+                    assert await watcher.come_or_gone_in_time() == ("leave", "ann")
 
 
 async def test_members_are_known_after_redis_lost_them(house: House) -> None:
@@ -223,13 +187,13 @@ async def test_members_are_known_after_redis_lost_them(house: House) -> None:
     async with AsyncExitStack() as stack:
         watcher = await stack.enter_async_context(member(house.here, "watcher"))
         assert await watcher.code("subscribe", channel=group, join_leave=True) == 0
-        assert await come_and_gone(watcher) == ("join", "watcher")
+        assert await watcher.come_or_gone() == ("join", "watcher")
         await stack.enter_async_context(member(house.there, "ann", group))
-        assert await come_and_gone(watcher) == ("join", "ann")
+        assert await watcher.come_or_gone() == ("join", "ann")
         house.redis.flushall()
-        await wait_counts(watcher, group, (2, 2))
+        await watcher.wait_counts(group, (2, 2))
         await stack.enter_async_context(member(house.there, "ben", group))
-        assert await push_in_time(watcher) == ("join", "ben")
+        assert await watcher.come_or_gone_in_time() == ("join", "ben")
 
 
 async def test_without_presence_it_is_not_available(start_daemon: StartDaemon) -> None:
@@ -252,13 +216,13 @@ async def test_what_a_token_says_is_shown(start_daemon: StartDaemon) -> None:
     async with stranger(daemons[0]) as ann, member(daemons[1], "ben", "g") as ben:
         await ann.ask("connect", token=token({"name": "Ann"}))
         assert await ann.code("subscribe", channel="g") == 0
-        await wait_counts(ben, "g", (2, 2))
+        await ben.wait_counts("g", (2, 2))
         shown = (await ben.ask("presence", channel="g"))["presence"].values()
         assert {one["user"]: one.get("conn_info") for one in shown} == {
             "ann": {"name": "Ann"},
             "ben": None,
         }
         await ann.ask("refresh", token=token({"name": "Anna"}))
-        assert await counts(ann, "g") == (2, 2)
+        assert await ann.counts("g") == (2, 2)
         shown = (await ben.ask("presence", channel="g"))["presence"].values()
         assert {"name": "Anna"} in [one.get("conn_info") for one in shown]
