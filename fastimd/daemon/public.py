@@ -22,8 +22,7 @@ from ..http.server import HttpServer, serve_http
 from ..live.sockets import PATH as LIVE_PATH
 from ..live.sockets import LiveSockets
 from ..live.tokens import Tokens
-from ..websocket.session import Surroundings
-from ..websocket.sessions import Sessions
+from ..websocket.session import Sessions, Surroundings
 from .drain import drain
 from .memory import Memory
 from .reload import reload

@@ -48,8 +48,7 @@ from ..live.tokens import Tokens
 from ..redis.clients import RedisClient, make_client
 from ..redis.sentinel import Service
 from ..websocket.keepalive import Keepalive
-from ..websocket.session import Surroundings
-from ..websocket.sessions import Sessions
+from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
 from .ground import open_redis, take_listeners
 from .public import serve_public

@@ -24,7 +24,7 @@ from ..groups.hub import Hub
 from ..groups.relays import GroupRelay
 from ..groups.store import Store
 from ..redis.clients import RedisClient
-from ..websocket.sessions import Sessions
+from ..websocket.session import Sessions
 from .forms import Counters, GroupView, Kicked, LoggedOut, Purged, RedisState, Said, Status
 
 SAY_SECONDS = 5.0

@@ -19,7 +19,7 @@ from fastimd.door.door import Door
 from fastimd.door.listeners import listen
 from fastimd.door.receiver import Readiness
 from fastimd.http.server import HttpServer, serve_http
-from fastimd.websocket.sessions import Sessions
+from fastimd.websocket.session import Sessions
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 

@@ -49,8 +49,7 @@ from fastimd.live.tokens import Tokens
 from fastimd.live.wire import Wire
 from fastimd.websocket.keepalive import Keepalive
 from fastimd.websocket.replies import Replies
-from fastimd.websocket.session import Surroundings
-from fastimd.websocket.sessions import Sessions
+from fastimd.websocket.session import Sessions, Surroundings
 from fastimd.websocket.timers import TURN_SECONDS, Timers
 
 SECRET = "a secret of at least thirty-two bytes"
