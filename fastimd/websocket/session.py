@@ -217,12 +217,7 @@ class Session:
     def description(self) -> dict[str, object]:
         """What it is, as the log tells it."""
         group = next(iter(self.groups), None)
-        return {
-            "wire": self.subprotocol.name,
-            "kind": self.kind,
-            "group": group,
-            "user": self.user,
-        }
+        return {"wire": self.subprotocol.name, "kind": self.kind, "group": group, "user": self.user}
 
     async def receive(self, first: bytes = b"") -> list[Payload]:
         """Wait for messages and return all that came at once; none when the socket is closing.
