@@ -60,7 +60,7 @@ class Model:
         mine = group.members.setdefault(me, {})
         entry = group.daemons.get(me)
         is_there = entry is not None and entry.lease >= now and len(mine) == change.had
-        if change.how == "told" and change.had and not is_there:
+        if change.how != "anew" and change.had and not is_there:
             return None
         dead = [each for each, other in group.daemons.items() if other.lease < now]
         for each in dead:

@@ -279,7 +279,7 @@ def sees_others_come_and_go(daemon: Daemon, name: str) -> None:
             pass
         with live(daemon, f"{name}-other", f"s{name}") as other:
             hear(other, '"subscribe":')
-        hear(client, '"leave":')
+            hear(client, f'"l{name}-other"')
 
 
 VISITS = (

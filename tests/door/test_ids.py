@@ -30,10 +30,11 @@ from conftest import Daemon, connect, receive, run_daemon, run_redis, wait_for
 from redis import Redis
 
 from fastimd.redis.embedded import find_server
+from fastimd.redis.scripts import PRESENT
 
-BY_THEMSELVES = ("PING", "TIME", "UNSUBSCRIBE")
-"""What daemons say unasked: they look whether Redis is there and what time it has, and leave groups
-of a while ago.
+BY_THEMSELVES = ("PING", "TIME", "UNSUBSCRIBE", f"EVALSHA {PRESENT.sha.decode()}")
+"""What daemons say unasked: they look whether Redis is there and what time it has, leave groups of
+a while ago, and note who is in a group a moment after they have come or gone.
 
 The monitor loses a last argument that ends with a backslash, as the channel of such a group does.
 """

@@ -75,12 +75,12 @@ class Keyspace:
         """Send a script on such keys; ``reply`` waits for its reply."""
         return self._client.send_script(script, keys, *arguments)
 
-    async def reply(self, call: SentScript) -> Reply:
-        """Wait for the reply to a script that was sent."""
+    async def reply(self, call: SentScript, key: str = "") -> Reply:
+        """Wait for the reply to a script that was sent; ``key`` is named instead of the first."""
         try:
             return await call.reply()
         except exceptions.ResponseError as exc:
-            raise key_unusable(self._metrics, str(call.keys[0]), exc) from exc
+            raise key_unusable(self._metrics, key or str(call.keys[0]), exc) from exc
 
     def removals_channel(self, group: str) -> str:
         """Where it is told what became of messages of a group."""

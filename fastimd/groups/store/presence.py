@@ -17,7 +17,7 @@ from redis import exceptions
 from ...redis import scripts
 from ...redis.clients import SentScript
 from ...redis.replies import Reply
-from .keyspace import Keyspace
+from .keyspace import Keyspace, messages_key
 
 LEASE_SECONDS = 18.0
 """How long a daemon that renews nothing still counts."""
@@ -124,7 +124,8 @@ class Presences:
             listed: up to how many connections ``Roll.all`` has them; -1 for never.
         """
         daemons = [self.daemon, *self._others]
-        keys = (_index_key(group), _shared_key(group), *(_key(each, group) for each in daemons))
+        beside = messages_key(group), _index_key(group), _shared_key(group)
+        keys = (*beside, *(_key(each, group) for each in daemons))
         return self._keys.send(
             scripts.PRESENT,
             keys,
@@ -150,7 +151,7 @@ class Presences:
             KeyUnusable: Redis refuses what concerns the group.
         """
         for _ in range(_MAX_LOOKS):
-            reply = await self._keys.reply(call)
+            reply = await self._keys.reply(call, _index_key(group))
             if reply[0] == b"ANEW":
                 return None
             if reply[0] != b"AGAIN":
@@ -166,7 +167,9 @@ class Presences:
             StoreUnavailable, KeyUnusable: it may not have been told.
         """
         text = msgspec.json.encode(letter)
-        refusal = await self._keys.run(scripts.TELL, (_index_key(group),), self.daemon, text)
+        keys = messages_key(group), _index_key(group)
+        call = self._keys.send(scripts.TELL, keys, self.daemon, text)
+        refusal = await self._keys.reply(call, _index_key(group))
         if isinstance(refusal, list):
             self._note_refusal(refusal)
 

@@ -1,7 +1,7 @@
 -- Note who of a daemon's users came into a group and left it, renew the daemon's lease there, and
 -- tell who is in the group. What other daemons must know is published to those that want it.
--- KEYS  the index of the group, the users that are on several daemons, then the members of this
---       daemon and those of others
+-- KEYS  the list, beside which the rest lies; the index of the group, the users that are on several
+--       daemons, then the members of this daemon and those of others
 -- ARGV  the ids of the daemons whose members are in KEYS, how many they are before them; then: the
 --       milliseconds of a lease and for which members are kept after it, whether the daemon wants
 --       to be told, up to how many users anybody is, up to how many connections all are listed (-1:
@@ -12,21 +12,20 @@
 -- that the daemon has: the first ("anew"), or a "later" one.
 -- Returns "AGAIN" and the ids of daemons whose members are to be in KEYS too; "ANEW" when Redis does
 -- not have what the daemon had before; else when the index was begun, its version before and after,
--- how many connections and users are in the group and how many users of this daemon, the ids of the daemons, whether some have died, a
--- channel and why it may not be published in or "", who came, or came back, with their values, who
--- has gone, and
--- all with their values or nil.
+-- how many connections and users are in the group and how many users of this daemon, the ids of the
+-- daemons, how many have died, a channel and why it may not be published in or "", who came, or came
+-- back, with their values, who has gone, and all with their values or nil.
 local places, keys = tonumber(ARGV[1]), {}
 for place = 1, places do
-  keys[ARGV[1 + place]] = KEYS[2 + place]
+  keys[ARGV[1 + place]] = KEYS[3 + place]
 end
-local me, mine, at = ARGV[2], KEYS[3], places + 1
+local me, mine, at = ARGV[2], KEYS[4], places + 1
 local lease, kept, wants, announced = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
 local listed, how, fields, had = tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 9], tonumber(ARGV[at + 10])
 local group, first_change = ARGV[at + 11], at + 12
 
 local clock = now()
-local daemons, born, version = read_index(KEYS[1])
+local daemons, born, version = read_index(KEYS[2])
 local ids, others, dead = {}, {}, {}
 for id, daemon in pairs(daemons) do
   if daemon.lease < clock then
@@ -39,14 +38,14 @@ end
 if #others < #ids then
   return {'AGAIN', ids}
 end
-if how == 'told' and had > 0 then
+if how ~= 'anew' and had > 0 then
   local entry = daemons[me]
   if not entry or entry.lease < clock or redis.call('HLEN', mine) ~= had then
     return {'ANEW'}
   end
 end
 for _, id in ipairs(dead) do
-  redis.call('HDEL', KEYS[1], id)
+  redis.call('HDEL', KEYS[2], id)
   daemons[id] = nil
 end
 if not born then
@@ -56,7 +55,7 @@ local before = version
 
 -- Count the daemons where a user has connections; tells on how many others, and whether another one
 -- has the user at all.
-local is_shared = redis.call('EXISTS', KEYS[2]) == 1
+local is_shared = redis.call('EXISTS', KEYS[3]) == 1
 local function count(user)
   local value = redis.call('HGET', mine, user)
   local with_others, is_elsewhere = 0, false
@@ -69,10 +68,10 @@ local function count(user)
   end
   local daemons_with = with_others + (value and value ~= '[]' and 1 or 0)
   if daemons_with > 1 then
-    redis.call('HSET', KEYS[2], user, daemons_with)
+    redis.call('HSET', KEYS[3], user, daemons_with)
     is_shared = true
   elseif is_shared then
-    redis.call('HDEL', KEYS[2], user)
+    redis.call('HDEL', KEYS[3], user)
   end
   return with_others, is_elsewhere
 end
@@ -101,7 +100,7 @@ for index = first_change, #ARGV, 2 do
   end
 end
 if #dead > 0 or how == 'anew' then
-  for _, user in ipairs(redis.call('HKEYS', KEYS[2])) do
+  for _, user in ipairs(redis.call('HKEYS', KEYS[3])) do
     count(user)
   end
 end
@@ -112,27 +111,27 @@ end
 daemons[me] = nil
 if fields ~= '0' then
   local entry = {as_text(clock + lease), ARGV[at + 7], ARGV[at + 8], wants}
-  redis.call('HSET', KEYS[1], me, table.concat(entry, ' '))
+  redis.call('HSET', KEYS[2], me, table.concat(entry, ' '))
   redis.call('PEXPIRE', mine, lease + kept)
   daemons[me] = {clients = tonumber(entry[2]), users = tonumber(entry[3])}
   ids[#ids + 1] = me
 else
-  redis.call('HDEL', KEYS[1], me)
+  redis.call('HDEL', KEYS[2], me)
   redis.call('DEL', mine)
 end
 local clients, users = 0, 0
 for _, daemon in pairs(daemons) do
   clients, users = clients + daemon.clients, users + daemon.users
 end
-for _, daemons_with in ipairs(redis.call('HVALS', KEYS[2])) do
+for _, daemons_with in ipairs(redis.call('HVALS', KEYS[3])) do
   users = users - daemons_with + 1
 end
 if #ids > 0 then
-  redis.call('HSET', KEYS[1], 'born', as_text(born), 'version', as_text(version))
-  redis.call('PEXPIRE', KEYS[1], lease + kept)
+  redis.call('HSET', KEYS[2], 'born', as_text(born), 'version', as_text(version))
   redis.call('PEXPIRE', KEYS[2], lease + kept)
+  redis.call('PEXPIRE', KEYS[3], lease + kept)
 else
-  redis.call('DEL', KEYS[1], KEYS[2])
+  redis.call('DEL', KEYS[2], KEYS[3])
 end
 
 local refused, why = '', ''
