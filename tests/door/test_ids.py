@@ -30,14 +30,16 @@ from conftest import Daemon, connect, receive, run_daemon, run_redis, wait_for
 from redis import Redis
 
 from fastimd.redis.embedded import find_server
-from fastimd.redis.scripts import PRESENT
 
-BY_THEMSELVES = ("PING", "TIME", "UNSUBSCRIBE", f"EVALSHA {PRESENT.sha.decode()}")
-"""What daemons say unasked: they look whether Redis is there and what time it has, leave groups of
-a while ago, and note who is in a group a moment after they have come or gone.
+BY_THEMSELVES = ("PING", "TIME", "UNSUBSCRIBE")
+"""What daemons say unasked: they look whether Redis is there and what time it has, and leave groups
+of a while ago.
 
 The monitor loses a last argument that ends with a backslash, as the channel of such a group does.
 """
+
+SILENT = {"presence__enabled": "false"}
+"""Redis hears of who is in a group a moment after they have come or gone."""
 
 LOGIN_REQUIRED = {"code": 440, "msg": "请登录后访问", "data": None}
 
@@ -52,7 +54,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def house(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One daemon for everybody who knocks."""
-    with stopped_cleanly(run_daemon(tmp_path_factory.mktemp("house"), redis_server)) as daemon:
+    folder = tmp_path_factory.mktemp("house")
+    with stopped_cleanly(run_daemon(folder, redis_server, **SILENT)) as daemon:
         yield daemon
 
 
@@ -60,7 +63,7 @@ def house(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def guarded(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A daemon that serves the pages of one origin."""
     folder = tmp_path_factory.mktemp("guarded")
-    daemon = run_daemon(folder, redis_server, server__allowed_origins=ORIGIN)
+    daemon = run_daemon(folder, redis_server, server__allowed_origins=ORIGIN, **SILENT)
     with stopped_cleanly(daemon):
         yield daemon
 
