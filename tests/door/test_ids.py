@@ -38,7 +38,7 @@ of a while ago.
 The monitor loses a last argument that ends with a backslash, as the channel of such a group does.
 """
 
-SILENT = {"presence__enabled": "false"}
+SILENT: dict[str, Any] = {"presence__enabled": "false"}
 """Redis hears of who is in a group a moment after they have come or gone."""
 
 LOGIN_REQUIRED = {"code": 440, "msg": "请登录后访问", "data": None}
