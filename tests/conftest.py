@@ -24,6 +24,7 @@ from typing import Any, TypeAlias
 import pytest
 import structlog
 import trio
+import warm
 from redis import Redis
 from trio_websocket import WebSocketConnection, open_websocket_url
 
@@ -108,19 +109,21 @@ def run_daemon(
         **settings,
     }
     log_path = folder / "log"
+    arguments = ["serve", *(() if config is None else ("--config", str(config)))]
+    env = environment_of(given) | {"PYTHONWARNINGS": "error"}
     with log_path.open("wb") as log_file:
-        process = subprocess.Popen(
-            [
-                *launcher,
-                *(sys.executable, "-m", "fastimd", "serve"),
-                *(() if config is None else ("--config", str(config))),
-            ],
-            cwd=folder,
-            env=environment_of(given) | {"PYTHONWARNINGS": "error"},
-            stderr=log_file,
-            stdin=subprocess.DEVNULL,
-            close_fds=not launcher,
-        )
+        process: subprocess.Popen[bytes] | None = None
+        if not launcher and settings.get("server__workers", "1") == "1":
+            process = warm.start(arguments, folder, env, log_file.fileno())
+        if process is None:
+            process = subprocess.Popen(
+                [*launcher, sys.executable, "-m", "fastimd", *arguments],
+                cwd=folder,
+                env=env,
+                stderr=log_file,
+                stdin=subprocess.DEVNULL,
+                close_fds=not launcher,
+            )
     daemon = Daemon(process, log_path)
     if wait_serving:
         # Of several workers each serves, and then the whole.
