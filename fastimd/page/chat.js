@@ -7,12 +7,12 @@ import { byId, onSubmit, remember, remembered, sendOnEnter } from "./dom.js";
 import { FastIM, FastIMError, inLanguage } from "./fastim.js";
 import { GroupsView } from "./groups.js";
 import { hush, label, phrase, say } from "./language.js";
+import { RoomView } from "./room.js";
 
 const NOT_MEMBER = "not a member";
 const CLOSED = {
   "kicked": "chatKicked",
-  "left the group": "chatLeft",
-  "flood": "chatFlood",
+  "put out": "chatPutOut",
   "not allowed": "chatNotAllowed",
   [NOT_MEMBER]: "chatNotMember",
   "private group": "chatPrivate",
@@ -30,6 +30,7 @@ let im = null;
 let isSigningIn = false;
 let groups = null;
 let shown = null; // the conversation in sight
+const room = new RoomView();
 let conversations = new Map();
 let heardAt = 0;
 
@@ -73,7 +74,7 @@ function begin(next) {
   byId("me").textContent = im.userId;
   im.addEventListener("login", askLogin);
   const list = im.watchGroups();
-  groups = new GroupsView(byId("groups"), im.userId, openGroup);
+  groups = new GroupsView(byId("groups"), openGroup);
   list.addEventListener("groups", ({ detail }) => {
     groups.update(detail);
     byId("no-groups").hidden = !groups.isEmpty;
@@ -121,7 +122,7 @@ async function joinGroup() {
   try {
     await joining.joinGroup(groupId);
     if (im !== joining) return; // logged out meanwhile
-    field.value = "";
+    if (field.value.trim() === groupId) field.value = ""; // else the next one is being typed
     openGroup(groupId);
     shown.group.reconnect(); // it was closed if it was for members only
   } catch (error) {
@@ -140,6 +141,7 @@ function openGroup(groupId) {
     history.pushState(null, "", `#group=${encodeURIComponent(groupId)}`);
   }
   show("room");
+  room.enter(shown.group, im.userId);
   shown.enter();
   showRoom();
   words.focus();
@@ -157,6 +159,7 @@ function converse(group) {
 function leaveRoom() {
   if (shown) shown.unsaid = words.value;
   shown = null;
+  room.leave();
   scroller.replaceChildren();
   hush(byId("room-failure"));
   hush(byId("heard"));
@@ -285,7 +288,7 @@ function showSeconds() {
 
 function wordsFor(link) {
   if (!link) return ["chatIdle"];
-  if (link.state === "waiting") return ["chatWaiting"];
+  if (link.state === "waiting") return [link.reason === "no socket" ? "chatNoSocket" : "chatWaiting"];
   if (link.state === "connecting") return ["chatConnecting"];
   if (link.state === "connected") return ["chatConnected"];
   const reason = (language) => inLanguage(link.reason, language);
@@ -299,13 +302,13 @@ function isClosed(link) {
 
 function fail(id, error) {
   if (!(error instanceof FastIMError)) throw error;
-  const { code, msg } = error;
+  const { code, msg, isTemporary } = error;
   const element = byId(id);
   const reason = (language) => inLanguage(msg, language);
   if (code === FastIMError.NO_ANSWER) say(element, "chatNoServer");
   else if (msg === TOO_MANY_WAIT) say(element, "chatTooManyWait");
   else if (code === FastIMError.NOT_ACCEPTED) say(element, "chatNotAccepted", { msg });
-  else if (code === 503) say(element, "chatNotNow");
+  else if (code === 503 || isTemporary) say(element, "chatNotNow");
   else if (code < 500) say(element, "chatRefused", { reason });
   else say(element, "chatFailed", { code, reason });
 }
@@ -319,6 +322,7 @@ export function startChat() {
   onSubmit("join", joinGroup);
   onSubmit("speak", send);
   sendOnEnter(words, send);
+  words.addEventListener("input", () => words.value.trim() && shown?.group.type());
   byId("sign-out").addEventListener("click", signOut);
   byId("back").addEventListener("click", goBack);
   byId("reconnect").addEventListener("click", connectAgain);
@@ -328,6 +332,7 @@ export function startChat() {
     words.focus();
   });
   scroller.addEventListener("scroll", () => shown?.noticeScroll());
+  document.addEventListener("visibilitychange", () => shown?.noticeRead());
   new ResizeObserver(() => shown?.noticeSize()).observe(scroller);
   addEventListener("popstate", followAddress); // links to "#group=ID" on this page, too
   setInterval(showSeconds, 1000);

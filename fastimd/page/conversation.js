@@ -18,6 +18,8 @@ addTexts({
     historyFailed: "Older messages could not be loaded.",
     historyRetry: "Try again",
     nothingSaid: "Nobody has said anything yet.",
+    leftOut: "{count} messages were left out: too much was said at once.",
+    leftOutOne: "1 message was left out: too much was said at once.",
   },
   zh: {
     recall: "撤回",
@@ -27,6 +29,7 @@ addTexts({
     historyFailed: "无法加载更早的消息。",
     historyRetry: "重试",
     nothingSaid: "还没有人说话。",
+    leftOut: "消息过多，有 {count} 条未显示。",
   },
 });
 
@@ -58,6 +61,8 @@ export class Conversation {
   #user;
   #scroller;
   #list = make("ol", "messages");
+  #leftOut = null; // the note of messages that were left out, until the next one comes
+  #countLeftOut = 0;
   #drafts;
   #top = make("p", "help");
   #rows = new Map(); // by ts, oldest first; values are {message, element}
@@ -84,6 +89,8 @@ export class Conversation {
     group.addEventListener("message", ({ detail }) => this.#add(detail));
     group.addEventListener("greeting", ({ detail }) => this.#agree(detail));
     group.addEventListener("reset", () => this.#reset());
+    group.addEventListener("removed", ({ detail }) => this.#removeAll(detail));
+    group.addEventListener("gap", ({ detail }) => this.#noteLeftOut(detail.missed));
     group.addEventListener("draft", ({ detail }) => this.#showDraft(detail));
   }
 
@@ -125,6 +132,9 @@ export class Conversation {
     const row = this.#makeRow(message);
     this.#rows.set(message.ts, row);
     this.#list.append(row);
+    if (this.#leftOut) row.prepend(this.#leftOut);
+    this.#leftOut = null;
+    this.#countLeftOut = 0;
     if (this.#arrange(row)) sayTimes(this.#list); // "Today" is another day now
     if (this.#isLive) this.onHear(this, message);
     if (this.#isLive && this.#rows.size === 1) {
@@ -134,6 +144,7 @@ export class Conversation {
     if (this.#isFollowing) {
       this.#trim();
       this.#keepPlace();
+      this.noticeRead();
     } else if (this.#isLive) {
       this.unseen += 1;
       this.onScroll();
@@ -164,8 +175,8 @@ export class Conversation {
         this.#remove(row);
       } catch (error) {
         isAsked = false;
-        if (error.msg === "消息不存在") this.#remove(row);
-        if (error.msg === "无法撤回消息") this.#noticeTooOld(row.message.ts);
+        if (error.msg === "no such message") this.#remove(row);
+        if (error.msg === "too old to be recalled") this.#noticeTooOld(row.message.ts);
         this.onFailure(error);
       }
     });
@@ -203,6 +214,21 @@ export class Conversation {
     this.#showTop();
   }
 
+  #removeAll({ first, last, userId }) {
+    for (const [ts, row] of [...this.#rows]) {
+      const isMeant = ts >= first && ts <= last && (userId === null || userId === row.message.userId);
+      if (isMeant) this.#holdPlace(() => this.#remove(row));
+    }
+  }
+
+  #noteLeftOut(missed) {
+    this.#countLeftOut += missed;
+    this.#leftOut ??= make("p", "help gap");
+    say(this.#leftOut, "leftOut", { count: this.#countLeftOut });
+    this.#list.after(this.#leftOut);
+    this.#keepPlace();
+  }
+
   // What is known, and is not among the newest messages of now, was recalled meanwhile.
   #agree(list) {
     const times = new Set(list.map(({ ts }) => ts));
@@ -213,6 +239,7 @@ export class Conversation {
     this.#hasFailed = false;
     this.#showTop();
     this.#keepPlace();
+    this.noticeRead();
     void this.#fill();
   }
 
@@ -304,6 +331,13 @@ export class Conversation {
     if (this.#isFollowing && this.#isShown) this.#scroller.scrollTop = this.#scroller.scrollHeight;
   }
 
+  /** Somebody sees the newest message, or does not. */
+  noticeRead() {
+    const newest = this.#list.lastElementChild?.message;
+    const isSeen = this.#isShown && this.#isFollowing && document.visibilityState === "visible";
+    if (newest && isSeen) this.group.read(newest.ts);
+  }
+
   // What changes above what is in sight does not move it.
   #holdPlace(change) {
     const below = this.#isShown ? this.#scroller.scrollHeight - this.#scroller.scrollTop : 0;
@@ -320,6 +354,7 @@ export class Conversation {
       this.unseen = 0;
       this.onScroll();
     }
+    this.noticeRead();
     if (scrollTop < NEAR_BEGIN) void this.#fill();
   }
 }

@@ -13,10 +13,10 @@ addTexts({
     draftRefused: "Refused: {reason}",
     draftRefusedOnly: "Refused",
     draftTryLater: "Not sent: the server could not take it",
+    draftSlow: "Not sent: wait {seconds} s between two messages",
     draftLost: "Not sent: the connection broke",
     draftOffline: "Not sent: no connection",
     draftTooLarge: "Not sent: it is too long",
-    draftLimit: "Not sent: it is longer than {bytes} bytes",
     draftAgain: "Send again",
     draftDiscard: "Discard",
   },
@@ -27,30 +27,29 @@ addTexts({
     draftRefused: "被拒绝：{reason}",
     draftRefusedOnly: "被拒绝",
     draftTryLater: "未发送：服务端暂时无法处理",
+    draftSlow: "未发送：慢速模式，请 {seconds} 秒后再发",
     draftLost: "未发送：连接中断",
     draftOffline: "未发送：没有连接",
     draftTooLarge: "未发送：消息过长",
-    draftLimit: "未发送：消息超过 {bytes} 字节",
     draftAgain: "重新发送",
     draftDiscard: "丢弃",
   },
 });
 
-/** Why a text is unsent or refused: by the Chinese part where a server says so. */
+/** Why a text is unsent or refused, as it came. */
 const REASONS = {
   "connection lost": "draftLost",
   "no connection": "draftOffline",
   "login required": "draftOffline",
   "kicked": "draftOffline",
-  "left the group": "draftOffline",
-  "flood": "draftOffline",
+  "put out": "draftOffline",
   "not a member": "draftOffline",
   "private group": "draftOffline",
   "too many groups": "draftOffline",
   "not allowed": "draftOffline",
-  "too large": "draftTooLarge",
-  "消息被拒绝": "draftRefusedOnly",
-  "暂时无法服务": "draftTryLater",
+  "limit exceeded": "draftTooLarge",
+  "permission denied": "draftRefusedOnly",
+  "internal server error": "draftTryLater",
 };
 
 export class DraftsView {
@@ -89,7 +88,7 @@ export class DraftsView {
     const [key, values] = noteOf(draft);
     const note = say(make("p", "help"), key, values);
     const under = make("div", "line", note);
-    if (state === "unsent" && key !== "draftLimit") {
+    if (state === "unsent") {
       under.append(this.#makeButton("draftAgain", draft, () => this.#sendAgain(draft)));
     }
     if (state === "unsent" || state === "refused") {
@@ -125,8 +124,9 @@ export class DraftsView {
 function noteOf({ state, msg }) {
   if (state === "queued") return ["draftQueued"];
   if (state === "sending") return ["draftSending"];
-  const limit = /^more than (\d+) bytes$/.exec(msg);
-  if (limit) return ["draftLimit", { bytes: limit[1] }];
-  const key = REASONS[inLanguage(msg, "zh")] ?? (state === "refused" ? "draftRefused" : "draftUnsent");
+  const slow = /^slow mode: wait (\d+) s$/.exec(msg);
+  if (slow) return ["draftSlow", { seconds: slow[1] }];
+  if (/^more than \d+ bytes$/.test(msg)) return ["draftTooLarge"];
+  const key = REASONS[msg] ?? (state === "refused" ? "draftRefused" : "draftUnsent");
   return [key, { reason: (language) => inLanguage(msg, language) }];
 }

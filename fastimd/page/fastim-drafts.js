@@ -1,7 +1,9 @@
-// The user's texts on their way to one group: sent once, and followed until it is known what became
-// of them.
+// The user's texts on their way to one group. Each has a nonce, by which the server knows it again: it
+// may be sent as often as it takes, and is stored once.
 
+import { BROKEN, SILENT } from "./fastim-connection.js";
 import { FastIMError, inLanguage } from "./fastim-errors.js";
+import { pauseAfter } from "./fastim-pauses.js";
 
 /**
  * @typedef {object} Draft  a text on its way; the event `draft` tells each change of its state
@@ -12,16 +14,16 @@ import { FastIMError, inLanguage } from "./fastim-errors.js";
  * @property {import("./fastim-values.js").Message | null} message  what became of it, once it is sent
  */
 
-/** Milliseconds of silence after a text was sent; longer than a daemon holds one (10 s). */
-const ECHO_MS = 15_000;
-/** Milliseconds that a message may need from the history's sight to the socket. */
-export const LATE_MS = 3_000;
-/** Milliseconds that a text, changed on its way by a hook of the server, is waited for unchanged. */
-const CHANGED_MS = 1_000;
-/** Milliseconds for which a text may wait for a connection. */
-const QUEUE_MS = 60_000;
+/** Milliseconds for which it is tried to send a text. */
+const TRY_MS = 60_000;
+/** Milliseconds for which the server knows a nonce again, and a minute less: five minutes. */
+const NONCE_MS = 240_000;
+/** Milliseconds in which a message that is stored should come, unless it is left out. */
+const HEAR_MS = 3_000;
 /** Texts that may wait for a connection. */
 const QUEUE_LENGTH = 32;
+/** Own messages that are remembered, in case that the answer comes behind them. */
+const MOST_HEARD = 64;
 
 export class Drafts {
   /** @type {Draft[]} Texts that are neither sent nor refused, oldest first. */
@@ -29,6 +31,9 @@ export class Drafts {
 
   #group;
   #tell;
+  #ways = new WeakMap(); // what is known of a draft beside what others see
+  #stored = new Map(); // by ts: drafts whose message is stored, and did not come yet
+  #heard = new Map(); // by ts: the user's messages
 
   /**
    * @param {import("./fastim-group.js").Group} group
@@ -42,10 +47,11 @@ export class Drafts {
   /**
    * Send a text now or later.
    * @param {string} text
+   * @param {{nonce: string, sentAt: number}} [way]  of a try before
    * @returns {Draft}
    * @throws {FastIMError} it is no text or empty, or too many wait
    */
-  send(text) {
+  send(text, { nonce = makeNonce(), sentAt = 0 } = {}) {
     if (typeof text !== "string" || !text) {
       throw new FastIMError(FastIMError.NOT_ACCEPTED, "an empty text, or none");
     }
@@ -54,7 +60,8 @@ export class Drafts {
     }
     const wellFormed = text.toWellFormed?.() ?? text;
     const draft = { text: wellFormed, state: "queued", reason: "", msg: "", message: null };
-    this.list.push(Object.defineProperty(draft, "since", { value: Date.now(), writable: true }));
+    this.list.push(draft);
+    this.#ways.set(draft, { nonce, sentAt, since: Date.now(), attempts: 0, isAsked: false });
     const { state, reason } = this.#group;
     if (state === "connected") this.#transmit(draft);
     else if (state === "closed") this.#change(draft, "unsent", reason);
@@ -62,108 +69,113 @@ export class Drafts {
     return draft;
   }
 
+  /** Send an unsent text again: if the server may have it, as the same one. */
+  sendAgain(draft) {
+    const { nonce, sentAt } = this.#ways.get(draft) ?? {};
+    this.discard(draft);
+    return Date.now() - sentAt < NONCE_MS ? this.send(draft.text, { nonce, sentAt }) : this.send(draft.text);
+  }
+
   discard(draft) {
     this.list = this.list.filter((each) => each !== draft);
   }
 
-  /** The connection stands: send what waited for it. */
-  sendQueued() {
-    for (const draft of this.list) if (draft.state === "queued") this.#transmit(draft);
-  }
-
-  #transmit(draft) {
-    this.#group._transmit(draft.text);
-    draft.since = Date.now();
-    this.#change(draft, "sending");
-  }
-
-  /**
-   * A message of the user's own is the draft with its text that was sent first; one that was given
-   * up, if no other has this text.
-   * @returns {boolean} false: it is the user's own, and of no draft
-   */
-  settle(message) {
-    if (message.userId !== this.#group._im.userId) return true;
-    const same = this.list.filter(({ text, state }) => text === message.info && state !== "queued");
-    const draft = same.find(isUnderWay) ?? same[0];
-    if (draft) this.#end(draft, "sent", { message });
-    return draft !== undefined;
-  }
-
-  /**
-   * An own message that no draft has the text of: from another device, or a draft that a hook of the
-   * server has changed. If that draft's own text does not come soon after, it was changed.
-   */
-  noticeChanged(message) {
-    const connection = this.#group._connection;
-    const heardAt = Date.now();
-    setTimeout(() => {
-      if (this.#group._connection !== connection) return;
-      const isIt = (draft) => isUnderWay(draft) && draft.since <= heardAt;
-      const draft = this.list.find(isIt);
-      if (draft) this.#end(draft, "sent", { message });
-    }, CHANGED_MS);
-  }
-
-  /**
-   * The server has refused a text; after 503 it may be tried again.
-   * @returns {{code: number, msg: string, reason: string, text: string}} what is to be told of it
-   */
-  refuse({ code, msg, data }) {
-    const said = String(msg);
-    const refusal = { code: Number(code), msg: said, reason: this.#read(said), text: String(data) };
-    const draft = this.list.find((each) => isUnderWay(each) && each.text === refusal.text);
-    if (draft && refusal.code === 503) this.#change(draft, "unsent", said);
-    else if (draft) this.#end(draft, "refused", { msg: said });
-    return refusal;
-  }
-
-  /** The connection broke. The fate of what was sent is told when the messages since are known. */
-  noticeBreak(code, reason) {
-    const most = code === 1009 ? bytesAllowed(reason) : Infinity;
-    for (const draft of this.list.filter(isUnderWay)) {
-      this.#explain(draft, bytesOf(draft.text) > most ? reason || "too large" : "connection lost");
+  /** The group is open: send what waited for it, and again what was not answered. */
+  sendAll() {
+    for (const draft of [...this.list]) {
+      const isAsked = this.#ways.get(draft).isAsked;
+      if (draft.state === "queued" || (draft.state === "sending" && !isAsked)) this.#transmit(draft);
     }
   }
 
-  /**
-   * All messages since a break are known, and what was lost is not among them; what was still on its
-   * way gets a moment. (One may come even later, when a server held it for a Redis that was away: then
-   * it is found, and is "sent".)
-   */
-  giveUpLost(connection) {
-    const lost = this.list.filter(isLost);
-    setTimeout(() => {
-      if (this.#group._connection !== connection) return;
-      for (const draft of lost) if (isLost(draft)) this.#change(draft, "unsent", draft.msg);
-    }, LATE_MS);
+  /** A message has come: is it a draft? */
+  hear(message) {
+    if (message.userId !== this.#group._im.userId) return;
+    const draft = this.#stored.get(message.ts);
+    this.#stored.delete(message.ts);
+    if (draft) this.#end(draft, "sent", { message });
+    this.#heard.set(message.ts, message);
+    if (this.#heard.size > MOST_HEARD) this.#heard.delete(this.#heard.keys().next().value);
   }
 
-  /** Nothing waits for ever. */
-  giveUpQueued() {
-    for (const draft of this.list) {
-      const isOld = draft.state === "queued" && Date.now() - draft.since > QUEUE_MS;
-      if (isOld) this.#change(draft, "unsent", "no connection");
+  /** The connection broke. A text that broke it is not sent again. */
+  noticeBreak(why) {
+    const most = Number(/^more than (\d+) bytes$/.exec(why)?.[1] ?? Infinity);
+    for (const draft of [...this.list]) {
+      if (draft.state === "sending" && bytesOf(draft.text) > most / MOST_ESCAPED) this.#refuse(draft, 106, why);
     }
   }
 
   /** It will not be connected again by itself. */
   giveUpAll(reason) {
-    for (const draft of this.list) {
-      if (draft.state !== "unsent") this.#change(draft, "unsent", draft.msg || reason);
+    for (const draft of [...this.list]) {
+      if (draft.state !== "unsent") this.#change(draft, "unsent", reason);
     }
   }
 
-  /** A text should have come back by now, and nothing at all has come since it was sent. */
-  missEcho(heardAt) {
-    const now = Date.now();
-    const isLate = (draft) => isUnderWay(draft) && now - draft.since > ECHO_MS;
-    return this.list.some(isLate) && now - heardAt > ECHO_MS;
+  /** Nothing is tried for ever. */
+  giveUpOld() {
+    for (const draft of [...this.list]) {
+      const { since, sentAt, trouble } = this.#ways.get(draft);
+      const isOver = draft.state !== "unsent" && Date.now() - since > TRY_MS;
+      if (isOver) this.#change(draft, "unsent", trouble || (sentAt ? BROKEN : "no connection"));
+    }
+  }
+
+  #transmit(draft) {
+    const way = this.#ways.get(draft);
+    const data = { channel: this.#group.groupId, data: draft.text, nonce: way.nonce };
+    way.sentAt ||= Date.now();
+    way.isAsked = true;
+    if (draft.state !== "sending") this.#change(draft, "sending");
+    this.#group._im._connection.request({ rpc: { method: "send", data } }, (error, reply) => {
+      way.isAsked = false;
+      if (!error) this.#store(draft, reply.rpc.data.ts);
+      else if (draft.state === "sending" && this.list.includes(draft)) this.#fail(draft, error);
+    });
+  }
+
+  #fail(draft, error) {
+    const way = this.#ways.get(draft);
+    const { code, msg, isTemporary, isRefusal } = error;
+    if (isRefusal && !isTemporary) this.#refuse(draft, code, msg);
+    else if (SLOW_MODE.test(msg)) this.#change(draft, "unsent", msg);
+    else if (msg !== BROKEN) {
+      way.trouble = msg === SILENT ? "" : msg;
+      setTimeout(() => this.#retry(draft), pauseAfter(way.attempts));
+      way.attempts += 1;
+    }
+  }
+
+  #retry(draft) {
+    const isWaiting = draft.state === "sending" && !this.#ways.get(draft).isAsked;
+    if (isWaiting && this.list.includes(draft) && this.#group.state === "connected") this.#transmit(draft);
+  }
+
+  // It is stored: it is sent when it is heard, and if it is left out of what is heard, soon after.
+  #store(draft, ts) {
+    const message = this.#heard.get(ts);
+    if (message) {
+      this.#end(draft, "sent", { message });
+      return;
+    }
+    const { groupId, _im: { userId } } = this.#group;
+    this.#stored.set(ts, draft);
+    setTimeout(() => {
+      if (!this.#stored.delete(ts)) return;
+      this.#end(draft, "sent", { message: { groupId, userId, info: draft.text, ts } });
+    }, HEAR_MS);
+  }
+
+  #refuse(draft, code, msg) {
+    this.#group._tell("refused", { code, msg, reason: this.#read(msg), text: draft.text });
+    this.#end(draft, "refused", { msg });
   }
 
   #change(draft, state, msg = "") {
     draft.state = state;
-    this.#explain(draft, msg);
+    draft.msg = msg;
+    draft.reason = this.#read(msg);
     this.#tell(draft);
   }
 
@@ -173,27 +185,19 @@ export class Drafts {
     this.#change(draft, state, msg);
   }
 
-  #explain(draft, msg) {
-    draft.msg = msg;
-    draft.reason = this.#read(msg);
-  }
-
   #read(msg) {
     return inLanguage(msg, this.#group._im.language);
   }
 }
 
-function isUnderWay({ state, msg }) {
-  return state === "sending" && !msg;
-}
+const SLOW_MODE = /^slow mode/;
+/** Bytes of a frame for one of a text, at most. */
+const MOST_ESCAPED = 6;
 
-function isLost({ state, msg }) {
-  return state === "sending" && msg !== "";
-}
-
-// What a close with 1009 says.
-function bytesAllowed(reason) {
-  return Number(/^more than (\d+) bytes$/.exec(reason)?.[1] ?? 0);
+// Not crypto.randomUUID, which pages without TLS do not have.
+function makeNonce() {
+  const bytes = crypto.getRandomValues(new Uint8Array(12));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 function bytesOf(text) {

@@ -1,9 +1,10 @@
 // What goes wrong, and its reason in the reader's language.
 //
 // fastimd's own refusals say both, "加入的群组过多 (too many groups)", and a hook may do the same. What it
-// has from Fast-IM is Chinese only, for clients compare it: of that the table below has the English.
+// has from Fast-IM is Chinese only, for clients compare it, and the live wire's errors are English
+// only: of these the tables below have the other language.
 
-/** @type {Record<string, string>} The English of what servers say in Chinese only. */
+/** @type {Record<string, string>} The English of what servers say in Chinese only, or too briefly. */
 const ENGLISH = {
   "操作成功": "done",
   "操作失败": "the operation failed",
@@ -14,6 +15,22 @@ const ENGLISH = {
   "无法撤回消息": "it is too late to recall this message",
   "消息不存在": "this message is gone",
   "消息被拒绝": "the message was refused",
+  "too old to be recalled": "it is too late to recall this message",
+  "no such message": "this message is gone",
+};
+/** @type {Record<string, string>} The Chinese of the live wire's errors. */
+const CHINESE = {
+  "internal server error": "暂时无法服务",
+  "permission denied": "没有权限",
+  "method not found": "服务端没有此功能",
+  "already subscribed": "已在该群组中",
+  "limit exceeded": "超出限制",
+  "not available": "服务端未启用此功能",
+  "token expired": "令牌已过期",
+  "too many requests": "发送过于频繁",
+  "unrecoverable position": "无法恢复",
+  "no such message": "消息不存在",
+  "too old to be recalled": "无法撤回消息",
 };
 const BOTH = /^(?<chinese>[^(]*[^( ]) ?\((?<english>.*)\)$/su;
 
@@ -26,7 +43,7 @@ const BOTH = /^(?<chinese>[^(]*[^( ]) ?\((?<english>.*)\)$/su;
  */
 export function inLanguage(msg, language) {
   const { chinese, english } = partsOf(msg);
-  if (/^zh\b/i.test(language)) return chinese;
+  if (/^zh\b/i.test(language)) return Object.hasOwn(CHINESE, chinese) ? CHINESE[chinese] : chinese;
   return Object.hasOwn(ENGLISH, english) ? ENGLISH[english] : english;
 }
 
@@ -43,8 +60,9 @@ export function readersLanguage() {
 }
 
 /**
- * What went wrong: `code` is the server's (100, 400, 440, 500, 503 …, see docs/PROTOCOL.md), or
- * `FastIMError.NO_ANSWER`, or `FastIMError.NOT_ACCEPTED` for what this library itself refuses.
+ * What went wrong: `code` is the server's (of calls over HTTP see docs/PROTOCOL.md, of all else
+ * docs/LIVE.md), or `FastIMError.NO_ANSWER`, or `FastIMError.NOT_ACCEPTED` for what this library
+ * itself refuses.
  */
 export class FastIMError extends Error {
   static NO_ANSWER = 0;
@@ -61,5 +79,12 @@ export class FastIMError extends Error {
     this.code = code;
     this.msg = msg;
     this.reason = reason;
+    /** It may succeed when it is tried again. */
+    this.isTemporary = false;
+  }
+
+  /** The server has answered, and refuses. */
+  get isRefusal() {
+    return this.code !== FastIMError.NO_ANSWER;
   }
 }

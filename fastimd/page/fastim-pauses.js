@@ -4,15 +4,12 @@
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 30_000;
 
-/** Milliseconds after so many attempts that failed before: they double. */
+/**
+ * Milliseconds after so many attempts that failed before: a random part of what doubles, so that
+ * thousands that broke in one moment do not come back in one moment.
+ */
 export function pauseAfter(attempts) {
-  return Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** attempts);
-}
-
-/** The pause that a close asks for by its reason; null if it asks for none. */
-export function pauseAskedFor(reason) {
-  const found = /^restart (\d{1,6})$/.exec(reason);
-  return found ? Number(found[1]) : null;
+  return Math.random() * Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** attempts);
 }
 
 export function sleep(milliseconds) {

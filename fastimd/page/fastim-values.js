@@ -9,6 +9,7 @@ import { FastIMError } from "./fastim-errors.js";
  * @property {string} userId  its author
  * @property {string} info    the text
  * @property {number} ts      milliseconds since the epoch, by the server; unique within the group
+ * @property {Record<string, string>} [tags]  marks that the server has given it, on the live wire
  */
 
 /** The address that paths are put behind. */
@@ -54,4 +55,11 @@ export function parseMessage(text) {
 // Fast-IM wrote some ids as numbers.
 export function asMessage({ groupId, userId, info, ts }) {
   return { groupId: String(groupId), userId: String(userId), info: String(info), ts: Number(ts) };
+}
+
+/** A publication of the live wire as a message. What was published as JSON is its text here. */
+export function messageOf(groupId, { data, info, offset, time, tags }) {
+  const text = typeof data === "string" ? data : JSON.stringify(data);
+  const message = { groupId, userId: info?.user ?? "", info: text, ts: offset ?? time ?? 0 };
+  return tags ? Object.assign(message, { tags }) : message;
 }

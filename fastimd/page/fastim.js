@@ -2,17 +2,19 @@
 // and EventTarget. It depends on nothing but the files fastim-*.js beside it; docs/FASTIM_JS.md shows it
 // at work.
 //
-// Theory of operation: a `Link` keeps one WebSocket open, and opens it again when it breaks. A
-// `Group` is the link to one group's chat. It knows the `ts` of the newest message it told, and `ts`
-// only grows within a group: so what a new greeting has beyond that is new, what lies between the
-// two is fetched over HTTP, and live messages wait until that was told. Nothing is missing, nothing
-// comes twice, and everything comes in order.
+// Theory of operation: a `Connection` keeps one WebSocket open, and opens it again when it breaks. On it
+// a `Subscription` is in one group: it comes back with the position that it has reached, and the server
+// says what it missed, or that it cannot. A `Group` is what an application sees of that, and reads the
+// history where the server could not say. Nothing is missing, nothing comes twice, and everything comes
+// in order. What the user says has a nonce, so it can be sent until the server has it, and is said once.
 
 import { unwatchBrowser, watchBrowser } from "./fastim-browser.js";
+import { Connection } from "./fastim-connection.js";
 import { readersLanguage } from "./fastim-errors.js";
 import { Group } from "./fastim-group.js";
 import { GroupList } from "./fastim-groups.js";
 import { post, refusalOf } from "./fastim-http.js";
+import { Subscription } from "./fastim-subscription.js";
 import { baseOf, idOf, parseMessage } from "./fastim-values.js";
 
 export { FastIMError, inLanguage } from "./fastim-errors.js";
@@ -22,6 +24,7 @@ export { Group, GroupList };
  * @typedef {import("./fastim-values.js").Message} Message
  * @typedef {import("./fastim-groups.js").GroupEntry} GroupEntry
  * @typedef {import("./fastim-drafts.js").Draft} Draft
+ * @typedef {import("./fastim-present.js").Present} Present
  * @typedef {import("./fastim-link.js").LinkState} LinkState
  */
 
@@ -31,12 +34,12 @@ const WAS_MEMBER = "操作失败";
 /**
  * A user at a server.
  *
- * Event `login`: the server no longer takes the token. Links that ended for that begin again after
+ * Event `login`: the server no longer takes the token. What has ended for that begins again after
  * the next `login`.
  */
 export class FastIM extends EventTarget {
-  #links = new Set();
   #groups = new Map();
+  #subscriptions = new Map();
   #list = null;
 
   /**
@@ -54,6 +57,10 @@ export class FastIM extends EventTarget {
     this.userId = idOf("userId", userId);
     this.token = token;
     this.language = language;
+    /** @package */
+    this._connection = new Connection(this);
+    this._connection.onChange = (change, why) => (change === "break" ? this.#break(why) : this.#follow());
+    this._connection.onPush = ({ channel, ...push }) => this.#subscriptions.get(channel)?.take(push);
   }
 
   /**
@@ -65,7 +72,9 @@ export class FastIM extends EventTarget {
   async login(password) {
     const { msg, data } = await post(this, "/user/login", { userId: this.userId, password });
     this.token = msg;
-    for (const link of this.#links) if (link.reason === "login required") link.reconnect();
+    const { state, reason } = this._connection;
+    if (state === "closed" && reason === "login required") this._connection.open();
+    else this._connection.renew(); // it knows the older token
     return data;
   }
 
@@ -78,7 +87,11 @@ export class FastIM extends EventTarget {
    */
   join(groupId) {
     const id = idOf("groupId", groupId);
-    if (!this.#groups.has(id)) this.#groups.set(id, this.#open(new Group(this, id)));
+    if (!this.#groups.has(id)) {
+      const group = new Group(this, id);
+      this.#groups.set(id, group);
+      this.#open(group);
+    }
     return this.#groups.get(id);
   }
 
@@ -87,7 +100,10 @@ export class FastIM extends EventTarget {
    * @returns {GroupList}
    */
   watchGroups() {
-    this.#list ??= this.#open(new GroupList(this));
+    if (!this.#list) {
+      this.#list = new GroupList(this);
+      this.#open(this.#list);
+    }
     return this.#list;
   }
 
@@ -155,7 +171,7 @@ export class FastIM extends EventTarget {
   }
 
   /**
-   * Delete a message of the user's own, for everybody; the others are not told while connected.
+   * Delete a message of the user's own, for everybody, in a group that need not be open.
    * @param {Message} message
    * @throws {FastIMError} code 100: it is too old, or it is not there
    */
@@ -163,19 +179,73 @@ export class FastIM extends EventTarget {
     await post(this, "/group/delMessage", { groupId, ts });
   }
 
+  get #links() {
+    return [...this.#groups.values(), ...(this.#list ? [this.#list] : [])];
+  }
+
   #open(link) {
-    if (!this.#links.size) watchBrowser(this);
-    this.#links.add(link);
+    if (this.#links.length === 1) watchBrowser(this);
     link.reconnect();
-    return link;
+  }
+
+  #break(why) {
+    for (const subscription of this.#subscriptions.values()) subscription.suspend();
+    for (const group of this.#groups.values()) group._noticeBreak(why);
+  }
+
+  #follow() {
+    const { state } = this._connection;
+    for (const link of this.#links) link._followConnection(this._connection);
+    if (state !== "connected") return;
+    for (const subscription of [...this.#subscriptions.values()]) {
+      if (!subscription.reason) subscription.enter();
+    }
   }
 
   /** @package A link was closed by its owner. */
   _forget(link) {
-    this.#links.delete(link);
     if (link === this.#list) this.#list = null;
     else this.#groups.delete(link.groupId);
-    if (!this.#links.size) unwatchBrowser(this);
+    if (this.#links.length) return;
+    unwatchBrowser(this);
+    this._connection.close();
+  }
+
+  /** @package */
+  _subscribe(groupId) {
+    if (!this.#subscriptions.has(groupId)) {
+      this.#subscriptions.set(groupId, new Subscription(this, groupId));
+    }
+    return this.#subscriptions.get(groupId);
+  }
+
+  /** @package */
+  _unsubscribe(groupId, follower) {
+    const subscription = this.#subscriptions.get(groupId);
+    subscription.unfollow(follower);
+    if (subscription.isFollowed) return;
+    this.#subscriptions.delete(groupId);
+    subscription.leave();
+  }
+
+  /** @package Give up a subscription that only the list has; false if there is none. */
+  _makeRoom(subscription) {
+    return !subscription.isSpare && (this.#list?._yield() ?? false);
+  }
+
+  /** @package */
+  _noticeOpened(groupId) {
+    this.#list?._noticeOpened(groupId);
+  }
+
+  /** @package */
+  _tellRead() {
+    for (const group of this.#groups.values()) group._tellRead();
+  }
+
+  /** @package */
+  _noticeRead(groupId, ts) {
+    this.#list?._noticeRead(groupId, ts);
   }
 
   /** @package The server does not take the token. */
@@ -183,13 +253,20 @@ export class FastIM extends EventTarget {
     this.dispatchEvent(new CustomEvent("login"));
   }
 
-  /** @package The network is another one, or was away: whatever is open may be dead. */
-  _renewAll() {
-    for (const link of this.#links) link._renew();
+  /** @package The network is another one, or was away: the connection may be dead. */
+  _renew() {
+    this._connection.renew();
+  }
+
+  /** @package The page is left; it may come back. */
+  _rest() {
+    this._tellRead();
+    this._connection.rest();
   }
 
   /** @package Somebody looks at the page again. */
   _lookAgain() {
-    for (const link of this.#links) link._lookAgain();
+    this._connection.lookAgain();
+    this.#list?._lookAgain();
   }
 }

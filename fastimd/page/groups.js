@@ -10,19 +10,16 @@ addTexts({
 
 export class GroupsView {
   #list;
-  #user;
   #open;
   #rows = new Map();
   #opened = null;
 
   /**
    * @param {HTMLElement} list  where the rows go
-   * @param {string} user       whose groups they are
    * @param {(groupId: string) => void} open
    */
-  constructor(list, user, open) {
+  constructor(list, open) {
     this.#list = list;
-    this.#user = user;
     this.#open = open;
     this.clear();
   }
@@ -41,9 +38,8 @@ export class GroupsView {
     this.#list.replaceChildren();
   }
 
-  /** Show a list as the server pushes it. */
+  /** Show a list as it is now. */
   update(entries) {
-    const isFirst = this.isEmpty;
     const known = new Set(entries.map(({ groupId }) => groupId));
     for (const [groupId, row] of this.#rows) {
       if (known.has(groupId)) continue;
@@ -51,7 +47,7 @@ export class GroupsView {
       this.#rows.delete(groupId);
     }
     for (const [place, entry] of entries.entries()) {
-      const row = this.#rows.get(entry.groupId) ?? this.#addRow(entry, isFirst);
+      const row = this.#rows.get(entry.groupId) ?? this.#addRow(entry);
       row.entry = entry;
       this.#show(row);
       this.#move(row.element, place);
@@ -67,7 +63,7 @@ export class GroupsView {
     if (element.contains(focused)) focused.focus();
   }
 
-  /** Mark the group that is in sight, if one is; what it has is read. */
+  /** Mark the group that is in sight, if one is. */
   open(groupId) {
     this.#opened = groupId;
     for (const row of this.#rows.values()) this.#show(row);
@@ -77,7 +73,7 @@ export class GroupsView {
     this.#rows.get(groupId)?.button.focus();
   }
 
-  #addRow(entry, isRead) {
+  #addRow(entry) {
     const name = verbatim("name", entry.groupId, "b");
     const time = make("time");
     const newest = make("span", "newest");
@@ -85,19 +81,15 @@ export class GroupsView {
     const button = make("button", "", name, time, newest, unread);
     button.type = "button";
     button.addEventListener("click", () => this.#open(entry.groupId));
-    const read = isRead ? entry : { newMessage: null, total: 0 };
-    const row = { entry, read, element: make("li", "", button), button, time, newest, unread };
+    const row = { entry, element: make("li", "", button), button, time, newest, unread };
     this.#rows.set(entry.groupId, row);
     return row;
   }
 
   #show(row) {
     const { entry, button, time, newest, unread } = row;
-    const { groupId, newMessage } = entry;
-    const isOpen = groupId === this.#opened;
-    const isOwn = newMessage?.userId === this.#user;
-    if (isOpen || isOwn || !newMessage) row.read = entry;
-    button.ariaCurrent = String(isOpen);
+    const { groupId, newMessage, unread: count } = entry;
+    button.ariaCurrent = String(groupId === this.#opened);
     if (newMessage) {
       sayTime(time, newMessage.ts, dayOf(newMessage.ts) === dayOf(Date.now()) ? "time" : "shortDay");
       delete newest.dataset.text;
@@ -107,9 +99,6 @@ export class GroupsView {
       delete time.dataset.time;
       say(newest, "groupSilent");
     }
-    // A full list drops its oldest: then the total stays, though there is a newer message.
-    const isNewer = newMessage && newMessage.ts > (row.read.newMessage?.ts ?? 0);
-    const count = isNewer ? Math.max(1, entry.total - row.read.total) : 0;
     unread.hidden = count === 0;
     if (count) {
       unread.textContent = count > 99 ? "99+" : String(count);

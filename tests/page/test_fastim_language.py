@@ -32,6 +32,10 @@ CASES = [
     ("登录失败", "zh-TW", "登录失败"),
     ("消息不存在", "fr", "this message is gone"),
     ("操作失败", "", "the operation failed"),
+    # Those of the live wire, in English only
+    ("too many requests", "zh-CN", "发送过于频繁"),
+    ("too many requests", "en", "too many requests"),
+    ("too old to be recalled", "en", "it is too late to recall this message"),
     # A hook's, in both or in one
     ("请勿刷屏 (no spam)", "en", "no spam"),
     ("请勿刷屏 (no spam)", "zh", "请勿刷屏"),
@@ -111,7 +115,7 @@ def test_the_examples_of_the_document(copied: Path) -> None:
     """docs/FASTIM_JS.md shows reasons as they are."""
     document = (ROOT / "docs" / "FASTIM_JS.md").read_text()
     rows = re.findall(r"^\| `([^`]+)`[^|]* \| `([^`]+)` \| `([^`]+)` \|$", document, re.M)
-    assert len(rows) == 4
+    assert len(rows) == 5
     cases = [(msg, language) for msg, *_ in rows for language in ("zh-CN", "en")]
     assert read(copied, cases) == [text for _, *texts in rows for text in texts]
 
@@ -176,3 +180,13 @@ def test_all_that_the_daemon_says_has_an_english_text(copied: Path) -> None:
     cases = sorted(said)
     shown = dict(zip(cases, read(copied, [(msg, "en") for msg in cases]), strict=True))
     assert {msg: text for msg, text in shown.items() if HAN.search(text)} == {}
+
+
+def test_all_errors_of_the_live_wire_have_a_chinese_text(copied: Path) -> None:
+    """Every error of docs/LIVE.md is in the table, but for those that name a field."""
+    document = (ROOT / "docs" / "LIVE.md").read_text()
+    table = document.partition("\n## Errors\n")[2].partition("\n## ")[0]
+    errors = re.findall(r"^\| \d{3} \| `([^`]+)`", table, re.M)
+    assert len(errors) >= 10
+    cases = [(msg, "zh") for msg in errors if msg != "bad request"]
+    assert [text for text in read(copied, cases) if not HAN.search(text)] == []
