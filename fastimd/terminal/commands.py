@@ -11,12 +11,14 @@ COMMANDS = {
     "/join": "GROUP",
     "/quit": "",
     "/recall": "[N]",
+    "/who": "",
 }
 """The commands and what follows them."""
 
 HELP = (
     "/history [N]  N older messages (20), again for still older ones",
-    "/groups       my groups, with their newest messages",
+    "/groups       my groups, with their newest messages and what is unread",
+    "/who          who is in this group now",
     "/join GROUP   leave this group, open that one",
     "/recall [N]   take back my last message, or the Nth last",
     "/quit         end, as Ctrl-D and Ctrl-C do",

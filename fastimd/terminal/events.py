@@ -52,4 +52,35 @@ class Declined:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Came:
+    """Another user is here now."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Went:
+    """Another user is gone."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Types:
+    """Another user is typing."""
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """The messages from one ts to another are gone, of one user or, with "", of all."""
+
+    first: int
+    last: int
+    user: str = ""
+
+
 Event: TypeAlias = Joined | Heard | Lost | Back | NotSent | Declined
+RoomEvent: TypeAlias = Came | Went | Types | Removed

@@ -7,6 +7,7 @@ after the other, so that nobody waits for the server while typing.
 from __future__ import annotations
 
 import signal
+from collections.abc import Set
 
 import msgspec
 import trio
@@ -16,14 +17,14 @@ from ..base.codec import CorruptEntry, Message, check_id, decode_message
 from ..base.errors import BadParameter
 from ..base.signals import EXIT_SIGNAL
 from .account import Account
-from .columns import cut
+from .beside import Beside
 from .commands import HELP, Command, Unknown, complete, parse, read_number
 from .conversation import END_SECONDS, Conversation
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import ChatError
-from .harmless import harmless
 from .painter import Painter, day_and_time
-from .prompt import Complete, Prompt, TerminalGone
+from .prompt import TerminalGone
+from .screen import Screen, shortened
 
 OLDER = 20
 MOST_OLDER = 10_000
@@ -31,47 +32,8 @@ MOST_OWN = 1000
 SETTLE_SECONDS = 3.0
 """How long is waited for what was said to come back, before it is left."""
 LIST_SECONDS = 10.0
-MOST_PROMPT_COLUMNS = 16
-MOST_SAID_COLUMNS = 50
-"""What is shown of a text in a line of the client's own."""
-
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WINDOW = (signal.SIGCONT, signal.SIGWINCH)
-
-
-class Screen:
-    """What is shown above the line that is typed.
-
-    Args:
-        complete: what the key Tab does.
-    """
-
-    def __init__(self, painter: Painter, encoding: str, complete: Complete) -> None:
-        self.group = ""
-        self.prompt = Prompt(self._label, complete, "/quit")
-        self._painter = painter
-        self._encoding = encoding
-
-    async def show(self, messages: list[Message], *notes: str) -> None:
-        """Show messages, and then what the client says."""
-        width = self.prompt.width
-        rows = [row for message in messages for row in self._painter.message(message, width)]
-        rows += [row for note in notes for row in self._painter.note(note, width)]
-        if rows:
-            await self.prompt.write("".join(f"{row}\n" for row in rows))
-
-    async def show_older(self, messages: list[Message]) -> None:
-        """Show messages that are older than those before them on the screen."""
-        self._painter.forget_day()
-        await self.show(messages, "-- end of the older messages --")
-        self._painter.forget_day()
-
-    async def say(self, *notes: str) -> None:
-        """Show what the client says."""
-        await self.show([], *notes)
-
-    def _label(self) -> str:
-        return cut(harmless(self.group, self._encoding), MOST_PROMPT_COLUMNS) + "> "
 
 
 class Chat:
@@ -92,6 +54,7 @@ class Chat:
         self._conversation: Conversation | None = None
         self._oldest: Message | None = None
         self._own: list[Message] = []
+        self._beside = Beside(account, self._screen, self._forget)
         self._status = 0
         self._is_ending = False
         self._changed = trio.lowlevel.ParkingLot()
@@ -127,12 +90,16 @@ class Chat:
             )
             self._conversation = conversation
             self._changed.unpark_all()
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(conversation.run)
-                async for event in events:
-                    await self._show(event)
+            self._beside = Beside(self._account, self._screen, self._forget)
+            async with trio.open_nursery() as beside:
+                beside.start_soon(self._beside.run)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(conversation.run)
+                    async for event in events:
+                        await self._show(event)
+                beside.cancel_scope.cancel()
             left = conversation.outgoing.give_up()
-            await self._screen.say(*(f"perhaps not sent: {_shortened(text)}" for text in left))
+            await self._screen.say(*(f"perhaps not sent: {shortened(text)}" for text in left))
             if conversation.ended is not None:
                 return conversation.ended
         return None
@@ -143,21 +110,27 @@ class Chat:
         match event:
             case Joined(messages, total):
                 self._own += self._written_by_user(messages)
+                self._beside.hear(messages)
                 self._oldest = messages[0] if messages else None
                 note = f"-- {self._account.user} in group {self._screen.group}, {total} messages"
                 await self._screen.show(messages, f"{note}; /help shows the commands --")
             case Heard(message):
                 self._own += self._written_by_user([message])
                 self._oldest = self._oldest or message
+                self._beside.hear([message])
                 await self._screen.show([message])
             case Lost(reason):
                 await self._screen.say(f"-- connection lost: {reason}; trying again --")
             case Back(missed):
                 await self._screen.say(f"-- connected again, {missed} messages missed --")
             case NotSent(text):
-                await self._screen.say(f"not sent: {_shortened(text)}")
+                await self._screen.say(f"not sent: {shortened(text)}")
             case Declined(text, reason):
-                await self._screen.say(f"not sent: {_shortened(text)} ({reason})")
+                await self._screen.say(f"not sent: {shortened(text)} ({reason})")
+
+    def _forget(self, gone: Set[int]) -> None:
+        """Messages with these ts are not there any more."""
+        self._own = [each for each in self._own if each.ts not in gone]
 
     def _written_by_user(self, messages: list[Message]) -> list[Message]:
         return [each for each in messages if each.userId == self._account.user]
@@ -193,6 +166,8 @@ class Chat:
                 await self._show_older(read_number(command, OLDER, MOST_OLDER), conversation)
             case "/groups":
                 await self._show_groups()
+            case "/who":
+                await self._beside.show_who()
             case "/join":
                 await self._change(check_id("GROUP", command.argument), conversation)
             case "/recall":
@@ -217,9 +192,10 @@ class Chat:
         if number > len(self._own):
             raise Unknown(f"you have no {number} messages here" if self._own else "no own message")
         message = self._own[-number]
+        self._beside.recalling(message)
         await self._account.recall(message)
-        self._own.remove(message)
-        await self._screen.say(f"recalled: {_shortened(message.info)}")
+        self._forget({message.ts})
+        await self._screen.say(f"recalled: {shortened(message.info)}")
 
     async def _change(self, group: str, conversation: Conversation) -> None:
         await self._account.join(group)
@@ -231,17 +207,18 @@ class Chat:
 
     async def _show_groups(self) -> None:
         self._groups = await self._account.groups()
-        lines = await self._read_list()
+        lines = await self._read_list(await self._beside.unread())
         silent = [group for group in self._groups if group not in lines]
         await self._screen.say(*lines.values(), *(f"{group}: no messages" for group in silent))
 
-    async def _read_list(self) -> dict[str, str]:
+    async def _read_list(self, unread: dict[str, int]) -> dict[str, str]:
         """A line for each group with messages, most recently active first."""
         with trio.move_on_after(LIST_SECONDS):
             try:
                 async with self._account.open_socket(self._account.list_path) as socket:
                     states = msgspec.json.decode(await socket.get_message(), type=list[_State])
-                    return dict(_describe(each) for each in states if bytes(each.newest) != b"null")
+                    told = [each for each in states if bytes(each.newest) != b"null"]
+                    return dict(_describe(each, unread) for each in told)
             except (ConnectionClosed, msgspec.MsgspecError, CorruptEntry) as exc:
                 raise self._account.no_fastimd(f"its group list: {exc}") from exc
         return {}
@@ -274,19 +251,15 @@ class Chat:
             await self._conversation.outgoing.wait_settled(SETTLE_SECONDS)
 
 
-def _shortened(text: str) -> str:
-    shown = harmless(text)
-    start = cut(shown, MOST_SAID_COLUMNS)
-    return start if start == shown else f"{start}..."
-
-
 class _State(msgspec.Struct):
     newest: msgspec.Raw = msgspec.field(name="newMessage")
     total: int
 
 
-def _describe(state: _State) -> tuple[str, str]:
+def _describe(state: _State, unread: dict[str, int]) -> tuple[str, str]:
     newest = decode_message(bytes(state.newest))
-    said = _shortened(f"{newest.userId}: {newest.info}")
+    said = shortened(f"{newest.userId}: {newest.info}")
     moment = " ".join(day_and_time(newest.ts))
-    return newest.groupId, f"{newest.groupId}: {state.total} messages, {moment} {said}"
+    group = newest.groupId
+    new = f"{unread[group]} unread, " if unread.get(group) else ""
+    return group, f"{group}: {state.total} messages, {new}{moment} {said}"

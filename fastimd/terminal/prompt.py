@@ -83,6 +83,11 @@ class Prompt:
         """Its columns."""
         return _window().columns
 
+    @property
+    def text(self) -> str:
+        """What is being typed."""
+        return self._session.default_buffer.text
+
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         """Read lines until cancelled; started when the line is there.
 
@@ -120,6 +125,10 @@ class Prompt:
             self._being_written.add(written)
             await written.wait()
             self._being_written.remove(written)
+
+    def relabel(self) -> None:
+        """Draw the line again, with what stands before it now."""
+        self._call(self._session.app.invalidate)
 
     def redraw(self) -> None:
         """Draw the line again, as after a stop or in a window of another size."""
