@@ -12,7 +12,8 @@ FastimdError
 ├── TokenRefused          a JWT is not good
 │   └── TokenExpired      it was
 ├── Refused               a hook says no, and perhaps why
-│   └── PrivateGroup      the group's id names its users, and this one is none of them
+│   ├── PrivateGroup      the group's id names its users, and this one is none of them
+│   └── Restrained        moderators of the group have decided so
 └── HookFailed            a hook crashed, was late or answered what it may not
 
 Errors of a client carry what the client may be told. Errors of Redis are redis-py's own classes
@@ -130,6 +131,18 @@ class Refused(FastimdError):
 
 class PrivateGroup(Refused):
     """The id of a group names its users, and this one is none of them."""
+
+
+class Restrained(Refused):
+    """Moderators of a group have decided that a user may not be in it, or not speak now.
+
+    Args:
+        why: ``banned``, ``muted``, ``mute_all`` or ``slow``.
+    """
+
+    def __init__(self, why: str, reason: str) -> None:
+        super().__init__(reason)
+        self.why = why
 
 
 class HookFailed(FastimdError):

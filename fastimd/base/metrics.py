@@ -90,11 +90,14 @@ class Metrics(Collector):
         self.group_list_pushes = 0
         self.poller_batches = 0
         self.presence_dropped = 0
+        self.tellings_dropped = 0
         self.commands: dict[tuple[str, str, str], int] = {}
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
         self.tokens_refused: dict[str, int] = {}
         self.jwks_reads = {"ok": 0, "failed": 0}
+        self.moderation_acts: dict[str, int] = {}
+        self.messages_restrained: dict[str, int] = {}
         self.append_seconds = Histogram()
         self.relay_seconds = Histogram()
         self.delivery_seconds = Histogram()
@@ -137,6 +140,14 @@ class Metrics(Collector):
         """Count one JWT that was refused, by one of a few causes."""
         self.tokens_refused[cause] = self.tokens_refused.get(cause, 0) + 1
 
+    def count_moderation_act(self, act: str) -> None:
+        """Count what a moderator or an operator did, or a report."""
+        self.moderation_acts[act] = self.moderation_acts.get(act, 0) + 1
+
+    def count_restrained(self, why: str) -> None:
+        """Count a message that moderators do not let through: ``muted``, for instance."""
+        self.messages_restrained[why] = self.messages_restrained.get(why, 0) + 1
+
     def count_jwks_read(self, outcome: str) -> None:
         """Count one reading of a key set: ``ok`` or ``failed``."""
         self.jwks_reads[outcome] += 1
@@ -162,6 +173,7 @@ class Metrics(Collector):
             yield histogram.family(f"fastimd_{name}", help_text)
         yield from self._labelled_counters()
         yield from self._tokens()
+        yield from self._moderation()
         yield from self._hooks()
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
@@ -215,6 +227,22 @@ class Metrics(Collector):
             reads.add_metric([outcome], count)
         yield reads
 
+    def _moderation(self) -> Iterator[Metric]:
+        acts = CounterMetricFamily(
+            "fastimd_moderation_acts", "Acts of moderators, and reports.", labels=["act"]
+        )
+        for act, count in self.moderation_acts.items():
+            acts.add_metric([act], count)
+        yield acts
+        restrained = CounterMetricFamily(
+            "fastimd_messages_restrained",
+            "Messages refused by a group's policy, by why.",
+            labels=["why"],
+        )
+        for why, count in self.messages_restrained.items():
+            restrained.add_metric([why], count)
+        yield restrained
+
     def _hooks(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
             "fastimd_hook_calls", "Calls of hooks, by how they ended.", labels=["hook", "outcome"]
@@ -244,6 +272,7 @@ _COUNTERS = {
     "slow_closes": "Sockets closed because their reader was too slow.",
     "flood_closes": "Sockets closed because their client did not keep to its rate.",
     "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",
+    "tellings_dropped": "Acts and reports that no hook was told, as too many waited.",
     "corrupt_entries": "Values in Redis that are neither messages nor groups and were left out.",
     "unusable_keys": "Requests that Redis refused for what stands at one group's or user's key.",
     "foreign_ts": "Messages of others whose ts is no measure, as it is too far ahead of the clock.",

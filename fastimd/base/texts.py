@@ -20,6 +20,13 @@ NOT_A_MEMBER = "不是该群组的成员 (not a member)"
 PRIVATE_GROUP = "该群组仅限指定的用户 (private group)"
 NOT_ALLOWED = "没有权限 (not allowed)"
 MESSAGE_REFUSED = "消息被拒绝 (message refused)"
+RESTRAINED = {
+    "banned": "您已被禁止进入该群组",
+    "muted": "您已被禁言",
+    "mute_all": "该群组已开启全员禁言",
+    "slow": "发言过于频繁",
+}
+"""Why a group's moderators let somebody not in, or not speak."""
 HOOK_FAILED = "暂时无法服务 (try again)"
 STORE_AWAY = "暂时无法服务 (Redis is away, try again)"
 INTERNAL_ERROR = "服务器内部错误 (internal error)"
@@ -49,6 +56,11 @@ def of_status(status: int, english: str) -> str:
 def bad_parameter(name: str, english: str) -> str:
     """The text about a parameter or header field that is missing or malformed."""
     return f"参数 {name} 有误 ({english})"
+
+
+def restrained(why: str, english: str) -> str:
+    """The text about what a group's moderators have decided."""
+    return f"{RESTRAINED[why]} ({english})"
 
 
 def key_unusable(english: str) -> str:

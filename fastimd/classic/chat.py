@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import copy_context
+from functools import partial
 
 import msgspec
 import structlog
 import trio
 
 from ..base import log as logs
-from ..base.errors import HookFailed, Refused, StoreUnavailable
-from ..base.texts import HOOK_FAILED, MESSAGE_REFUSED
+from ..base.errors import HookFailed, Refused, Restrained, StoreUnavailable
+from ..base.texts import HOOK_FAILED, MESSAGE_REFUSED, restrained
 from ..groups.domain import Domain
 from ..groups.hub import Membership
+from ..groups.moderation.policy import Policy
 from ..hooks import Message
+from ..websocket.frames import cut_reason
 from ..websocket.session import Session
 from .dialect import Classic
 from .routes import Route
@@ -49,7 +52,7 @@ async def serve_chat(
         visit = domain.visits.join(route.group, route.user)
         domain.presence.come(route.group, session)
         try:
-            await _listen(session, _Speaker(session, domain, route), first)
+            await _listen(session, _Speaker(session, domain, route, membership.policy), first)
         finally:
             domain.visits.leave(visit)
             domain.presence.go(route.group, session)
@@ -64,16 +67,27 @@ async def _begin(session: Session, domain: Domain, route: Route, membership: Mem
     come together.
 
     Raises:
-        Refused: the user is in too many groups.
+        Refused: the user is in too many groups, or banned from this one.
     """
     assert route.group is not None
+    domain.judge.check_known(membership.policy, route.user)
     if domain.config.group.auto_join:
-        join = domain.store.members.send_join(route.group, route.user)
+        members = domain.store.members
+        join = members.send_join(route.group, route.user)
         await membership.read_greeting()
-        if await domain.store.members.joined(join) == "full":
+        joined = await members.joined(join)
+        if joined == "full":
             raise Refused("too many groups")
+        try:
+            domain.judge.check_entry(membership.policy, route.user)
+        except Restrained as refusal:
+            session.close(1008, cut_reason(str(refusal)))  # before it is closed as one who left
+            if joined == "joined":
+                await members.leave(route.group, route.user)
+            raise
     else:
         await membership.read_greeting()
+        domain.judge.check_entry(membership.policy, route.user)
     membership.begin(session.take_opening())
 
 
@@ -90,6 +104,7 @@ async def _listen(session: Session, speaker: _Speaker, first: bytes) -> None:
                 speaker.say(text)
             else:
                 await speaker.say_when_ready(text)
+                session.note_heard()  # what the client says meanwhile is not read
                 if session.is_dismissed:
                     break
 
@@ -106,16 +121,20 @@ class _Speaker:
         "_domain",
         "_in_flight",
         "_is_judged",
+        "_policy",
         "_route",
         "_session",
+        "_waiting",
     )
 
-    def __init__(self, session: Session, domain: Domain, route: Route) -> None:
+    def __init__(self, session: Session, domain: Domain, route: Route, policy: Policy) -> None:
         self._session = session
         self._domain = domain
         self._route = route
+        self._policy = policy
         self._context = copy_context()
         self._in_flight = 0
+        self._waiting = 0  # of them those of which it is not known whether they may be said
         self._is_judged = domain.hooks.has("on_message")
         self._answered: trio.Event | None = None
 
@@ -127,17 +146,69 @@ class _Speaker:
             and self._domain.store.messages.has_room
             and not self._domain.config.group.login_auth
             and not self._is_judged
+            and not self._waiting
+            and self._policy.lets(self._route.user)
         )
 
     async def say_when_ready(self, text: str) -> None:
         """Send a message when it may be sent, and as the application wants it, or not at all."""
         if self._domain.config.group.login_auth:
             await self._check_token()
-        info, tags = await self._judge(text) if self._is_judged else (text, None)
+        info: str | None = text
+        tags: Mapping[str, str] | None = None
+        if self._is_judged:
+            if not await self._is_let(text, takes_turn=False):
+                return
+            info, tags = await self._judge(text)
         await self._wait_room()  # after the hook: many may have their answers at once
-        self._session.note_heard()  # what the client says meanwhile is not read
-        if info is not None and not self._session.is_dismissed:
+        if info is None or self._session.is_dismissed:
+            return
+        if self._waiting or not (self._policy.is_certain or self._policy.slow):
+            self._hold(info, tags)
+        elif await self._is_let(text) and not self._session.is_dismissed:
             self.say(info, tags)
+
+    def _hold(self, info: str, tags: Mapping[str, str] | None) -> None:
+        """Keep a message until it is known whether it may be said."""
+        self._in_flight += 1
+        self._waiting += 1
+        size = len(info.encode())
+        try:
+            self._domain.judge.waiting.hold(self._policy, size, partial(self._on_known, info, tags))
+        except StoreUnavailable as exc:
+            self._waiting -= 1
+            self._on_appended(exc)
+
+    def _on_known(
+        self, info: str, tags: Mapping[str, str] | None, failure: Exception | None
+    ) -> None:
+        self._waiting -= 1
+        if failure is not None:
+            self._on_appended(failure)
+            return
+        self._in_flight -= 1
+        try:
+            self._domain.judge.check_held(self._policy, self._route.user)
+        except Restrained as refusal:
+            self._tell_restrained(refusal, info)
+            self._note_answered()
+        else:
+            self.say(info, tags)
+
+    async def _is_let(self, text: str, *, takes_turn: bool = True) -> bool:
+        """Ask whether the group's moderators let the user speak; if not, the sender is told."""
+        user = self._route.user
+        if self._policy.lets(user):
+            return True
+        seconds = self._domain.config.redis.hold_seconds
+        try:
+            await self._domain.judge.check_message(
+                self._policy, user, within=seconds, takes_turn=takes_turn
+            )
+        except Restrained as refusal:
+            self._tell_restrained(refusal, text)
+            return False
+        return True
 
     async def _judge(self, text: str) -> tuple[str | None, Mapping[str, str] | None]:
         """Ask the hook what is to be sent; what it refuses is told to the sender alone."""
@@ -151,6 +222,9 @@ class _Speaker:
         except HookFailed:  # the log has said why
             self._tell_refused(503, HOOK_FAILED, text)
         return None, None
+
+    def _tell_restrained(self, refusal: Restrained, text: str) -> None:
+        self._tell_refused(403, restrained(refusal.why, str(refusal)), text)
 
     def _tell_refused(self, code: int, reason: str, text: str) -> None:
         refusal = {"code": code, "msg": reason, "data": text}
@@ -206,6 +280,9 @@ class _Speaker:
             self._context.run(self._tell_failed, failure)
             away = isinstance(failure, StoreUnavailable)
             self._session.close(1013, "message not stored" if away else "message refused")
+        self._note_answered()
+
+    def _note_answered(self) -> None:
         if self._answered is not None:
             self._answered.set()
             self._answered = None

@@ -11,6 +11,9 @@ import trio
 from ..base.errors import HookFailed, KeyUnusable, NotLoggedIn, Refused, StoreUnavailable
 from ..door.head import Head, request_id_field
 from ..groups.domain import Domain
+from ..groups.events import PolicyChange
+from ..groups.moderation.restraint import banned
+from ..groups.store.policy import Sentence
 from ..websocket.frames import cut_reason
 from ..websocket.handshake import accept
 from ..websocket.life import run_session
@@ -40,6 +43,7 @@ class ClassicSockets:
         self._domain = domain
         self._nursery = nursery
         self._dialect = Classic(domain.store.history)
+        domain.announcer.listen(self._put_out)
 
     def serve(
         self, connection: socket.socket, head: Head, first: bytes, scope: trio.CancelScope
@@ -58,6 +62,15 @@ class ClassicSockets:
         session.kind, session.user = route.kind, route.user
         session.groups = () if route.group is None else (route.group,)
         return run_session(session, self._around, self._serve_route(session, route, first))
+
+    def _put_out(self, act: PolicyChange) -> None:
+        """Close the sockets of a user who is banned; of other acts this wire has no words."""
+        if act.act != "ban":
+            return
+        reason = str(banned(Sentence(act.until, act.reason, act.by)))
+        for session in list(self._around.sessions):
+            if session.kind == "chat" and session.user == act.user and act.group in session.groups:
+                session.close(1008, cut_reason(reason))
 
     async def _serve_route(self, session: Session, route: Route, first: bytes) -> None:
         try:

@@ -34,10 +34,16 @@ from ..groups.following import follow_master
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
 from ..groups.lists.poller import Poller
+from ..groups.moderation.acts import Moderation
+from ..groups.moderation.announcer import Announcer
+from ..groups.moderation.judge import Judge
+from ..groups.moderation.policies import Policies
+from ..groups.moderation.waiting import Waiting
 from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
 from ..hooks.runner import HookRunner, open_hooks
+from ..hooks.tellings import Tellings
 from ..hooks.visits import Visits
 from ..http.admin import create_admin_app
 from ..http.app import create_app
@@ -136,7 +142,8 @@ async def _serve_groups(ground: _Ground) -> None:
         sessions = Sessions((*KINDS, *LIVE_KINDS))
         kicks = Kicks(store.kicks, store.history, sessions.kick)
         presence = Presence(store.presences, config)
-        relay, hub, poller = _build_hub(ground, kicks, sessions, presence)
+        policies = Policies(store.policies)
+        relay, hub, poller, announcer = _build_hub(ground, kicks, sessions, presence, policies)
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
             floor.start_soon(supervise, "sentinels", follow_master, client.address, client, relay)
@@ -145,6 +152,11 @@ async def _serve_groups(ground: _Ground) -> None:
         floor.start_soon(supervise, "kicks", kicks.run)
         if presence.is_enabled:
             floor.start_soon(supervise, "presence", presence.run)
+        floor.start_soon(supervise, "policies", policies.run)
+        waiting = Waiting(policies, client.appender.room, config)
+        floor.start_soon(supervise, "waiting messages", waiting.run)
+        tellings = Tellings(ground.hooks, metrics)
+        moderation = Moderation(store, policies, tellings, metrics)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
         if ground.link is not None:
             tell_parent = partial(_report, ground, reasons, hub, sessions)
@@ -159,25 +171,43 @@ async def _serve_groups(ground: _Ground) -> None:
             floor,
             metrics,
             ground.readiness,
-            partial(create_admin_app, metrics, desk),
+            partial(create_admin_app, metrics, desk, moderation),
             ground.inherited["admin"],
         )
         await client.wait_connected()
         await relay.wait_connected()
         access = Access(config, store, ground.hooks)
         visits = Visits(ground.hooks, config, metrics)
-        domain = Domain(config, metrics, store, access, ground.hooks, visits, hub, poller, presence)
-        await _serve_front(ground, domain, sessions, admin)
+        domain = Domain(
+            config,
+            metrics,
+            store,
+            access,
+            ground.hooks,
+            visits,
+            hub,
+            poller,
+            presence,
+            Judge(store.policies, policies, waiting, metrics),
+            moderation,
+            announcer,
+        )
+        await _serve_front(ground, domain, sessions, admin, tellings)
 
 
-async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admin: str) -> None:
+async def _serve_front(
+    ground: _Ground, domain: Domain, sessions: Sessions, admin: str, tellings: Tellings
+) -> None:
     config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
     around = Surroundings(config, metrics, keepalive, ground.readiness, sessions)
-    http = HttpServer(create_app(config, domain.store, domain.access, domain.hooks, metrics))
+    http = HttpServer(
+        create_app(config, domain.store, domain.access, domain.judge, domain.hooks, metrics)
+    )
     async with open_floor() as floor:
         floor.start_soon(supervise, "keepalive", keepalive.run)
         floor.start_soon(supervise, "visits", visits.run)
+        floor.start_soon(supervise, "tellings", tellings.run)
         floor.start_soon(supervise, "tokens", ground.tokens.run)
         await start(floor, "http", http.run_lifespan)
         await serve_public(
@@ -195,8 +225,11 @@ async def _serve_front(ground: _Ground, domain: Domain, sessions: Sessions, admi
             await appender.wait_all_answered()
             await visits.wait_all_told()
             await domain.presence.wait_all_noted()
+            await tellings.wait_all_told()
         if visits.waiting:
             log.warning("daemon.presence_untold", connections=visits.waiting)
+        if tellings.waiting:
+            log.warning("daemon.acts_untold", acts=tellings.waiting)
         if appender.unanswered:
             log.warning("daemon.unanswered", messages=appender.unanswered)
 
@@ -235,13 +268,14 @@ def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> li
 
 
 def _build_hub(
-    ground: _Ground, kicks: Kicks, sessions: Sessions, presence: Presence
-) -> tuple[GroupRelay, Hub, Poller]:
+    ground: _Ground, kicks: Kicks, sessions: Sessions, presence: Presence, policies: Policies
+) -> tuple[GroupRelay, Hub, Poller, Announcer]:
     client, store, metrics = ground.client, ground.store, ground.metrics
     relay = make_relay(client, store.history, metrics)
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
-    hub = Hub(relay, store.history, metrics, ground.config)
+    hub = Hub(relay, store.history, metrics, ground.config, policies)
     poller = Poller(relay, store, metrics, ground.config)
+    announcer = Announcer(policies, store.policies, partial(_users_of, sessions), hub.notice)
 
     def on_gap() -> None:
         poller.sweep()
@@ -253,6 +287,7 @@ def _build_hub(
         on_removal=hub.notice,
         on_leave=sessions.leave,
         on_kick=kicks.receive,
+        on_policy=announcer.receive,
     )
     announcements = Announcements(
         store.presences.inbox,
@@ -282,7 +317,16 @@ def _build_hub(
         "purpose",
         lambda: {"commands": client.last_error is None, "messages": relay.last_error is None},
     )
-    return relay, hub, poller
+    return relay, hub, poller, announcer
+
+
+def _users_of(sessions: Sessions, groups: set[str]) -> dict[str, set[str]]:
+    """The users with sockets in each of some groups."""
+    users: dict[str, set[str]] = {}
+    for session in sessions:
+        for group in groups.intersection(session.groups):
+            users.setdefault(group, set()).add(session.user)
+    return users
 
 
 def _living_tasks() -> int:

@@ -11,6 +11,9 @@ from ..hooks.visits import Visits
 from .access import Access
 from .hub import Hub
 from .lists.poller import Poller
+from .moderation.acts import Moderation
+from .moderation.announcer import Announcer
+from .moderation.judge import Judge
 from .presence.presence import Presence
 from .store import Store
 
@@ -28,3 +31,6 @@ class Domain:
     hub: Hub
     poller: Poller
     presence: Presence
+    judge: Judge
+    moderation: Moderation
+    announcer: Announcer

@@ -20,8 +20,10 @@ class Event(msgspec.Struct, omit_defaults=True):
     """What travels on ``EVENTS_CHANNEL``.
 
     A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0,
-    and says ``until`` which ts it deleted. With ``kick`` the user's sockets are closed: those in
-    ``group``, or all when it is "". With ``leave`` the user has left the group.
+    and says ``until`` which ts it deleted. Where it is of a user it has deleted that user's
+    messages, those from ``since`` ``until`` then. With ``kick`` the user's sockets are closed:
+    those in ``group``, or all when it is "". With ``leave`` the user has left the group. An event
+    of another ``kind`` than "" is another struct: ``MODERATION`` is a ``PolicyChange``.
     """
 
     group: str
@@ -30,6 +32,34 @@ class Event(msgspec.Struct, omit_defaults=True):
     until: int = 0
     kick: bool = False
     leave: bool = False
+    since: int = 0
+    kind: str = ""
+
+
+class PolicyChange(msgspec.Struct, omit_defaults=True):
+    """A moderator's act, and what it has changed in the group's policy.
+
+    ``act`` is the name of the method, ``user`` whom it concerns, "" for all; ``by`` is the
+    moderator, "" for an operator. ``seconds`` are those of the act, ``until`` is its end in
+    milliseconds since the epoch, 0 for none. The policy had the version ``was`` before and has
+    ``version`` now. ``changes`` are its fields that are different, with "" for those that are gone.
+    """
+
+    group: str
+    kind: str
+    act: str
+    user: str
+    seconds: int = 0
+    reason: str = ""
+    by: str = ""
+    until: int = 0
+    was: int = 0
+    version: int = 0
+    changes: list[tuple[str, str]] = []
+
+
+MODERATION = "moderation"
+"""The ``kind`` of a ``PolicyChange``."""
 
 
 class Events:
@@ -41,6 +71,7 @@ class Events:
             here is to be told.
         on_leave: gets the user and the group of each leave.
         on_kick: gets each kick.
+        on_policy: gets each change of a group's policy; returns whether its members are to be told.
     """
 
     def __init__(
@@ -50,18 +81,24 @@ class Events:
         on_removal: Callable[[str, bytes], bool],
         on_leave: Callable[[str, str], None],
         on_kick: Callable[[Event], None],
+        on_policy: Callable[[PolicyChange, bytes], bool],
     ) -> None:
         self._on_change = on_change
         self._on_removal = on_removal
         self._on_leave = on_leave
         self._on_kick = on_kick
+        self._on_policy = on_policy
 
     def receive(self, payload: bytes) -> bool:
         """Take what came on the channel; returns whether members of a group are to be told."""
         try:
             event = msgspec.json.decode(payload, type=Event)
+            if event.kind == MODERATION:
+                return self._on_policy(msgspec.json.decode(payload, type=PolicyChange), payload)
         except msgspec.MsgspecError as exc:
             log.warning("poller.unknown_event", error=str(exc))
+            return False
+        if event.kind:  # of a newer daemon
             return False
         if event.kick:
             self._on_kick(event)

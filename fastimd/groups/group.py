@@ -9,6 +9,7 @@ from ..websocket.outbox import Outbox
 from .audience import Arrival, Audience, Batch, Dialect, Greeting
 from .budget import Budget
 from .gap import NO_GAP, Gap, thin
+from .moderation.policy import Policy
 from .pieces import messages_of, pieces_of
 from .subscription import OnLost, OnMessage, Subscription
 
@@ -29,6 +30,7 @@ class Group:
         "name",
         "on_lost",
         "pending",
+        "policy",
         "receive",
         "received",
         "recent",
@@ -38,6 +40,7 @@ class Group:
     receive: OnMessage
     lose: OnLost
     subscription: Subscription
+    policy: Policy
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -20,6 +20,8 @@ from ..base.settings import Config
 from ..websocket.outbox import Outbox
 from .audience import Audience, Dialect, Greeting, Since
 from .group import Group
+from .moderation.policies import Policies
+from .moderation.policy import Policy
 from .pieces import PIECE_BYTES, messages_of, pieces_of
 from .relays import GroupRelay
 from .shedding import LOOK_SECONDS, Shedding
@@ -43,6 +45,11 @@ class Membership:
         self._audience = audience
         self._outbox = outbox
         self._greeting: Greeting | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """What the group's moderators have decided; read with the greeting."""
+        return self._group.policy
 
     async def read_greeting(self, since: Since | None = None) -> Greeting:
         """Read what the socket gets first; what is said from here on is kept for it.
@@ -77,12 +84,18 @@ class Hub:
     """
 
     def __init__(
-        self, relay: GroupRelay, history: History, metrics: Metrics, config: Config
+        self,
+        relay: GroupRelay,
+        history: History,
+        metrics: Metrics,
+        config: Config,
+        policies: Policies,
     ) -> None:
         self._config = config
         self._relay = relay
         self._history = history
         self._metrics = metrics
+        self._policies = policies
         self._groups: dict[str, Group] = {}
         self._to_flush: list[Group] = []
         self._flushing = trio.Lock()
@@ -120,7 +133,14 @@ class Hub:
     ) -> Greeting:
         """Wait until a group is heard, and read what somebody who has come gets first."""
         await self._relay.wait_heard(group.subscription)
-        return await audience.greeting(group.name, since)
+        sent = self._policies.send(group.policy)
+        try:
+            greeting = await audience.greeting(group.name, since)
+        except BaseException:
+            self._policies.give_up(group.policy, sent)
+            raise
+        await self._policies.take(group.policy, sent)
+        return greeting
 
     def admit(
         self, group: Group, audience: Audience, outbox: Outbox, before: bytes, greeting: Greeting
@@ -134,6 +154,7 @@ class Hub:
         """Let a member go, and the group with the last one."""
         if not group.leave(audience, outbox):
             self._relay.unlisten(group.subscription, group.receive)
+            self._policies.close(group.policy)
             del group.receive, group.lose  # they lead back to the group: no garbage is left
             if self._groups.get(group.name) is group:
                 del self._groups[group.name]
@@ -197,6 +218,7 @@ class Hub:
         group.receive = partial(self._receive, group)
         group.lose = partial(self._lose, group)
         group.subscription = self._relay.listen(name, group.receive, group.lose)
+        group.policy = self._policies.open(name, group.subscription)
         return group
 
     def _put_up_fence(self, group: Group) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+import trio
 from redis import exceptions
 
 from ..redis.replies import NotNow, Redirected
 from ..redis.wire import Argument, Wire
+from .hearing import DEAF, HEAR_SECONDS, Hearing
 from .subscription import Subscription
 
 SUBSCRIBED_AT_ONCE = 1000
@@ -51,11 +53,15 @@ class _Ping:
 
 
 class Questions:
-    """Asks the connection that there is; without one nothing is asked."""
+    """Asks the connection that there is; without one nothing is asked.
+
+    ``hearing`` is that of this connection.
+    """
 
     def __init__(self, words: Words = PLAIN) -> None:
         self._words = words
         self._wire: Wire | None = None
+        self.hearing = DEAF
         # Channels to subscribe, each command with those that are not confirmed yet; a PING; a
         # channel to unsubscribe; None for what is forgotten.
         self._asked: deque[deque[Subscription] | _Ping | bytes | None] = deque()
@@ -68,10 +74,12 @@ class Questions:
     def take_over(self, wire: Wire) -> None:
         """Ask this connection from now on."""
         self._wire = wire
+        self.hearing = Hearing()
 
     def let_go(self) -> None:
         """The connection is gone; what it was asked will not be answered."""
         self._wire = None
+        self.hearing.end()
         asked, self._asked = self._asked, deque()
         self._subscribing = self._ping = None
         self._unanswered.clear()
@@ -113,6 +121,12 @@ class Questions:
             self._asked.append(self._ping)
             self._wire.write_later(self._ping_leaves)
         self._ping.waiting.append(on_passed)
+
+    async def keep_hearing(self) -> None:
+        """Make sure, again and again, that what is published is heard; until cancelled."""
+        while True:
+            self.ping(self.hearing.begin())
+            await trio.sleep(HEAR_SECONDS)
 
     def probe(self) -> None:
         """Ask for a sign of life."""

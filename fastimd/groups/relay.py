@@ -182,7 +182,7 @@ class Relay:
             self._idle.add(subscription)
         if on_passed is not None:
             self.passings.add(subscription, on_passed)
-        self._await_repair(subscription)
+        subscription.await_repair()
         self._questions.subscribe(subscription)
 
     def reconnect(self) -> None:
@@ -245,6 +245,7 @@ class Relay:
                     nursery.start_soon(guard, self._subscribe_again, known)
                     nursery.start_soon(guard, wire.run_writer)
                     nursery.start_soon(guard, wire.probe, self._questions.probe)
+                    nursery.start_soon(self._questions.keep_hearing)
                     nursery.start_soon(guard, self._read, wire, nursery)
             finally:
                 self._questions.let_go()
@@ -257,17 +258,11 @@ class Relay:
         self._questions.take_over(wire)
         known = list(self._by_channel.values())
         for subscription in known:
-            self._await_repair(subscription)
+            subscription.await_repair()
         self._announcements.on_gap()
         self._was_connected.set()
         self._reconnecting.connected()
         return known
-
-    def _await_repair(self, subscription: Subscription) -> None:
-        """Hold back what comes, if something may have been missed."""
-        if subscription.confirmed.is_set():
-            subscription.held = []
-            subscription.overheld = False
 
     async def _subscribe_again(self, known: list[Subscription]) -> None:
         for number, subscription in enumerate(known, 1):
@@ -313,7 +308,7 @@ class Relay:
         elif reply[0] == self._words.subscribed:
             subscription = self._questions.take_confirmation()
             if subscription is not None and self.is_current(subscription):  # else it is elsewhere
-                subscription.confirmed.set()
+                subscription.confirm(self._questions.hearing)
                 if subscription.held is not None:
                     nursery.start_soon(self._repairs.repair, subscription)
         elif reply[0] == self._words.unsubscribed and not self._questions.has_unsubscribed(

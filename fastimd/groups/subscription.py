@@ -18,6 +18,7 @@ import trio
 from ..base import codec
 from ..base import log as logs
 from ..base.errors import KeyUnusable
+from .hearing import DEAF, Hearing
 from .store.history import Position
 from .store.keyspace import channel_of
 
@@ -56,7 +57,8 @@ class Subscription:
     them.
     ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
     while messages were held, ``told`` those that were handed on since the newest message: the list
-    may tell them again. ``slot`` is that of the channel in a cluster.
+    may tell them again. ``slot`` is that of the channel in a cluster. ``hearing`` is that of the
+    connection over which the channel is heard, ``on_heard`` is called when it is another one.
     """
 
     __slots__ = (
@@ -64,6 +66,7 @@ class Subscription:
         "confirmed",
         "group",
         "has_begun",
+        "hearing",
         "held",
         "idle_since",
         "last_entry",
@@ -72,6 +75,7 @@ class Subscription:
         "listeners",
         "newest_ts",
         "notices",
+        "on_heard",
         "overheld",
         "refusal",
         "slot",
@@ -95,6 +99,22 @@ class Subscription:
         self.idle_since = 0.0
         self.refusal: KeyUnusable | None = None
         self.slot = -1
+        self.hearing: Hearing = DEAF
+        self.on_heard: Callable[[], object] | None = None
+
+    def confirm(self, hearing: Hearing) -> None:
+        """Everything that is said from now on will be heard."""
+        self.hearing = hearing
+        self.confirmed.set()
+        if self.on_heard is not None:
+            self.on_heard()
+
+    def await_repair(self) -> None:
+        """It is not heard now. Hold back what comes, if something may have been missed."""
+        self.hearing = DEAF
+        if self.confirmed.is_set():
+            self.held = []
+            self.overheld = False
 
     def begin_at(self, position: Position) -> None:
         """Somebody has read the list up to there: a repair need not go further back.

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from ..base.errors import Refused as Refused
 
-__all__ = ["Action", "Handler", "Message", "Refused"]
+__all__ = ["Action", "Handler", "Message", "ModerationAct", "Refused", "ReportedMessage"]
 
 Action: TypeAlias = Literal[
     "chat", "list", "connect", "say", "join", "leave", "groups", "history", "recall"
@@ -50,6 +50,38 @@ class Message:
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
+@dataclass(frozen=True, slots=True)
+class ModerationAct:
+    """What a moderator or an operator has done in a group.
+
+    ``act`` is ``ban``, ``unban``, ``mute``, ``unmute``, ``slow_mode``, ``mute_all``,
+    ``unmute_all``, ``moderator_added``, ``moderator_removed``, ``delete_message`` or
+    ``delete_messages_of``. ``moderator_id`` is "" for an operator, ``user_id`` whom it concerns, ""
+    for all. ``seconds`` are those of a ban, a mute or slow mode, ``ts`` is that of a deleted
+    message, ``count`` how many were deleted.
+    """
+
+    group_id: str
+    act: str
+    moderator_id: str
+    user_id: str = ""
+    seconds: int = 0
+    reason: str = ""
+    ts: int = 0
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedMessage:
+    """That the message of ``user_id`` at ``ts`` was reported by ``reporter_id``."""
+
+    group_id: str
+    ts: int
+    user_id: str
+    reporter_id: str
+    reason: str
+
+
 class Handler(Protocol):
     """Every hook there is. An application's object has those that it wants, and inherits nothing.
 
@@ -74,3 +106,9 @@ class Handler(Protocol):
 
     def on_leave(self, group_id: str, user_id: str, connection_id: str) -> None:
         """That socket has closed; told after its ``on_join``."""
+
+    def on_moderation(self, act: ModerationAct) -> None:
+        """A moderator or an operator has done something."""
+
+    def on_report(self, report: ReportedMessage) -> None:
+        """A member has reported a message."""

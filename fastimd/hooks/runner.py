@@ -20,7 +20,7 @@ from ..base.codec import USER_INFO
 from ..base.errors import HookFailed, NotLoggedIn, Refused
 from ..base.metrics import Metrics
 from ..base.settings import Config
-from . import Action, Message
+from . import Action, Message, ModerationAct, ReportedMessage
 from .cause import describe, trace
 from .load import Hook, load_hooks
 from .tags import judge_tags, size_of
@@ -44,6 +44,8 @@ class HookRunner:
             "on_message": settings.message_timeout,
             "on_join": settings.presence_timeout,
             "on_leave": settings.presence_timeout,
+            "on_moderation": settings.presence_timeout,
+            "on_report": settings.presence_timeout,
         }
 
     def has(self, name: str) -> bool:
@@ -95,10 +97,10 @@ class HookRunner:
                 raise
             return replace(message, tags=tags)
 
-    async def tell(self, name: str, group: str, user: str, connection_id: str) -> None:
-        """Tell ``on_join`` or ``on_leave``; a failure is logged and counted, and that is all."""
+    async def tell(self, name: str, *told: str | ModerationAct | ReportedMessage) -> None:
+        """Tell what has happened; a failure is logged and counted, and that is all."""
         with suppress(HookFailed, Refused):  # nobody waits for it, and the log says what is wrong
-            await self._call(name, _ignore, (), group, user, connection_id)
+            await self._call(name, _ignore, (), *told)
 
     async def _call(
         self,
@@ -222,4 +224,4 @@ def _judge_message(asked: Message, answer: Any, max_bytes: int) -> Message:
 
 
 def _ignore(_answer: Any) -> None:
-    """Presence is told, not asked."""
+    """What has happened is told, not asked."""

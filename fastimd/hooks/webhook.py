@@ -27,7 +27,7 @@ from ..base.asking import first_cause, make_client, read_body
 from ..base.codec import USER_INFO
 from ..base.errors import HookFailed, Refused
 from ..base.settings import SECRET_PREFIX, Config
-from . import Action, Message
+from . import Action, Message, ModerationAct, ReportedMessage
 
 MAX_ANSWER_BYTES = 64 * 1024
 FIRST_PAUSE = 0.1
@@ -116,6 +116,29 @@ class Webhook:
     async def on_leave(self, group_id: str, user_id: str, connection_id: str) -> None:
         await self._tell("on_leave", group_id, user_id, connection_id)
 
+    async def on_moderation(self, act: ModerationAct) -> None:
+        await self._post(
+            "on_moderation",
+            groupId=act.group_id,
+            act=act.act,
+            moderatorId=act.moderator_id,
+            userId=act.user_id,
+            seconds=act.seconds,
+            reason=act.reason,
+            ts=act.ts,
+            count=act.count,
+        )
+
+    async def on_report(self, report: ReportedMessage) -> None:
+        await self._post(
+            "on_report",
+            groupId=report.group_id,
+            ts=report.ts,
+            userId=report.user_id,
+            reporterId=report.reporter_id,
+            reason=report.reason,
+        )
+
     async def _tell(self, event: str, group: str, user: str, connection_id: str) -> None:
         await self._post(event, groupId=group, userId=user, connectionId=connection_id)
 
@@ -126,7 +149,7 @@ class Webhook:
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise HookFailed(f"its answer is not understood: {_what_is_wrong(exc)}") from None
 
-    async def _post(self, event: str, **fields: str) -> bytes:
+    async def _post(self, event: str, **fields: str | int) -> bytes:
         """Send an event until it is taken; returns the answer's body."""
         body = msgspec.json.encode({"type": event, **fields})
         message_id = f"msg_{secrets.token_hex(16)}"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -28,6 +27,8 @@ from werkzeug.exceptions import (
 
 from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
+from ..groups.moderation.acts import OPERATOR, Moderation, NoSuchMessage
+from ..groups.moderation.methods import METHODS, Method
 from .desk import Desk
 from .forms import COMMAND_HEADER, DESK, Kicked, LoggedOut, Outcome, Purged, Said
 
@@ -45,7 +46,9 @@ Expose = Callable[[str], Awaitable[tuple[bytes, str]]]
 """Answers a scrape: from its ``Accept`` the body and its content type."""
 
 
-def create_admin_app(metrics: Metrics, desk: Desk, names: Sequence[str] = ()) -> QuartTrio:
+def create_admin_app(
+    metrics: Metrics, desk: Desk, moderation: Moderation, names: Sequence[str] = ()
+) -> QuartTrio:
     """The app of one daemon.
 
     Args:
@@ -58,7 +61,11 @@ def create_admin_app(metrics: Metrics, desk: Desk, names: Sequence[str] = ()) ->
     async def expose(accept: str) -> tuple[bytes, str]:
         return expose_registry(registry, accept)
 
-    return create_app_around(expose, desk.reasons_not_ready, partial(_add_desk, desk=desk), names)
+    def add(app: QuartTrio) -> None:
+        _add_desk(app, desk=desk)
+        _add_moderation(app, moderation)
+
+    return create_app_around(expose, desk.reasons_not_ready, add, names)
 
 
 def expose_registry(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
@@ -136,10 +143,25 @@ def _add_desk(app: QuartTrio, *, desk: Desk) -> None:
         return as_json(Outcome(await desk.log_out(await _body(LoggedOut))), 200)
 
 
+def _add_moderation(app: QuartTrio, moderation: Moderation) -> None:
+    def add(name: str, method: Method) -> None:
+        @app.post(f"{DESK}{name}", endpoint=name)
+        async def call() -> Response:
+            body = await _body(method.body)
+            return as_json(await method.call(moderation, OPERATOR, body), 200)
+
+    for name, method in METHODS.items():
+        add(name, method)
+
+
 def _add_errors(app: QuartTrio) -> None:
     @app.errorhandler(BadParameter)
     async def bad_parameter(error: BadParameter) -> Response:
         return as_json({"error": str(error)}, 400)
+
+    @app.errorhandler(NoSuchMessage)
+    async def no_such_message(error: NoSuchMessage) -> Response:
+        return as_json({"error": str(error)}, 404)
 
     @app.errorhandler(StoreUnavailable)
     async def unavailable(error: StoreUnavailable) -> Response:

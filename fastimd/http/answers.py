@@ -23,6 +23,7 @@ from ..base.errors import (
     NotLoggedIn,
     PrivateGroup,
     Refused,
+    Restrained,
     StoreUnavailable,
 )
 from ..groups.store.history import Pages
@@ -70,6 +71,10 @@ def add_errors(app: QuartTrio) -> None:
     @app.errorhandler(PrivateGroup)
     async def private_group(_error: PrivateGroup) -> Response:
         return answer(403, texts.PRIVATE_GROUP)
+
+    @app.errorhandler(Restrained)
+    async def restrained(error: Restrained) -> Response:
+        return answer(403, texts.restrained(error.why, str(error)))
 
     @app.errorhandler(Refused)
     async def refused(error: Refused) -> Response:

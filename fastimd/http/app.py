@@ -20,6 +20,7 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..groups.access import Access
+from ..groups.moderation.judge import Judge
 from ..groups.store import Store
 from ..hooks.runner import HookRunner
 from .answers import add_errors
@@ -47,7 +48,12 @@ class _Request(TrioRequest):
 
 
 def create_app(
-    config: Config, store: Store, access: Access, hooks: HookRunner, metrics: Metrics
+    config: Config,
+    store: Store,
+    access: Access,
+    judge: Judge,
+    hooks: HookRunner,
+    metrics: Metrics,
 ) -> QuartTrio:
     """The app; it is served by hypercorn behind the door."""
     app = QuartTrio("fastimd.http", static_folder=None)
@@ -57,7 +63,7 @@ def create_app(
     app.config["MAX_FORM_MEMORY_SIZE"] = MAX_BODY_BYTES  # of one field: the body is the only limit
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     cors(app, expose_headers=[])
-    guard = Guard(access)
+    guard = Guard(access, judge)
     add_errors(app)
     add_users(app, store, guard, hooks)
     add_groups(app, store, guard)

@@ -16,6 +16,7 @@ from quart import Response, request
 from ..base.codec import check_id
 from ..base.errors import NotLoggedIn, StoreUnavailable
 from ..groups.access import Access
+from ..groups.moderation.judge import Judge
 from ..hooks import Action
 from ..redis.keeping import CALL_SECONDS
 from .parameters import read_group, read_header
@@ -24,12 +25,16 @@ Handler = Callable[[], Awaitable[Response]]
 UserHandler = Callable[[str], Awaitable[Response]]
 """The handler of a route that knows which user asks."""
 
+OF_MEMBERS = ("join", "history", "recall")
+"""What nobody may do in a group who is banned from it."""
+
 
 class Guard:
     """Lets those through who may."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, judge: Judge) -> None:
         self._access = access
+        self._judge = judge
 
     def allowed(self, action: Action) -> Callable[[UserHandler], Handler]:
         """Decorate the handler of a route that does ``action``."""
@@ -61,6 +66,8 @@ class Guard:
                 # One that is missing is told by the route, to whoever is logged in.
                 group = "" if action == "groups" else given.get("groupId", "")
                 await self._access.check(user, token, action, group)
+            if action in OF_MEMBERS and "groupId" in given:
+                await self._judge.check_group(given["groupId"], user)
             return await handler(user)
 
 

@@ -32,6 +32,7 @@ STALE: Reason = (3502, "stale")
 NO_SEND: Reason = (3508, "not available")
 
 UNSUBSCRIBED = Unsubscribed(2000, "server unsubscribe")
+BANNED = Unsubscribed(2103, "banned")
 INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")
 SUBSCRIPTION_EXPIRED = Unsubscribed(2501, "subscription expired")
 

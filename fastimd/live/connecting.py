@@ -26,7 +26,8 @@ from .codes import (
 )
 from .connection import Connection
 from .protocol import Connect, Connected, Refresh, Refreshed, Reply
-from .subscribing import Entry, enter, since_of
+from .subscribing import Barred, Entry, enter, since_of
+from .tokens import Claims
 
 CONNECT_SECONDS = 10.0
 """How long a client may take for its connect command."""
@@ -36,7 +37,10 @@ MAX_SDK = 64  # characters
 
 
 class _Who(NamedTuple):
-    """Who connects, until when (seconds since the epoch, or 0), and into which groups."""
+    """Who connects, until when (seconds since the epoch, or 0), and into which groups.
+
+    ``role_groups`` are those that it moderates.
+    """
 
     user: str
     expires_at: int = 0
@@ -44,6 +48,7 @@ class _Who(NamedTuple):
     channels: tuple[str, ...] = ()
     is_login: bool = False
     is_guest: bool = False
+    role_groups: tuple[str, ...] = ()
 
 
 async def connect(connection: Connection, number: int, request: Connect) -> None:
@@ -58,11 +63,15 @@ async def connect(connection: Connection, number: int, request: Connect) -> None
     connection.user, connection.conn_info = who.user, who.info
     connection.token = request.token
     connection.is_login, connection.is_guest = who.is_login, who.is_guest
+    connection.role_groups = who.role_groups
     entries: list[Entry] = []
     try:
         for group in who.channels:
             since = since_of(request.subs.get(group))
-            entries.append(await enter(connection, group, since, is_invited=True))
+            try:
+                entries.append(await enter(connection, group, since, is_invited=True))
+            except Barred:  # from this group alone
+                continue
     except BaseException:
         for entry in entries:
             entry.give_up(connection)
@@ -102,7 +111,7 @@ async def refresh(connection: Connection, number: int, request: Refresh) -> None
     except TokenRefused as exc:
         bad, expired = Disconnect(INVALID_TOKEN), Disconnect(CONNECTION_EXPIRED)
         raise connection.token_refused("refresh", exc, bad, expired) from None
-    connection.token = request.token
+    connection.token, connection.role_groups = request.token, _role_groups(claims)
     if claims.info != connection.conn_info:
         connection.conn_info = claims.info
         for group in connection.subscriptions:
@@ -131,7 +140,13 @@ async def _identify(connection: Connection, request: Connect) -> _Who:
         except TokenRefused as exc:
             bad, expired = Disconnect(INVALID_TOKEN), Refusal(TOKEN_EXPIRED)
             raise connection.token_refused("connect", exc, bad, expired) from None
-        return _Who(claims.user, claims.expires_at, claims.info, claims.channels)
+        return _Who(
+            claims.user,
+            claims.expires_at,
+            claims.info,
+            claims.channels,
+            role_groups=_role_groups(claims),
+        )
     is_login = domain.config.group.login_auth
     if not named and is_login:
         raise Disconnect(INVALID_TOKEN)
@@ -143,6 +158,10 @@ async def _identify(connection: Connection, request: Connect) -> _Who:
     except Refused as exc:
         raise Disconnect((INVALID_TOKEN[0], cut_reason(str(exc) or "not allowed"))) from None
     return _Who(user, is_login=is_login, is_guest=not named)
+
+
+def _role_groups(claims: Claims) -> tuple[str, ...]:
+    return claims.groups if claims.role == "moderator" else ()
 
 
 def _named_user(request: Connect) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from fnmatch import fnmatchcase
 from functools import partial
 
 import trio
@@ -80,7 +81,8 @@ class Connection(Session):
     ``token`` is what the client has shown, for hooks and for logins of Fast-IM; it
     ``is_login`` when it has to be checked with every message. One that ``is_guest`` has a name of
     this connection only, and becomes a member of nothing. ``sdk`` is the client's name and
-    version of its library, as it says. ``in_flight`` counts messages on their way to Redis;
+    version of its library, as it says. ``role_groups`` are those, as globs, that it moderates by
+    the word of its token. ``in_flight`` counts messages on their way to Redis;
     ``entering`` are the ways into groups that it is not in yet.
     """
 
@@ -93,6 +95,7 @@ class Connection(Session):
         "is_guest",
         "is_login",
         "outbox",
+        "role_groups",
         "sdk",
         "service",
         "subscriptions",
@@ -117,6 +120,7 @@ class Connection(Session):
         self.token = ""
         self.is_login = False
         self.is_guest = False
+        self.role_groups: tuple[str, ...] = ()
         self.sdk = ""
         self.in_flight = 0
         self.entering: dict[str, Entering] = {}
@@ -132,6 +136,10 @@ class Connection(Session):
     def is_at(self, group: str) -> bool:
         """It is in a group, or on its way into it."""
         return group in self.subscriptions or group in self.entering
+
+    def has_role(self, group: str) -> bool:
+        """It is a moderator of a group, by the word of its token."""
+        return any(fnmatchcase(group, glob) for glob in self.role_groups)
 
     def description(self) -> dict[str, object]:
         """What it is, as the log tells it."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import msgspec
 
 from ..base.codec import CorruptEntry, decode_message
-from ..groups.events import Event
+from ..groups.events import MODERATION, Event, PolicyChange
 from ..groups.gap import GAP
 from ..groups.store.stand import Stands
 from ..groups.subscription import NOTICE
@@ -51,11 +51,15 @@ def publication(ts: int, message: bytes) -> Publication:
 
 
 def notice(event: bytes) -> Publication:
-    """A deletion as it is told: what is gone, in a publication that is not stored."""
+    """A notice as it is told, in a publication that is not stored: what is gone, or an act."""
     read = msgspec.json.decode(event, type=Event)
+    if read.kind == MODERATION:
+        return moderated(msgspec.json.decode(event, type=PolicyChange))
     gone: dict[str, object] = {"ts": read.until or read.ts}
-    if not read.until:
+    if read.user:
         gone["user"] = read.user
+    if read.since:
+        gone["since"] = read.since
     tags = {"event": "purge" if read.until else "recall"}
     return Publication(msgspec.Raw(_encode(gone)), tags=tags)
 
@@ -63,6 +67,21 @@ def notice(event: bytes) -> Publication:
 def typing_of(user: str) -> Publication:
     """That a user is typing, as it is told."""
     return Publication(msgspec.Raw(_encode({"user": user})), tags={"event": "typing"})
+
+
+def moderated(change: PolicyChange) -> Publication:
+    """A moderator's act as those are told whom it concerns, in a publication that is not stored."""
+    data: dict[str, object] = {"act": change.act}
+    if change.user:
+        data["user"] = change.user
+    if change.act in ("ban", "mute"):
+        data["until"] = change.until
+        data["reason"] = change.reason
+    if change.act == "slow_mode":
+        data["seconds"] = change.seconds
+    if change.by:
+        data["by"] = change.by
+    return Publication(msgspec.Raw(_encode(data)), tags={"event": "moderation"})
 
 
 def data_of(info: str) -> msgspec.Raw:

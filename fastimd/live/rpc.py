@@ -1,4 +1,4 @@
-"""The methods of the daemon that a client calls: send, recall, typing, read, groups."""
+"""The methods of the daemon that a client calls: its own, and those of moderators."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from ..base.errors import BadParameter
-from . import inbox
+from . import inbox, moderating
 from .codes import (
     LIMIT_EXCEEDED,
     METHOD_NOT_FOUND,
@@ -71,7 +71,7 @@ async def call(connection: Connection, number: int, request: Rpc) -> None:
 
 async def send(connection: Connection, number: int, request: Send) -> None:
     """Say something; the answer comes when it is in Redis, and tells its ``ts``."""
-    info, tags = await judge(connection, request.channel, request.data)
+    info, tags = await judge(connection, request.channel, request.data, request.nonce)
 
     def answer(failure: Exception | None, ts: int | None) -> None:
         connection.note_answered()
@@ -144,4 +144,5 @@ METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[N
     "typing": (Typing, typing),
     "read": (inbox.Read, read),
     "groups": (inbox.Groups, groups),
+    **moderating.METHODS,
 }

@@ -11,6 +11,7 @@ import trio
 from ..base.supervise import supervise
 from ..door.head import Head, request_id_field
 from ..groups.domain import Domain
+from ..groups.events import PolicyChange
 from ..websocket.handshake import accept
 from ..websocket.life import run_session
 from ..websocket.replies import Replies
@@ -19,6 +20,7 @@ from ..websocket.timers import Timers
 from . import json_wire, protobuf_wire
 from .commands import serve
 from .connection import Connection
+from .moderating import tell
 from .service import Service
 from .tokens import Tokens
 from .wire import Wire
@@ -47,6 +49,14 @@ class LiveSockets:
             Service(around, domain, tokens, self._timers, self._replies, cast(Wire, wire))
             for wire in (json_wire, protobuf_wire)
         )
+
+        domain.announcer.listen(self._tell)
+
+    def _tell(self, act: PolicyChange) -> None:
+        """Tell the connections of the user whom an act concerns."""
+        for session in list(self._around.sessions):
+            if session.user == act.user and isinstance(session, Connection):
+                tell(session, act)
 
     def start(self, floor: trio.Nursery) -> None:
         """Run what all connections need, until the floor is cancelled."""

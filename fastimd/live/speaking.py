@@ -8,7 +8,7 @@ import msgspec
 import structlog
 
 from ..base import log as logs
-from ..base.errors import FateUnknown, Refused, StoreUnavailable
+from ..base.errors import FateUnknown, Refused, Restrained, StoreUnavailable
 from ..hooks import Message
 from .codes import (
     BAD_REQUEST,
@@ -23,11 +23,14 @@ from .codes import (
     denied,
 )
 from .connection import Connection
-from .protocol import Nothing, Publish, Reply
+from .protocol import Error, Nothing, Publish, Reply
 from .publications import info_of
 
 MAX_IN_FLIGHT = 64
 """Messages of one connection that may wait for Redis before it is read on."""
+POLICY_SECONDS = 2.0
+"""How long it may take to learn whether the user may speak; with the next no more than clients
+wait."""
 ANSWER_SECONDS = 4.0
 """How long Redis may take for a message: the clients wait for five seconds."""
 
@@ -61,9 +64,11 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
 
 
 async def judge(
-    connection: Connection, group: str, data: msgspec.Raw
+    connection: Connection, group: str, data: msgspec.Raw, nonce: str = ""
 ) -> tuple[str, Mapping[str, str] | None]:
     """The text that is stored of what a client wants to say, when it may, and the message's tags.
+
+    With the nonce of its last message it is that one, and slow mode does not hold it up.
 
     Raises:
         as ``publish``.
@@ -93,6 +98,7 @@ async def judge(
         await connection.check("say", group)
     tags: Mapping[str, str] | None = None
     if domain.hooks.has("on_message"):
+        await _check_policy(connection, group, takes_turn=False)
         try:
             judged = await domain.hooks.judge_message(Message(group, connection.user, info))
             info, tags = judged.info, judged.tags
@@ -100,12 +106,35 @@ async def judge(
             raise Refusal(denied(str(exc))) from None
     await connection.wait_in_flight(MAX_IN_FLIGHT)
     await domain.store.messages.wait_room()
+    await _check_policy(connection, group, nonce=nonce)
     connection.note_heard()  # what the client says meanwhile is not read
     if connection.is_dismissed:
         raise StoreUnavailable("the connection is closing")
     if group not in connection.subscriptions:  # put out of it meanwhile, as by a kick
         raise Refusal(PERMISSION_DENIED)
     return info, tags
+
+
+async def _check_policy(
+    connection: Connection, group: str, *, takes_turn: bool = True, nonce: str = ""
+) -> None:
+    """Let the user speak, if the group's moderators do."""
+    subscription = connection.subscriptions.get(group)
+    if subscription is None or subscription.membership.policy.lets(connection.user):
+        return
+    try:
+        await connection.service.domain.judge.check_message(
+            subscription.membership.policy,
+            connection.user,
+            is_exempt=connection.has_role(group),
+            within=POLICY_SECONDS,
+            takes_turn=takes_turn,
+            nonce=nonce,
+        )
+    except Restrained as exc:
+        is_temporary = exc.why == "slow"
+        code = TOO_MANY_REQUESTS.code if is_temporary else PERMISSION_DENIED.code
+        raise Refusal(Error(code, str(exc), temporary=is_temporary)) from None
 
 
 def tell_failed(connection: Connection, number: int, group: str, failure: Exception) -> None:

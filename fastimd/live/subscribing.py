@@ -7,7 +7,7 @@ from sys import intern
 from typing import NamedTuple
 
 from ..base.codec import MAX_TS, check_id
-from ..base.errors import BadParameter, NotLoggedIn, Refused, TokenRefused
+from ..base.errors import BadParameter, NotLoggedIn, Refused, Restrained, TokenRefused
 from ..groups.audience import Greeting, Since
 from ..groups.hub import Membership
 from ..groups.store.stand import Stands
@@ -42,6 +42,10 @@ from .publications import publications
 
 EXPIRED_SECONDS = 25.0
 """How long a client whose subscription has expired may take to show another token."""
+
+
+class Barred(Refusal):
+    """The user is banned from the group."""
 
 
 class Entry(NamedTuple):
@@ -182,12 +186,24 @@ async def _open_way(
     if not (auto_join or is_invited or await members.is_member(group, connection.user)):
         raise Refusal(denied("not a member"))
     membership = domain.hub.enter(group, connection.outbox, service.dialect, connection.lose)
+    is_exempt = connection.has_role(group)
     try:
+        domain.judge.check_known(membership.policy, connection.user, is_exempt=is_exempt)
         is_joining = auto_join and not connection.is_guest
         join = members.send_join(group, connection.user) if is_joining else None
         greeting = await membership.read_greeting(since)
-        if join is not None and await members.joined(join) == "full":
+        joined = None if join is None else await members.joined(join)
+        if joined == "full":
             raise Refusal(LIMIT_EXCEEDED)
+        try:
+            domain.judge.check_entry(membership.policy, connection.user, is_exempt=is_exempt)
+        except Restrained:
+            if joined == "joined":
+                await members.leave(group, connection.user)
+            raise
+    except Restrained as exc:
+        membership.leave()
+        raise Barred(denied(str(exc))) from None
     except BaseException:
         membership.leave()
         raise

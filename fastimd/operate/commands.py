@@ -13,6 +13,7 @@ import msgspec
 
 from ..base.errors import EXIT_CONFIG
 from ..http.forms import GroupView, Kicked, Outcome, Said, Status
+from . import moderating
 from .client import CommandFailed, Daemon, DaemonAway, NoAddress
 from .screen import Report, printable, report, show_group, show_status
 from .settings import find_admin
@@ -127,13 +128,20 @@ def _as_json(answer: msgspec.Struct) -> str:
     return json.dumps(json.loads(msgspec.json.encode(answer)))
 
 
+def _moderate(arguments: argparse.Namespace, daemon: Daemon) -> int:
+    if said := moderating.COMMANDS[arguments.command](arguments, daemon):
+        _print(said)
+    return 0
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace, Daemon], int]] = {
     "status": _status,
     "group": _group,
     "say": _say,
     "kick": _kick,
     "purge": _purge,
+    **dict.fromkeys(moderating.COMMANDS, _moderate),
 }
 """What runs each command, by its name."""
-_ASKING = frozenset(("status", "group"))
+_ASKING = frozenset(("status", "group", "reports"))
 """Those that change nothing, so that another daemon than the one that is meant is no harm."""

@@ -114,9 +114,9 @@ def _last_troubles(troubles: list[Trouble]) -> Iterator[str]:
         return
     yield f"last {len(troubles)} different warnings and errors:"
     for trouble in troubles:
-        words = [_moment(trouble.at), trouble.level, trouble.event]
+        words = [moment(trouble.at), trouble.level, trouble.event]
         if trouble.count > 1:
-            words.append(f"({trouble.count} times since {_moment(trouble.first_at)})")
+            words.append(f"({trouble.count} times since {moment(trouble.first_at)})")
         words += (f"{name}={value}" for name, value in trouble.fields.items())
         yield printable(f"  {' '.join(words)}")
 
@@ -126,10 +126,11 @@ def _message(stored: bytes) -> str:
         message = decode_message(stored)
     except CorruptEntry as exc:
         return f"  ({printable(str(exc))})"
-    return printable(f"  {_moment(message.ts / 1000)} {message.userId}: {message.info}")
+    return printable(f"  {moment(message.ts / 1000)} {message.userId}: {message.info}")
 
 
-def _moment(seconds: float) -> str:
+def moment(seconds: float) -> str:
+    """Seconds since the epoch as a date and time."""
     try:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
     except (OverflowError, OSError, ValueError):

@@ -93,7 +93,7 @@ class Appender:
         self._clock = clock
         self.heard: Callable[[bytes], int] = lambda _channel: 0
         self.hear_out: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
-        self._room = room or Room(config)
+        self.room = room or Room(config)
         self._prefix = prefix
         self._script = script
         self._mark_key = f"{prefix}fastimd:applied:{secrets.token_hex(8)}"
@@ -120,17 +120,17 @@ class Appender:
     async def wait_all_answered(self) -> None:
         """Wait until the fate of every append is known."""
         while self._unanswered:
-            await self._room.wait_answer()
+            await self.room.wait_answer()
 
     @property
     def has_room(self) -> bool:
         """More may be appended now; while not, Redis takes messages, but slower than they come."""
-        return self._room.is_there
+        return self.room.is_there
 
     async def wait_room(self) -> None:
         """Wait until there is room."""
         while not self.has_room:
-            await self._room.wait_answer()
+            await self.room.wait_answer()
 
     def append(
         self,
@@ -151,15 +151,15 @@ class Appender:
         size = len(prefix)
         most = self._config.redis.hold_bytes
         if self._is_held:
-            if self._room.held + size > most:
+            if self.room.held + size > most:
                 on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
                 return
-            self._room.held += size
+            self.room.held += size
         self._sequence += 1
         append = Append(self._sequence, place, prefix, on_appended, within)
         self._unanswered.append(append)
         self._unanswered_bytes += size
-        self._room.bytes += size
+        self.room.bytes += size
         if not self._is_held:
             self._send(append)
 
@@ -331,16 +331,16 @@ class Appender:
         """Send nothing until what is in flight was settled."""
         if not self._is_held:
             self._is_held = True
-            self._room.held += self._unanswered_bytes
+            self.room.held += self._unanswered_bytes
         if self._held_since == -math.inf:
             self._held_since = trio.current_time()
         self.on_held()
-        self._room.tell_answered()
+        self.room.tell_answered()
 
     def _release(self) -> None:
         if self._is_held:
             self._is_held = False
-            self._room.held -= self._unanswered_bytes
+            self.room.held -= self._unanswered_bytes
 
     async def _keep_expiring(self) -> None:
         while True:
@@ -374,7 +374,7 @@ class Appender:
         for append in late:
             self._forget(append)
             append.on_appended(StoreUnavailable(f"Redis took it not within {append.within:g} s"))
-        self._room.tell_answered()
+        self.room.tell_answered()
 
     def _finish(self, failure: Exception | None, count: int = 1) -> None:
         """Tell the fate of the oldest appends; those that are stored together count as one age."""
@@ -385,10 +385,10 @@ class Appender:
             append = self._unanswered.popleft()
             self._forget(append)
             append.on_appended(failure)
-        self._room.tell_answered()
+        self.room.tell_answered()
 
     def _forget(self, append: Append) -> None:
         self._unanswered_bytes -= append.size
-        self._room.bytes -= append.size
+        self.room.bytes -= append.size
         if self._is_held:
-            self._room.held -= append.size
+            self.room.held -= append.size

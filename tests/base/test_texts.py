@@ -33,6 +33,7 @@ ARGUMENTS = {
     "BadParameter": ("groupId", "must be a whole number from 0 to 7"),
     "ConfigError": (["a mistake"],),
     "KeyUnusable": ("gml:1", "WRONGTYPE"),
+    "Restrained": ("banned", "banned: spam"),
     "TokenRefused": ("claims", "it is for another user"),
     "WorkerFailed": (78,),
 }

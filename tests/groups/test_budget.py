@@ -13,7 +13,7 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
-from test_hub_relay import Ear, FakeRelay, FakeStore
+from test_hub_relay import Ear, FakeRelay, FakeStore, FreePolicies
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fastimd.base import codec
@@ -32,6 +32,7 @@ from fastimd.groups.budget import (
 )
 from fastimd.groups.gap import GAP, NO_GAP, Gap, thin
 from fastimd.groups.hub import Hub
+from fastimd.groups.moderation.policies import Policies
 from fastimd.groups.relay import Relay
 from fastimd.groups.shedding import LOOK_SECONDS, QUIET_SECONDS, UNTOLD_SECONDS
 from fastimd.groups.store.history import History, Position, Tail
@@ -298,7 +299,11 @@ class Room:
         self.plain = Plain(self.store)
         self.classic = Classic(cast(History, self.store))
         self.hub = Hub(
-            cast(Relay, self.relay), cast(History, self.store), self.metrics, self.config
+            cast(Relay, self.relay),
+            cast(History, self.store),
+            self.metrics,
+            self.config,
+            cast(Policies, FreePolicies()),
         )
         self.said: list[Said] = []
         self.heard = 0

@@ -24,6 +24,8 @@ from fastimd.groups import audience
 from fastimd.groups.audience import Audience, Dialect, Since
 from fastimd.groups.group import Group
 from fastimd.groups.hub import MEMBERS_A_TURN, Hub
+from fastimd.groups.moderation.policies import Policies
+from fastimd.groups.moderation.policy import Policy
 from fastimd.groups.relay import Relay
 from fastimd.groups.store.history import History, Position, Tail
 from fastimd.groups.store.stand import Stand
@@ -127,6 +129,25 @@ class FakeStore:
         return Tail(entries, len(entries), position, frozenset(self.foreign))
 
 
+class FreePolicies:
+    """Policies of groups that nobody moderates, known at once."""
+
+    def open(self, group: str, subscription: Subscription) -> Policy:
+        return Policy(group, subscription)
+
+    def send(self, _policy: Policy) -> None:
+        return None
+
+    def give_up(self, _policy: Policy, _sent: None) -> None:
+        """Nothing was sent."""
+
+    async def take(self, _policy: Policy, _sent: None) -> None:
+        """It is known."""
+
+    def close(self, _policy: Policy) -> None:
+        """Nothing is kept."""
+
+
 def message(ts: int, info: str = "hi") -> bytes:
     return codec.message_prefix("1", "3", info) + b"%d}" % ts
 
@@ -141,7 +162,11 @@ class Room:
         self.metrics = Metrics()
         self.dialect: Dialect = Classic(cast(History, self.store))
         self.hub = Hub(
-            cast(Relay, self.relay), cast(History, self.store), self.metrics, config or Config()
+            cast(Relay, self.relay),
+            cast(History, self.store),
+            self.metrics,
+            config or Config(),
+            cast(Policies, FreePolicies()),
         )
         self._leave: dict[Ear, trio.Event] = {}
 

@@ -957,7 +957,7 @@ async def test_a_redis_that_takes_no_command_now_lets_the_fence_pass(
     assert room.server.connections == 1
     room.server.refusal = b"NOAUTH who are you"
     await trio.sleep(4)
-    assert room.server.connections == 2
+    assert room.server.connections > 1
 
 
 # What was asked and has no answer

@@ -48,6 +48,7 @@ from fastimd.classic.subprotocol import FAST_IM
 from fastimd.daemon.drain import _restart_hint
 from fastimd.door.head import HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES
 from fastimd.groups.access import Access
+from fastimd.groups.moderation.judge import Judge
 from fastimd.groups.store import Store
 from fastimd.hooks.runner import HookRunner
 from fastimd.http.app import BODY_SECONDS as APP_BODY_SECONDS
@@ -267,7 +268,7 @@ def test_the_document_has_the_routes_of_the_app() -> None:
     """Each rule with each of its methods, but for those that every route has."""
     config, store, metrics = Config(), cast(Store, None), Metrics()
     hooks = HookRunner({}, config, metrics)
-    app = create_app(config, store, Access(config, store, hooks), hooks, metrics)
+    app = create_app(config, store, Access(config, store, hooks), cast(Judge, None), hooks, metrics)
     routes = {
         (method, re.sub(r"<(\w+)>", r"{\1}", rule.rule))
         for rule in app.url_map.iter_rules()

@@ -56,6 +56,7 @@ COMMANDS = (
     "say",
     "kick",
     "purge",
+    *("ban", "unban", "mute", "unmute", "slow", "mute-all", "moderator", "delete", "reports"),
     "chat",
     "bench",
     "completion",
@@ -707,11 +708,14 @@ PRINTING: dict[str, tuple[str, ...]] = {
     "group in JSON": ("group", "7", "--json"),
     "kick": ("kick", "3"),
     "purge": ("purge", "7", "--yes"),
+    "moderator": ("moderator", "7"),
+    "delete": ("delete", "7", "--of", "3"),
+    "reports": ("reports", "7"),
     "completion": ("completion", "bash"),
     "bench": ("bench", "burst", "URL", "--members", "2", "--seconds", "0.1", "--admin", ""),
     "chat": ("chat", "URL", "7", "--user", "mara"),
 }
-"""What each command prints, but ``serve`` and ``say``, which print nothing."""
+"""What each command prints, but for those that print nothing."""
 
 
 def start_fastimd(*arguments: str, stdout: Any, bind: str) -> subprocess.Popen[str]:
@@ -743,9 +747,12 @@ def test_output_that_nobody_reads_ends_a_command_quietly(unix_post: Post, printe
         assert not said
 
 
+SILENT = {"serve", "say", "ban", "unban", "mute", "unmute", "slow", "mute-all"}
+
+
 def test_a_table_of_what_is_printed_has_every_command() -> None:
     """One that is new is not forgotten."""
-    assert {words[0] for words in PRINTING.values()} | {"serve", "say"} >= set(COMMANDS)
+    assert {words[0] for words in PRINTING.values()} | SILENT >= set(COMMANDS)
 
 
 def test_warnings_that_nobody_reads_are_no_traceback(unix_post: Post, tmp_path: Path) -> None:

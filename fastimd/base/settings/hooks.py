@@ -12,6 +12,9 @@ from .url import check_url
 
 SECRET_PREFIX = "whsec_"  # noqa: S105 - of Standard Webhooks; what follows is the secret
 
+_Event = Literal[
+    "login", "authorize", "on_message", "on_join", "on_leave", "on_moderation", "on_report"
+]
 _OnFailure = Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')]
 
 
@@ -36,8 +39,8 @@ class Hooks(Section, frozen=True):
         ),
         About(
             "The object with your hooks: a module, or an instance or class in a module. It"
-            " defines any of `login`, `authorize`, `on_message`, `on_join` and `on_leave`."
-            " docs/HOOKS.md explains each.",
+            " defines any of `login`, `authorize`, `on_message`, `on_join`, `on_leave`,"
+            " `on_moderation` and `on_report`. docs/HOOKS.md explains each.",
             holds=AFTER_RESTART,
         ),
     ] = ""
@@ -65,9 +68,10 @@ class Hooks(Section, frozen=True):
         ),
     ] = ""
     webhook_events: Annotated[
-        tuple[Literal["login", "authorize", "on_message", "on_join", "on_leave"], ...],
+        tuple[_Event, ...],
         Meta(
-            description='a list of "login", "authorize", "on_message", "on_join" and "on_leave"',
+            description='a list of "login", "authorize", "on_message", "on_join", "on_leave",'
+            ' "on_moderation" and "on_report"',
         ),
         About(
             "The hooks that the backend answers. webhook_url needs at least one; handler must not"
@@ -89,7 +93,7 @@ class Hooks(Section, frozen=True):
         Meta(ge=2, le=10_000, description="a whole number, from 2 to 10000"),
         About(
             "The maximum number of connections to the backend; `on_join` and `on_leave` use at"
-            " most half of them.",
+            " most half of them, `on_moderation` and `on_report` at most four.",
             holds=AFTER_RESTART,
         ),
     ] = 32
@@ -112,7 +116,8 @@ class Hooks(Section, frozen=True):
     presence_timeout: Annotated[
         Period,
         About(
-            "The same for `on_join` and `on_leave`; nothing waits for them.",
+            "The same for `on_join`, `on_leave`, `on_moderation` and `on_report`; nothing waits for"
+            " them.",
             holds=AFTER_RESTART,
         ),
     ] = 5.0

@@ -17,7 +17,10 @@ from .logins import Logins
 from .marks import Marks
 from .members import Members
 from .messages import Messages
+from .policy import Policies
 from .presence import Presences
+from .removals import Removals
+from .reports import Reports
 from .stand import Stands
 from .summaries import Summaries
 
@@ -36,3 +39,6 @@ class Store:
         self.logins = Logins(keys, client, config)
         self.kicks = RememberedKicks(keys, config)
         self.presences = Presences(keys)
+        self.policies = Policies(keys, client)
+        self.removals = Removals(keys, config)
+        self.reports = Reports(keys, client)

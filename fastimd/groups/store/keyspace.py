@@ -135,6 +135,26 @@ def removals_key(group: str) -> str:
     return f"fastimd:removals:{group}"
 
 
+def policy_key(group: str) -> str:
+    """What the moderators of a group have decided."""
+    return f"fastimd:policy:{group}"
+
+
+def endings_key(group: str) -> str:
+    """Those of the decisions that end, by their end."""
+    return f"fastimd:endings:{group}"
+
+
+def reports_key(group: str) -> str:
+    """Messages of a group that members have reported, by the ts of each."""
+    return f"fastimd:reports:{group}"
+
+
+def turn_key(group: str, user: str) -> str:
+    """When a user last spoke in a group in slow mode; see ``nonces_key``."""
+    return f"fastimd:turn:{len(group)}:{group}:{user}"
+
+
 def nonces_key(group: str, user: str) -> str:
     """What a user's messages in a group were called lately.
 

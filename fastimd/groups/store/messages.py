@@ -84,7 +84,8 @@ class Messages:
     @property
     def unanswered(self) -> int:
         """How many appends have no answer of Redis yet."""
-        return self._client.appender.unanswered
+        appender = self._client.appender
+        return appender.unanswered + appender.room.kept
 
     @property
     def has_room(self) -> bool:

@@ -60,6 +60,12 @@ STAND = _read("stand", *_ALL_OF_A_LIST, _LIFE, _REMOVAL)
 HISTORY = _read("history", *_ALL_OF_A_LIST, _LIFE)
 SEEK = _read("seek", *_ALL_OF_A_LIST)
 RECALL = _read("recall", *_ALL_OF_A_LIST, _LIFE, _REMOVAL, tells_group=True)
+DELETE = _read("delete", *_ALL_OF_A_LIST, _LIFE, _REMOVAL, tells_group=True)
+DELETE_OF = _read("delete_of", *_ALL_OF_A_LIST, _LIFE, _REMOVAL, tells_group=True)
+REPORT = _read("report", *_ALL_OF_A_LIST)
+POLICY = _read("policy")
+MODERATE = _read("moderate", _CLOCK, tells_group=True)
+SLOW = _read("slow", _CLOCK)
 JOIN = _read("join")
 LEAVE = _read("leave")
 MARK = _read("mark")
@@ -73,7 +79,8 @@ TELL = _read("tell", _CLOCK, _INDEX)
 ALL = (
     *(APPEND, SETTLE),
     *(TAIL, PEEK, RANGE, NEXT, BEFORE, AFTER, SEEK, STAND, HISTORY),
-    *(RECALL, PURGE),
+    *(RECALL, PURGE, DELETE, DELETE_OF),
+    *(REPORT, POLICY, MODERATE, SLOW),
     *(JOIN, LEAVE, KICK),
     *(MARK, MARKS, UNREAD),
     *(PRESENT, TELL),

@@ -25,9 +25,18 @@ local function remember(key, life, event, stamp, seconds, emptied)
   note_deletion(life, before, stamp, emptied)
 end
 
--- Whether deletions tell why the message at `ts` is not there.
+-- Whether deletions tell why the message at `ts` is not there. One that deleted the messages of a user
+-- names each of them.
 local function tell_of(gone, ts)
+  local digits = as_text(ts)
   for _, event in ipairs(gone) do
+    local list = string.match(event, '"gone":%[([%d,]*)%],"since":%d+,"until":%d+}$')
+    if list then
+      if string.find(',' .. list .. ',', ',' .. digits .. ',', 1, true) then
+        return true
+      end
+      event = ''
+    end
     local stamp = tonumber(string.match(event, '"until":(%d+)}$'))
     if stamp and stamp >= ts or tonumber(string.match(event, '"ts":(%d+)}$')) == ts then
       return true

@@ -29,16 +29,17 @@ local function lower_bound(key, ts, limit, from)
   return low
 end
 
--- Whether an entry is the message of `user` at `ts`; `digits` are the ts as text.
+-- Whether an entry is the message of `user`, or with nil or "" of anybody, at `ts`; `digits` are the
+-- ts as text.
 local function is_of(entry, user, ts, digits)
   if not string.find(entry, digits, 1, true) or ts_of(entry) ~= ts then
     return false
   end
   local message = decode(entry)
-  return message and tostring(message.userId) == user
+  return message and (not user or user == '' or tostring(message.userId) == user)
 end
 
--- The index and the text of the message of `user` at `ts`, or nil.
+-- The index and the text of the message of `user`, or with nil of anybody, at `ts`; or nil.
 -- Several Java servers may have stored entries slightly out of order: look around the place, too.
 local function find(key, at, user, ts)
   local first = math.max(0, at - LOOK)

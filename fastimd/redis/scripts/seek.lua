@@ -1,6 +1,6 @@
 -- Look for a message entry by entry, from the newest on: its ts may be out of order.
 -- KEYS  the list
--- ARGV  the message's user, its ts, the index before which to look ("" = the end), how many
+-- ARGV  the message's user or "", its ts, the index before which to look ("" = the end), how many
 -- Returns the index before which to look on, 0 when that was all; and the entry, or nothing.
 local ts, stop = tonumber(ARGV[2]), tonumber(ARGV[3]) or redis.call('LLEN', KEYS[1])
 local first = math.max(0, stop - ARGV[4])

@@ -1,0 +1,1 @@
+"""Who may speak and be in a group: what its moderators decide, held on every daemon."""

@@ -1,0 +1,374 @@
+"""The policies in memory: as Redis has them, or known not to be, whatever the connection does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from fastimd.base.errors import KeyUnusable, Restrained, StoreUnavailable
+from fastimd.base.metrics import Metrics
+from fastimd.base.settings import Config
+from fastimd.groups import hearing
+from fastimd.groups.events import MODERATION, PolicyChange
+from fastimd.groups.hearing import SURE_SECONDS, Hearing
+from fastimd.groups.moderation import policy as policy_module
+from fastimd.groups.moderation.judge import Judge
+from fastimd.groups.moderation.policies import Policies
+from fastimd.groups.moderation.policy import Policy
+from fastimd.groups.moderation.waiting import Waiting
+from fastimd.groups.store.policy import Policies as StoredPolicies
+from fastimd.groups.subscription import Subscription
+from fastimd.redis.room import Room
+
+MUTED = '{"until":0,"reason":"","by":"boss"}'
+
+
+class FakeStored:
+    """A policy in a Redis that answers when the test lets it."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str] = {}
+        self.failure: Exception | None = None
+        self.reads = 0
+        self.held: list[trio.Event] | None = None
+        self.now = 1_000
+
+    def has_passed(self, ts: int) -> bool:
+        return ts < self.now
+
+    def send(self, _group: str) -> dict[str, str]:
+        self.reads += 1
+        return dict(self.fields)
+
+    async def take(self, _group: str, sent: dict[str, str]) -> dict[str, str]:
+        if self.held is not None:
+            self.held.append(trio.Event())
+            await self.held[-1].wait()
+        await trio.lowlevel.checkpoint()
+        if self.failure is not None:
+            raise self.failure
+        return sent
+
+    def note_corrupt(self, _group: str, _failure: Exception) -> None:
+        """It is counted elsewhere."""
+
+    async def take_turn(self, *_: object) -> int:
+        return 0
+
+
+class House:
+    """The policies of a daemon, one group, and the connection over which it is heard."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.stored = FakeStored()
+        self.policies = Policies(cast(StoredPolicies, self.stored))
+        self.read_anew: list[str] = []
+        self.policies.on_read = lambda policies: self.read_anew.extend(
+            each.group for each in policies
+        )
+        self.subscription = Subscription("1")
+        config = Config()
+        self.room = Room(config)
+        self.waiting = Waiting(self.policies, self.room, config)
+        self.judge = Judge(
+            cast(StoredPolicies, self.stored), self.policies, self.waiting, Metrics()
+        )
+        self.hearing = Hearing()
+        self.connect()
+        self.policy = self.policies.open("1", self.subscription)
+        nursery.start_soon(self.policies.run)
+        nursery.start_soon(self.waiting.run)
+
+    def connect(self) -> None:
+        self.hearing = Hearing()
+        self.pong()
+        self.subscription.confirm(self.hearing)
+
+    def pong(self) -> None:
+        """The connection has answered at once."""
+        self.hearing.begin()(True)
+
+    def disconnect(self) -> None:
+        self.hearing.end()
+        self.subscription.await_repair()
+
+    def mute(self, user: str, *, is_heard: bool = True) -> PolicyChange:
+        """Somebody mutes a user."""
+        was = int(self.stored.fields.get("v", "0"))
+        self.stored.fields |= {"v": str(was + 10), f"m:{user}": MUTED}
+        change = PolicyChange(
+            "1",
+            MODERATION,
+            "mute",
+            user,
+            was=was,
+            version=was + 10,
+            changes=[(f"m:{user}", MUTED)],
+        )
+        if is_heard:
+            self.policies.receive(change)
+        return change
+
+
+@pytest.fixture
+def house(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
+) -> House:
+    """Time is that of Trio for all."""
+    for module in (hearing, policy_module):
+        monkeypatch.setattr(module, "monotonic", trio.current_time)
+    return House(nursery)
+
+
+async def test_a_policy_is_read_once_and_followed(house: House) -> None:
+    """Whatever is heard later is in it, without a question to Redis."""
+    await house.policies.confirm(house.policy)
+    assert house.policy.lets("3")
+    house.mute("3")
+    assert not house.policy.lets("3")
+    assert house.policy.lets("4")
+    assert house.stored.reads == 1
+
+
+async def test_many_that_come_at_once_share_a_reading(house: House) -> None:
+    """And each goes on when it is read, also when who began it has gone."""
+    house.stored.held = []
+    with trio.CancelScope() as first:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.policies.confirm, house.policy)
+            await wait_all_tasks_blocked()
+            first.cancel()
+    known: list[int] = []
+
+    async def come(number: int) -> None:
+        await house.policies.confirm(house.policy)
+        known.append(number)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(5):
+            nursery.start_soon(come, number)
+        await wait_all_tasks_blocked()
+        assert house.stored.reads == 2
+        house.stored.held[-1].set()
+    assert sorted(known) == list(range(5))
+
+
+@pytest.mark.parametrize("is_in_reading", [True, False])
+async def test_what_is_heard_while_it_is_read_is_in_it(house: House, is_in_reading: bool) -> None:
+    """Whether Redis had it when it was read, or not yet."""
+    house.stored.held = []
+    if is_in_reading:
+        heard = house.mute("3", is_heard=False)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.policies.confirm, house.policy)
+        await wait_all_tasks_blocked()
+        if is_in_reading:
+            house.policies.receive(heard)
+        else:
+            house.mute("3")
+        house.mute("4")
+        house.stored.held[0].set()
+    assert not house.policy.lets("3")
+    assert not house.policy.lets("4")
+    assert house.policy.lets("5")
+    assert house.stored.reads == 1
+
+
+async def test_a_change_that_was_missed_is_noticed_with_the_next(house: House) -> None:
+    """The policy is read again before anybody may speak."""
+    await house.policies.confirm(house.policy)
+    house.mute("3", is_heard=False)
+    assert house.policy.lets("3")
+    house.mute("4")
+    assert not house.policy.lets("5")
+    await house.policies.confirm(house.policy)
+    assert house.policy.restrained == {"3", "4"}
+    await wait_all_tasks_blocked()
+    assert house.read_anew == ["1"]
+
+
+async def test_nothing_is_believed_when_the_connection_breaks(house: House) -> None:
+    """Redis is asked then, about once a second; the next connection reads everything anew."""
+    await house.policies.confirm(house.policy)
+    house.disconnect()
+    house.mute("3", is_heard=False)
+    assert not house.policy.lets("4")
+    await house.policies.confirm(house.policy)
+    assert (house.policy.lets("3"), house.policy.lets("4")) == (False, True)
+    assert house.stored.reads == 2
+    house.mute("4", is_heard=False)
+    await trio.sleep(SURE_SECONDS)
+    assert not house.policy.is_certain
+    house.connect()
+    await wait_all_tasks_blocked()
+    assert house.read_anew == ["1"]
+    assert house.policy.is_certain
+    assert house.policy.restrained == {"3", "4"}
+    reads = house.stored.reads
+    for _ in range(10):
+        house.pong()
+        await trio.sleep(SURE_SECONDS / 2)
+        assert house.policy.is_certain
+    assert house.stored.reads == reads
+
+
+async def test_a_connection_that_is_silent_is_not_believed_for_long(house: House) -> None:
+    """Though nothing says that it is broken; when it answers, all was heard that was said."""
+    await house.policies.confirm(house.policy)
+    await trio.sleep(SURE_SECONDS - 0.01)
+    assert house.policy.lets("3")
+    await trio.sleep(0.02)
+    assert not house.policy.lets("3")
+    house.pong()
+    assert house.policy.lets("3")
+    assert house.stored.reads == 1
+
+
+async def test_what_was_read_over_an_older_connection_is_not_taken(house: House) -> None:
+    """An act between that and the new connection would be missing."""
+    house.stored.held = []
+    house.disconnect()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.policies.confirm, house.policy)
+        await wait_all_tasks_blocked()
+        house.mute("3", is_heard=False)
+        house.connect()
+        await wait_all_tasks_blocked()
+        for event in house.stored.held:
+            event.set()
+        await wait_all_tasks_blocked()
+        house.stored.held[-1].set()
+    assert not house.policy.lets("3")
+    assert house.policy.is_certain
+
+
+async def test_a_policy_that_cannot_be_read_lets_nobody_speak(house: House) -> None:
+    """Who asks is told why; later it is asked again."""
+    house.stored.failure = KeyUnusable("fastimd:policy:1", "WRONGTYPE")
+    with pytest.raises(KeyUnusable):
+        await house.judge.check_message(house.policy, "3", within=5)
+    house.stored.failure = StoreUnavailable("away")
+    began = trio.current_time()
+    with pytest.raises(StoreUnavailable):
+        await house.judge.check_message(house.policy, "3", within=5)
+    assert 4 < trio.current_time() - began < 6
+    house.stored.failure = None
+    await house.judge.check_message(house.policy, "3", within=5)
+
+
+async def test_a_sentence_that_cannot_be_read_still_holds(house: House) -> None:
+    """It was meant to keep somebody out."""
+    house.stored.fields = {"v": "1", "m:3": "{", "b:4": "[]"}
+    for user, why in (("3", "muted"), ("4", "banned")):
+        with pytest.raises(Restrained) as caught:
+            await house.judge.check_message(house.policy, user, within=5)
+        assert caught.value.why == why
+
+
+async def test_a_sentence_is_over_by_the_clock_of_redis(house: House) -> None:
+    """Nobody has to say so."""
+    house.stored.fields = {"v": "1", "m:3": '{"until":2000}', "b:3": '{"until":2000}'}
+    with pytest.raises(Restrained, match="banned until 1970-01-01 00:00:02 UTC"):
+        await house.judge.check_message(house.policy, "3", within=5)
+    house.stored.now = 2001
+    await house.judge.check_message(house.policy, "3", within=5)
+    house.judge.check_entry(house.policy, "3")
+
+
+async def test_who_holds_the_role_is_kept_out_by_operators_alone(house: House) -> None:
+    """And may speak whatever other moderators say."""
+    house.stored.fields = {"v": "1", "all": "1", "m:3": MUTED, "b:3": MUTED}
+    await house.judge.check_message(house.policy, "3", within=5, is_exempt=True)
+    with pytest.raises(Restrained):
+        house.judge.check_entry(house.policy, "3")
+    house.policy.bans["3"] = house.policy.bans["3"].__class__(0)
+    with pytest.raises(Restrained):
+        house.judge.check_entry(house.policy, "3", is_exempt=True)
+
+
+def collector(fates: list[Exception | None]) -> Callable[[Exception | None], None]:
+    return fates.append
+
+
+async def test_messages_wait_until_it_is_known_who_may_speak(house: House) -> None:
+    """In their order, and no longer than messages may wait for Redis."""
+    fates: list[Exception | None] = []
+    house.disconnect()
+    house.stored.failure = StoreUnavailable("away")
+    house.waiting.hold(house.policy, 10, collector(fates))
+    await trio.sleep(5)
+    house.waiting.hold(house.policy, 20, collector(fates))
+    assert (fates, house.room.kept, house.room.held) == ([], 2, 30)
+    await trio.sleep(6)
+    [fate] = fates
+    assert isinstance(fate, StoreUnavailable)
+    house.stored.failure = None
+    await trio.sleep(1)
+    assert fates[1:] == [None]
+    assert (house.room.kept, house.room.held, house.room.bytes) == (0, 0, 0)
+
+
+async def test_no_more_may_wait_than_may_for_redis(house: House) -> None:
+    """Who finds no room is told at once."""
+    house.disconnect()
+    house.stored.failure = StoreUnavailable("away")
+    fates: list[Exception | None] = []
+    most = Config().redis.hold_bytes
+    house.waiting.hold(house.policy, most, collector(fates))
+    with pytest.raises(StoreUnavailable, match="wait for Redis already"):
+        house.waiting.hold(house.policy, 1, collector(fates))
+
+
+def test_a_policy_that_was_closed_is_forgotten() -> None:
+    """What is heard of the group later concerns nobody; one that was opened since stays."""
+    policies = Policies(cast(StoredPolicies, FakeStored()))
+    subscription = Subscription("1")
+    first = policies.open("1", subscription)
+    second = policies.open("1", subscription)
+    policies.close(first)
+    assert policies.find("1") is second
+    policies.close(second)
+    assert policies.find("1") is None
+    assert subscription.on_heard is None
+    policies.receive(PolicyChange("1", MODERATION, "mute", "3"))
+
+
+def reference(fields: dict[str, str]) -> dict[str, Any]:
+    policy = Policy("1", Subscription("1"))
+    policy.take(fields)
+    return {name: getattr(policy, name) for name in ("bans", "mutes", "slow", "mute_all")}
+
+
+def test_changes_lead_where_a_reading_does() -> None:
+    """Field by field, in whatever order they were made."""
+    fields: dict[str, str] = {}
+    policy = Policy("1", Subscription("1"))
+    steps = [
+        ("slow", "5"),
+        ("m:3", MUTED),
+        ("b:3", MUTED),
+        ("all", "1"),
+        ("mod:4", "1"),
+        ("m:3", ""),
+        ("slow", ""),
+        ("b:3", ""),
+        ("all", ""),
+        ("mod:4", ""),
+    ]
+    for number, (field, value) in enumerate(steps):
+        fields[field] = value
+        if not value:
+            del fields[field]
+        change = PolicyChange(
+            "1", MODERATION, "x", "", was=number, version=number + 1, changes=[(field, value)]
+        )
+        assert policy.apply(change)
+        assert {name: getattr(policy, name) for name in reference({})} == reference(fields)
+        assert policy.moderators == ({"4"} if "mod:4" in fields else set())
+        assert policy.restrains_all == ("slow" in fields or "all" in fields)
+        assert policy.restrained == ({"3"} if {"m:3", "b:3"} & fields.keys() else set())
+    assert not policy.restrained

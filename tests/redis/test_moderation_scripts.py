@@ -1,0 +1,336 @@
+"""The scripts of moderation, each run by redis-py on every real redis-server of the machine."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from redis import Redis
+from redis.exceptions import ResponseError
+
+from fastimd.base import codec
+from fastimd.redis import scripts
+from fastimd.redis.scripts import Script
+
+LIST, FLOOR, LIFE, REMOVALS = "gml:1", "fastimd:floor:1", "fastimd:life:1", "fastimd:removals:1"
+REPORTS, POLICY, ENDS = "fastimd:reports:1", "fastimd:policy:1", "fastimd:endings:1"
+DELETING = [LIST, FLOOR, LIFE, REMOVALS, REPORTS]
+EVENTS, TURN = "fastimd:events", "fastimd:turn:1:1:3"
+EVERY_REDIS = True
+MOST = 20
+
+
+def run(redis: Redis, script: Script, keys: list[str], *arguments: object) -> Any:
+    return redis.eval(script.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
+
+
+def moderate(redis: Redis, *changes: tuple[str, object, str], most: int = MOST) -> int:
+    """Change the policy; a change is a field, its seconds or "", and its value or ""."""
+    given = [each for change in changes for each in change]
+    event = '{"group":"1","kind":"moderation","act":"test","user":"3"'
+    changed: int = run(redis, scripts.MODERATE, [LIST, POLICY, ENDS], EVENTS, event, most, *given)
+    return changed
+
+
+def ban(user: str, seconds: int) -> tuple[str, object, str]:
+    return f"b:{user}", seconds, '"reason":"","by":""}'
+
+
+def policy(redis: Redis) -> dict[str, str]:
+    flat = iter(each.decode() for each in run(redis, scripts.POLICY, [LIST, POLICY]))
+    return dict(zip(flat, flat, strict=True))
+
+
+def events_of(redis: Any, key: str) -> list[dict[str, Any]]:
+    return [json.loads(each) for each in redis.zrange(key, 0, -1)]
+
+
+def listening(redis: Any) -> Any:
+    listener = redis.pubsub()
+    listener.subscribe(EVENTS)
+    return listener
+
+
+def heard(listener: Any) -> dict[str, Any]:
+    """The next event."""
+    while (told := listener.get_message(timeout=5)) is not None:
+        if told["type"] == "message":
+            event: dict[str, Any] = json.loads(told["data"])
+            return event
+    raise AssertionError("nothing was published")
+
+
+def entry(user: str, ts: int, info: str = "hi", *, wrapped: bool = False) -> bytes:
+    message = codec.message_prefix("1", user, info) + b"%d}" % ts
+    return json.dumps(message.decode()).encode() if wrapped else message
+
+
+def delete_of(redis: Redis, user: str, stop: object = "", part: int = 500) -> list[int]:
+    event = json.dumps({"group": "1", "user": user}, separators=(",", ":"))[:-1] + ',"ts":'
+    found: list[int] = run(
+        redis, scripts.DELETE_OF, DELETING, user, stop, part, 2**52, EVENTS, event, 1000
+    )
+    return found
+
+
+# The policy
+
+
+def test_each_change_raises_the_version_and_is_told(redis: Redis) -> None:
+    """With what it was before, so that who misses one knows it; a change of nothing is not told."""
+    listener = listening(redis)
+    assert moderate(redis, ("slow", "", "5"), ban("3", 0)) == 2
+    first = heard(listener)
+    assert (first["was"], first["until"]) == (0, 0)
+    assert first["changes"] == [["slow", "5"], ["b:3", policy(redis)["b:3"]]]
+    assert moderate(redis, ("slow", "", "5"), ban("3", 0)) == 0
+    assert moderate(redis, ("slow", "", "")) == 1
+    second = heard(listener)
+    assert (
+        second["was"]
+        == first["version"]
+        == int(policy(redis)["v"]) - (second["version"] - first["version"])
+    )
+    assert second["version"] > first["version"]
+    assert second["changes"] == [["slow", ""]]
+
+
+def test_a_policy_without_acts_is_gone(redis: Redis) -> None:
+    """With all its keys, and its version is 0."""
+    listener = listening(redis)
+    moderate(redis, ban("3", 60))
+    assert moderate(redis, ("b:3", "", "")) == 1
+    assert not redis.keys("fastimd:*")
+    heard(listener)
+    assert heard(listener)["version"] == 0
+
+
+def test_a_policy_lives_as_long_as_its_longest_act(redis: Redis) -> None:
+    """Without end while one has none."""
+    moderate(redis, ban("3", 60), ban("4", 600))
+    assert 600_000 < redis.pttl(POLICY) <= 660_000
+    assert 600_000 < redis.pttl(ENDS) <= 660_000
+    moderate(redis, ("mod:5", "", "1"))
+    assert redis.ttl(POLICY) == redis.ttl(ENDS) == -1
+    moderate(redis, ("mod:5", "", ""))
+    assert 600_000 < redis.pttl(POLICY) <= 660_000
+    moderate(redis, ban("4", 0))
+    assert redis.ttl(POLICY) == -1
+    assert json.loads(policy(redis)["b:4"])["until"] == 0
+
+
+def test_what_has_ended_is_dropped_and_told(redis: Redis) -> None:
+    """By the next change, and counts as no field then."""
+    moderate(redis, ban("3", 60), ban("4", 60), most=2)
+    redis.zadd(ENDS, {"b:3": 1})
+    assert moderate(redis, ban("5", 60), most=2) == 1
+    assert policy(redis).keys() == {"v", "b:4", "b:5"}
+    assert redis.zrange(ENDS, 0, -1) == [b"b:4", b"b:5"]
+
+
+def test_an_act_ends_by_the_clock_of_redis(redis: Redis) -> None:
+    """So many seconds later."""
+    before = time.time()
+    moderate(redis, ban("3", 60))
+    until = json.loads(policy(redis)["b:3"])["until"]
+    assert abs(until / 1000 - before - 60) < 5
+    assert redis.zscore(ENDS, "b:3") == until
+
+
+def test_too_many_fields_change_nothing(redis: Redis) -> None:
+    """But those that are there can be changed."""
+    moderate(redis, *(ban(str(number), 0) for number in range(MOST)))
+    before = policy(redis)
+    assert len(before) == MOST + 1  # with the version
+    assert moderate(redis, ban("new", 0)) == -1
+    assert policy(redis) == before
+    assert moderate(redis, ban("3", 60)) == 1
+
+
+def test_a_key_of_another_type_is_refused_before_anything_is_written(redis: Redis) -> None:
+    """As an error that names the type."""
+    redis.set(POLICY, "x")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        moderate(redis, ban("3", 60))
+    assert redis.keys("fastimd:*") == [POLICY.encode()]
+
+
+# Slow mode
+
+
+def test_a_turn_comes_once_in_so_many_seconds(redis: Redis) -> None:
+    """The same nonce is the same message; a clock that steps back locks nobody out."""
+
+    def take(seconds: int, nonce: str = "") -> int:
+        wait: int = run(redis, scripts.SLOW, [TURN], seconds, nonce)
+        return wait
+
+    assert take(60, "n") == 0
+    assert 0 < take(60) <= 60_000
+    assert take(60, "n") == 0
+    assert 0 < take(60, "other") <= 60_000
+    assert 0 < redis.pttl(TURN) <= 60_000
+    redis.set(TURN, f"{int(time.time() * 1000) + 10**9}:")
+    assert take(60) == 0
+    redis.set(TURN, f"{int(time.time() * 1000) - 5000}:")
+    assert take(5) == 0
+
+
+# Deleting
+
+
+@pytest.mark.parametrize("part", [1, 3, 7, 500])
+@pytest.mark.parametrize("seed", range(6))
+def test_all_messages_of_a_user_are_deleted_while_others_write_and_trim(
+    redis: Redis, part: int, seed: int
+) -> None:
+    """As a model has it: those that were there at the start and still are; and no others."""
+    rng = random.Random(seed * 1000 + part)
+    users = ["3", 'a"b\\', "é3", "30", "13"]
+    target = rng.choice(users[:3])
+    ts = 1_000
+    model: list[tuple[str, bytes]] = []
+
+    def say() -> None:
+        nonlocal ts
+        ts += rng.randrange(1, 3)
+        user = rng.choice(users)
+        text = rng.choice(["hi", '"userId":"3"', "x" * 100, "3"])
+        stored = entry(user, ts, text, wrapped=rng.random() < 0.2)
+        model.append((user, stored))
+        redis.rpush(LIST, stored)
+
+    for _ in range(40):
+        say()
+    old = {each for user, each in model if user == target}
+    deleted, stop = 0, -1
+    while stop:
+        stop, count = delete_of(redis, target, "" if stop < 0 else stop, part)
+        deleted += count
+        for _ in range(rng.randrange(3)):
+            if rng.random() < 0.5:
+                say()
+            else:
+                trimmed = redis.lpop(LIST)
+                model[:] = [each for each in model if each[1] != trimmed]
+    left = redis.lrange(LIST, 0, -1)
+    assert left == [each for user, each in model if each not in old]
+    assert 0 < deleted <= len(old)
+    told = events_of(redis, REMOVALS)
+    assert sum(len(each["gone"]) for each in told) == deleted
+    for each in told:
+        assert each["since"] == min(each["gone"])
+        assert each["until"] == max(each["gone"])
+        assert each["user"] == target
+
+
+def test_a_deletion_of_many_explains_each_of_them_and_no_other(redis: Redis) -> None:
+    """Who comes back from a deleted message goes on; from one that was lost it does not."""
+    now = int(time.time() * 1000)
+    redis.rpush(LIST, *(entry("34"[number % 2], now + number) for number in range(10)))
+
+    def stand(epoch: str = "", since: object = "") -> Any:
+        keys = [LIST, FLOOR, LIFE, REMOVALS]
+        return run(redis, scripts.STAND, keys, 0, "id", 1000, epoch, since, 100, 10**6)
+
+    epoch = stand()[0]
+    assert delete_of(redis, "3") == [0, 5]
+    for number in range(10):
+        found = stand(epoch, now + number)
+        assert found[4] == 1, number
+        assert [json.loads(each)["ts"] for each in found[5]] == [
+            now + later for later in range(number + 1, 10) if later % 2
+        ]
+        assert len(found[6]) == 1
+    redis.lrem(LIST, 1, entry("4", now + 5))  # type: ignore[arg-type]
+    assert stand(epoch, now + 5)[4] == 0
+
+
+def test_deleting_all_that_there_is_leaves_a_list_that_is_empty_as_it_should_be(
+    redis: Redis,
+) -> None:
+    """The next message does not get a ts that was given, and the life goes on."""
+    redis.rpush(LIST, entry("3", int(time.time() * 1000) + 50))
+    keys = [LIST, FLOOR, LIFE, REMOVALS]
+    epoch = run(redis, scripts.STAND, keys, 0, "id", 1000, "", "", 100, 10**6)[0]
+    assert delete_of(redis, "3") == [0, 1]
+    assert not redis.exists(LIST)
+    assert int(redis.get(FLOOR) or 0) > time.time() * 1000 - 1000
+    assert run(redis, scripts.STAND, keys, 0, "new", 1000, "", "", 100, 10**6)[0] == epoch
+
+
+IDS = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(IDS, min_size=1, max_size=8))
+def test_a_message_of_anybody_is_deleted_by_its_ts(redis_server: str, users: list[str]) -> None:
+    """Whatever its author is called; its reports go with it."""
+    with Redis.from_url(redis_server) as redis:
+        redis.flushall()
+        now = int(time.time() * 1000) - 100
+        for number, user in enumerate(users):
+            redis.rpush(LIST, entry(user, now + number, wrapped=number % 2 == 1))
+            redis.zadd(REPORTS, {f"report {number}": now + number})
+        for number, user in enumerate(users):
+            found = run(
+                redis,
+                scripts.DELETE,
+                DELETING,
+                now + number,
+                "",
+                0,
+                EVENTS,
+                '{"group":"1","user":',
+                9,
+            )
+            assert found == [b"done", user.encode()]
+            again = run(
+                redis,
+                scripts.DELETE,
+                DELETING,
+                now + number,
+                "",
+                0,
+                EVENTS,
+                '{"group":"1","user":',
+                9,
+            )
+            assert again == [b"elsewhere"]
+        assert not redis.exists(LIST, REPORTS)
+        told = events_of(redis, REMOVALS)
+        assert sorted((each["user"], each["ts"]) for each in told) == sorted(
+            (user, now + number) for number, user in enumerate(users)
+        )
+
+
+# Reports
+
+
+def report(redis: Redis, ts: int, by: str, most: int = 1000) -> list[bytes]:
+    found: list[bytes] = run(
+        redis, scripts.REPORT, [LIST, FLOOR, REPORTS], ts, "", 0, by, '"reason":"rude"}', most, 60
+    )
+    return found
+
+
+def test_a_user_reports_a_message_once(redis: Redis) -> None:
+    """One that is there; the newest messages' reports are kept."""
+    now = int(time.time() * 1000)
+    redis.rpush(LIST, *(entry("3", now + number) for number in range(5)))
+    assert report(redis, now, 'x"') == [b"done", b"3"]
+    assert report(redis, now, 'x"') == [b"known"]
+    assert report(redis, now, "y") == [b"done", b"3"]
+    assert report(redis, now + 99, "y") == [b"elsewhere"]
+    assert 0 < redis.ttl(REPORTS) <= 60
+    for number in range(1, 5):
+        report(redis, now + number, "y", most=3)
+    kept = events_of(redis, REPORTS)
+    assert [each["ts"] - now for each in kept] == [2, 3, 4]
+    assert {each["by"] for each in kept} == {"y"}
+    assert abs(kept[0]["at"] - time.time() * 1000) < 5000
