@@ -21,7 +21,6 @@ from fastimd.groups.store.keyspace import (
     reports_key,
 )
 from fastimd.groups.store.removals import PART
-from fastimd.groups.subscription import Subscription
 from fastimd.redis.scripts import DELETE_OF
 
 GROUP = "bench-of-moderation"
@@ -36,7 +35,7 @@ def measure_check() -> None:
     """Nanoseconds that a message pays, in a group without decisions and in one with many."""
     nothing = min(timeit.repeat(lambda: None, number=CALLS, repeat=5))
     for count in (0, 10_000):
-        policy = Policy(GROUP, Subscription(GROUP))
+        policy = Policy(GROUP)
         policy.take({f"m:user {number}": '{"until":0}' for number in range(count)})
         policy.hearing = Hearing(monotonic() + 3600)
         assert policy.lets("3")

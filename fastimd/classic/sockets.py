@@ -68,8 +68,8 @@ class ClassicSockets:
         if act.act != "ban":
             return
         reason = str(banned(Sentence(act.until, act.reason, act.by)))
-        for session in list(self._around.sessions):
-            if session.kind == "chat" and session.user == act.user and act.group in session.groups:
+        for session in self._around.sessions.of_user(act.user, act.group):
+            if session.kind == "chat":
                 session.close(1008, cut_reason(reason))
 
     async def _serve_route(self, session: Session, route: Route, first: bytes) -> None:

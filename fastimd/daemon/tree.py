@@ -153,6 +153,7 @@ async def _serve_groups(ground: _Ground) -> None:
         if presence.is_enabled:
             floor.start_soon(supervise, "presence", presence.run)
         floor.start_soon(supervise, "policies", policies.run)
+        floor.start_soon(supervise, "bans", announcer.run)
         waiting = Waiting(policies, client.appender.room, config)
         floor.start_soon(supervise, "waiting messages", waiting.run)
         tellings = Tellings(ground.hooks, metrics)
@@ -275,7 +276,9 @@ def _build_hub(
     client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
     hub = Hub(relay, store.history, metrics, ground.config, policies)
     poller = Poller(relay, store, metrics, ground.config)
-    announcer = Announcer(policies, store.policies, partial(_users_of, sessions), hub.notice)
+    announcer = Announcer(
+        policies, store.policies, store.members, partial(_users_of, sessions), hub.notice
+    )
 
     def on_gap() -> None:
         poller.sweep()

@@ -182,7 +182,7 @@ class Relay:
             self._idle.add(subscription)
         if on_passed is not None:
             self.passings.add(subscription, on_passed)
-        subscription.await_repair()
+        subscription.move()
         self._questions.subscribe(subscription)
 
     def reconnect(self) -> None:

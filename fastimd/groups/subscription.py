@@ -58,7 +58,8 @@ class Subscription:
     ``refusal`` says why Redis does not let the channel be heard. ``notices`` are those that came
     while messages were held, ``told`` those that were handed on since the newest message: the list
     may tell them again. ``slot`` is that of the channel in a cluster. ``hearing`` is that of the
-    connection over which the channel is heard, ``on_heard`` is called when it is another one.
+    connection over which the channel is heard, ``on_heard`` is called when it is another one, or
+    none while the channel moves to another server.
     """
 
     __slots__ = (
@@ -115,6 +116,12 @@ class Subscription:
         if self.confirmed.is_set():
             self.held = []
             self.overheld = False
+
+    def move(self) -> None:
+        """Another server tells the channel from now on: it is not heard before that confirms it."""
+        self.await_repair()
+        if self.on_heard is not None:
+            self.on_heard()
 
     def begin_at(self, position: Position) -> None:
         """Somebody has read the list up to there: a repair need not go further back.

@@ -65,7 +65,7 @@ def create_app(
     cors(app, expose_headers=[])
     guard = Guard(access, judge)
     add_errors(app)
-    add_users(app, store, guard, hooks)
+    add_users(app, store, guard, judge, hooks)
     add_groups(app, store, guard)
     add_page(app)
     add_document(app)

@@ -25,7 +25,7 @@ Handler = Callable[[], Awaitable[Response]]
 UserHandler = Callable[[str], Awaitable[Response]]
 """The handler of a route that knows which user asks."""
 
-OF_MEMBERS = ("join", "history", "recall")
+OF_MEMBERS = ("history", "recall")
 """What nobody may do in a group who is banned from it."""
 
 

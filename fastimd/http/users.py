@@ -7,7 +7,8 @@ from quart_trio import QuartTrio
 
 from ..base import texts
 from ..base.codec import check_id
-from ..base.errors import Refused
+from ..base.errors import Refused, Restrained
+from ..groups.moderation.judge import Judge
 from ..groups.store import Store
 from ..hooks.runner import HookRunner
 from .answers import answer
@@ -15,7 +16,7 @@ from .guard import Guard
 from .parameters import read_group, read_text
 
 
-def add_users(app: QuartTrio, store: Store, guard: Guard, hooks: HookRunner) -> None:
+def add_users(app: QuartTrio, store: Store, guard: Guard, judge: Judge, hooks: HookRunner) -> None:
     """Add the routes under ``/user/``."""
 
     @app.post("/user/login")
@@ -30,8 +31,14 @@ def add_users(app: QuartTrio, store: Store, guard: Guard, hooks: HookRunner) -> 
     @app.post("/user/joinGroup")
     @guard.allowed("join")
     async def join_group(user: str) -> Response:
-        match await store.members.join(await read_group(), user):
+        group = await read_group()
+        match await store.members.join(group, user):
             case "joined":
+                try:
+                    await judge.check_joined(group, user)
+                except Restrained:
+                    await store.members.leave(group, user)
+                    raise
                 return answer(200, texts.DONE)
             case "full":
                 return answer(100, texts.TOO_MANY_GROUPS)

@@ -29,10 +29,11 @@ CONNECTION_EXPIRED: Reason = (3005, "connection expired")
 INVALID_TOKEN: Reason = (3500, "invalid token")
 BAD_REQUEST: Reason = (3501, "bad request")
 STALE: Reason = (3502, "stale")
+BANNED: Reason = (3507, "banned")
 NO_SEND: Reason = (3508, "not available")
 
 UNSUBSCRIBED = Unsubscribed(2000, "server unsubscribe")
-BANNED = Unsubscribed(2103, "banned")
+BANNED_HERE = Unsubscribed(2103, "banned")
 INSUFFICIENT_STATE = Unsubscribed(2500, "insufficient state")
 SUBSCRIPTION_EXPIRED = Unsubscribed(2501, "subscription expired")
 

@@ -137,6 +137,10 @@ class Connection(Session):
         """It is in a group, or on its way into it."""
         return group in self.subscriptions or group in self.entering
 
+    def is_only_at(self, group: str) -> bool:
+        """It is in this group, or on its way into it, and in no other."""
+        return {*self.subscriptions, *self.entering} == {group}
+
     def has_role(self, group: str) -> bool:
         """It is a moderator of a group, by the word of its token."""
         return any(fnmatchcase(group, glob) for glob in self.role_groups)

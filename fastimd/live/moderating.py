@@ -15,8 +15,10 @@ from ..groups.moderation.methods import METHODS as OF_MODERATORS
 from ..groups.moderation.methods import Method
 from ..groups.moderation.restraint import banned
 from ..groups.store.policy import Sentence
+from ..websocket.frames import cut_reason
 from .codes import (
     BANNED,
+    BANNED_HERE,
     NOT_FOUND,
     PERMISSION_DENIED,
     TOO_MANY_REQUESTS,
@@ -33,8 +35,7 @@ async def report(connection: Connection, number: int, body: bodies.Complaint) ->
     """Report a message, as a member of its group."""
     if body.channel not in connection.subscriptions:
         raise Refusal(PERMISSION_DENIED)
-    if not connection.may_speak():
-        raise Refusal(TOO_MANY_REQUESTS)
+    _check_pace(connection)
     try:
         await connection.service.domain.moderation.report(connection.user, body)
     except NoSuchMessage:
@@ -44,6 +45,7 @@ async def report(connection: Connection, number: int, body: bodies.Complaint) ->
 
 def _called(method: Method) -> Callable[[Connection, int, Any], Awaitable[None]]:
     async def call(connection: Connection, number: int, body: Any) -> None:
+        _check_pace(connection)
         by = Actor(connection.user, connection.has_role(body.channel))
         try:
             result = await method.call(connection.service.domain.moderation, by, body)
@@ -56,6 +58,11 @@ def _called(method: Method) -> Callable[[Connection, int, Any], Awaitable[None]]
         _answer(connection, number, result)
 
     return call
+
+
+def _check_pace(connection: Connection) -> None:
+    if not connection.may_speak():
+        raise Refusal(TOO_MANY_REQUESTS)
 
 
 def _answer(connection: Connection, number: int, result: object) -> None:
@@ -71,15 +78,14 @@ METHODS: dict[str, tuple[type[Any], Callable[[Connection, int, Any], Awaitable[N
 
 def tell(connection: Connection, change: PolicyChange) -> None:
     """Tell a connection of the user whom an act concerns; put it out when that is a ban."""
-    if change.act != "ban":
-        if change.group in connection.subscriptions:
-            connection.push(Push(change.group, pub=moderated(change)))
-        return
-    if not connection.is_at(change.group):
-        return
-    if connection.has_role(change.group) and change.by:
+    is_ban = change.act == "ban"
+    if is_ban and change.by and connection.has_role(change.group):
         return  # a moderator's word does not hold for another one
     if change.group in connection.subscriptions:
         connection.push(Push(change.group, pub=moderated(change)))
-    reason = str(banned(Sentence(change.until, change.reason, change.by)))
-    connection.put_out(change.group, Unsubscribed(BANNED.code, reason))
+    if is_ban:
+        reason = str(banned(Sentence(change.until, change.reason, change.by)))
+        if connection.is_only_at(change.group):
+            connection.close(BANNED[0], cut_reason(reason))
+        else:
+            connection.put_out(change.group, Unsubscribed(BANNED_HERE.code, reason))

@@ -21,7 +21,7 @@ from .codes import (
 )
 from .connection import Connection
 from .protocol import Reply, Rpc, RpcResult
-from .speaking import ANSWER_SECONDS, judge, tell_failed
+from .speaking import check_policy, judge, tell_failed
 
 
 class Send(msgspec.Struct):
@@ -71,7 +71,7 @@ async def call(connection: Connection, number: int, request: Rpc) -> None:
 
 async def send(connection: Connection, number: int, request: Send) -> None:
     """Say something; the answer comes when it is in Redis, and tells its ``ts``."""
-    info, tags = await judge(connection, request.channel, request.data, request.nonce)
+    said = await judge(connection, request.channel, request.data, request.nonce)
 
     def answer(failure: Exception | None, ts: int | None) -> None:
         connection.note_answered()
@@ -86,11 +86,11 @@ async def send(connection: Connection, number: int, request: Send) -> None:
         messages.append_told(
             request.channel,
             connection.user,
-            info,
+            said.info,
             answer,
             nonce=request.nonce,
-            tags=tags,
-            within=ANSWER_SECONDS,
+            tags=said.tags,
+            within=said.within,
         )
     except BadParameter as exc:
         connection.note_answered()
@@ -118,6 +118,7 @@ async def typing(connection: Connection, number: int, request: Typing) -> None:
     presence = connection.service.domain.presence
     if not presence.is_enabled:
         raise Refusal(NOT_AVAILABLE)
+    await check_policy(connection, request.channel, takes_turn=False)
     if not await presence.type(request.channel, connection):
         raise Refusal(LIMIT_EXCEEDED)
     connection.answer(number, _result({}))

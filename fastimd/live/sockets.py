@@ -49,13 +49,12 @@ class LiveSockets:
             Service(around, domain, tokens, self._timers, self._replies, cast(Wire, wire))
             for wire in (json_wire, protobuf_wire)
         )
-
         domain.announcer.listen(self._tell)
 
     def _tell(self, act: PolicyChange) -> None:
         """Tell the connections of the user whom an act concerns."""
-        for session in list(self._around.sessions):
-            if session.user == act.user and isinstance(session, Connection):
+        for session in self._around.sessions.of_user(act.user, act.group):
+            if isinstance(session, Connection):
                 tell(session, act)
 
     def start(self, floor: trio.Nursery) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import msgspec
 import structlog
+import trio
 
 from ..base import log as logs
 from ..base.errors import FateUnknown, Refused, Restrained, StoreUnavailable
@@ -28,11 +30,10 @@ from .publications import info_of
 
 MAX_IN_FLIGHT = 64
 """Messages of one connection that may wait for Redis before it is read on."""
-POLICY_SECONDS = 2.0
-"""How long it may take to learn whether the user may speak; with the next no more than clients
-wait."""
 ANSWER_SECONDS = 4.0
 """How long Redis may take for a message: the clients wait for five seconds."""
+POLICY_SECONDS = 2.0
+"""How much of it to tell whether the user may speak."""
 
 log = structlog.get_logger("fastimd.socket")
 
@@ -48,7 +49,7 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
         raise Disconnect(BAD_REQUEST)
     if request.type:
         raise Refusal(NOT_AVAILABLE)
-    info, tags = await judge(connection, request.channel, request.data)
+    said = await judge(connection, request.channel, request.data)
 
     def answer(failure: Exception | None) -> None:
         connection.note_answered()
@@ -59,14 +60,20 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
 
     connection.in_flight += 1
     connection.service.domain.store.messages.append(
-        request.channel, connection.user, info, answer, tags=tags, within=ANSWER_SECONDS
+        request.channel, connection.user, said.info, answer, tags=said.tags, within=said.within
     )
 
 
-async def judge(
-    connection: Connection, group: str, data: msgspec.Raw, nonce: str = ""
-) -> tuple[str, Mapping[str, str] | None]:
-    """The text that is stored of what a client wants to say, when it may, and the message's tags.
+class Said(NamedTuple):
+    """What is stored of what a client says, and the seconds in which Redis must have it."""
+
+    info: str
+    tags: Mapping[str, str] | None
+    within: float
+
+
+async def judge(connection: Connection, group: str, data: msgspec.Raw, nonce: str = "") -> Said:
+    """What is stored of what a client wants to say, when it may.
 
     With the nonce of its last message it is that one, and slow mode does not hold it up.
 
@@ -98,7 +105,7 @@ async def judge(
         await connection.check("say", group)
     tags: Mapping[str, str] | None = None
     if domain.hooks.has("on_message"):
-        await _check_policy(connection, group, takes_turn=False)
+        await check_policy(connection, group, takes_turn=False)
         try:
             judged = await domain.hooks.judge_message(Message(group, connection.user, info))
             info, tags = judged.info, judged.tags
@@ -106,22 +113,28 @@ async def judge(
             raise Refusal(denied(str(exc))) from None
     await connection.wait_in_flight(MAX_IN_FLIGHT)
     await domain.store.messages.wait_room()
-    await _check_policy(connection, group, nonce=nonce)
+    within = ANSWER_SECONDS - await check_policy(connection, group, nonce=nonce)
     connection.note_heard()  # what the client says meanwhile is not read
     if connection.is_dismissed:
         raise StoreUnavailable("the connection is closing")
     if group not in connection.subscriptions:  # put out of it meanwhile, as by a kick
         raise Refusal(PERMISSION_DENIED)
-    return info, tags
+    return Said(info, tags, within)
 
 
-async def _check_policy(
+async def check_policy(
     connection: Connection, group: str, *, takes_turn: bool = True, nonce: str = ""
-) -> None:
-    """Let the user speak, if the group's moderators do."""
+) -> float:
+    """Let the user speak, if the group's moderators do; returns the seconds that it took.
+
+    Raises:
+        Refusal: they do not.
+        StoreUnavailable, KeyUnusable: it cannot be told.
+    """
     subscription = connection.subscriptions.get(group)
     if subscription is None or subscription.membership.policy.lets(connection.user):
-        return
+        return 0.0
+    began = trio.current_time()
     try:
         await connection.service.domain.judge.check_message(
             subscription.membership.policy,
@@ -135,6 +148,7 @@ async def _check_policy(
         is_temporary = exc.why == "slow"
         code = TOO_MANY_REQUESTS.code if is_temporary else PERMISSION_DENIED.code
         raise Refusal(Error(code, str(exc), temporary=is_temporary)) from None
+    return trio.current_time() - began
 
 
 def tell_failed(connection: Connection, number: int, group: str, failure: Exception) -> None:

@@ -15,6 +15,7 @@ from ..groups.whispers import may_enter
 from .codes import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST,
+    BANNED_HERE,
     INVALID_TOKEN,
     LIMIT_EXCEEDED,
     NOT_AVAILABLE,
@@ -37,6 +38,7 @@ from .protocol import (
     SubRefreshed,
     Subscribe,
     Subscribed,
+    Unsubscribed,
 )
 from .publications import publications
 
@@ -64,9 +66,10 @@ class Entry(NamedTuple):
         """Hear the group from now on, if nothing has come between."""
         domain = connection.service.domain
         way = connection.entering.pop(self.group)
-        if way.barred is not None:
+        barred = way.barred or _barred(connection, self)
+        if barred is not None:
             self.membership.leave()
-            connection.push(Push(self.group, unsubscribe=way.barred))
+            connection.push(Push(self.group, unsubscribe=barred))
             return
         visit = domain.visits.join(self.group, connection.user)
         connection.subscriptions[self.group] = Subscription(self.membership, visit, way.since)
@@ -208,6 +211,17 @@ async def _open_way(
         membership.leave()
         raise
     return Entry(group, membership, _result(domain.store.stands, group, greeting, since))
+
+
+def _barred(connection: Connection, entry: Entry) -> Unsubscribed | None:
+    """Why a way leads nowhere that was open: the user has been banned since."""
+    try:
+        connection.service.domain.judge.check_entry(
+            entry.membership.policy, connection.user, is_exempt=connection.has_role(entry.group)
+        )
+    except Restrained as exc:
+        return Unsubscribed(BANNED_HERE.code, str(exc))
+    return None
 
 
 async def _check_access(connection: Connection, group: str) -> None:

@@ -96,21 +96,18 @@ class Sessions(set["Session"]):
             age: seconds since the kick; who came later may stay.
         """
         given_at = trio.current_time() - age
-        for session in self._of_user(user, group):
+        for session in self.of_user(user, group):
             if session.opened_at <= given_at:
                 session.kick(group, given_at)
 
     def leave(self, user: str, group: str) -> None:
         """Close the sockets that a user has in a group: the user has left it."""
-        for session in self._of_user(user, group):
+        for session in self.of_user(user, group):
             session.drop(group, "left the group")
 
-    def _of_user(self, user: str, group: str) -> list[Session]:
-        return [
-            session
-            for session in self
-            if session.user == user and (not group or session.is_at(group))
-        ]
+    def of_user(self, user: str, group: str) -> list[Session]:
+        """The sockets of a user that are in a group or on their way into it; all when it is ""."""
+        return [each for each in self if each.user == user and (not group or each.is_at(group))]
 
     async def wait_empty(self) -> None:
         """Wait until the last socket has ended."""

@@ -132,8 +132,8 @@ class FakeStore:
 class FreePolicies:
     """Policies of groups that nobody moderates, known at once."""
 
-    def open(self, group: str, subscription: Subscription) -> Policy:
-        return Policy(group, subscription)
+    def open(self, group: str, _subscription: Subscription) -> Policy:
+        return Policy(group)
 
     def send(self, _policy: Policy) -> None:
         return None

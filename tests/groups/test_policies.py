@@ -338,7 +338,7 @@ def test_a_policy_that_was_closed_is_forgotten() -> None:
 
 
 def reference(fields: dict[str, str]) -> dict[str, Any]:
-    policy = Policy("1", Subscription("1"))
+    policy = Policy("1")
     policy.take(fields)
     return {name: getattr(policy, name) for name in ("bans", "mutes", "slow", "mute_all")}
 
@@ -346,7 +346,7 @@ def reference(fields: dict[str, str]) -> dict[str, Any]:
 def test_changes_lead_where_a_reading_does() -> None:
     """Field by field, in whatever order they were made."""
     fields: dict[str, str] = {}
-    policy = Policy("1", Subscription("1"))
+    policy = Policy("1")
     steps = [
         ("slow", "5"),
         ("m:3", MUTED),

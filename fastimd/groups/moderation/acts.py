@@ -16,10 +16,8 @@ from ...hooks.tellings import Tellings
 from ..events import MODERATION, PolicyChange
 from ..store import Store
 from ..store.policy import BAN, MODERATOR, MUTE, MUTE_ALL, SLOW, Change, sentence
-from ..subscription import Subscription
 from . import bodies
 from .policies import Policies
-from .policy import Policy
 
 log = structlog.get_logger("fastimd.moderation")
 
@@ -108,7 +106,7 @@ class Moderation:
         for user in body.remove:
             change = PolicyChange(body.channel, MODERATION, "moderator_removed", user, by=by.user)
             await self._do(change, Change(f"{MODERATOR}{user}"))
-        return sorted((await self._read(body.channel)).moderators)
+        return sorted((await self._policies.read(body.channel)).moderators)
 
     # Messages
 
@@ -127,9 +125,16 @@ class Moderation:
     async def delete_messages_of(self, by: Actor, body: bodies.OfUser) -> int:
         """Delete all messages of a user in a group; returns how many there were."""
         await self._check(by, body.channel)
-        count = await self._store.removals.delete_all_of(body.channel, body.user)
-        act = ModerationAct(body.channel, "delete_messages_of", by.user, body.user, count=count)
-        self._tell(act)
+        deletion = self._store.removals.deletion_of(body.channel, body.user)
+        try:
+            await deletion.run()
+        finally:  # what was deleted before it was cut off is gone
+            count = deletion.count
+            if count or deletion.is_over:
+                act = ModerationAct(
+                    body.channel, "delete_messages_of", by.user, body.user, count=count
+                )
+                self._tell(act)
         return count
 
     async def report(self, user: str, body: bodies.Complaint) -> None:
@@ -208,19 +213,13 @@ class Moderation:
             return
         policy = None
         if not by.has_role:
-            policy = await self._read(group)
+            policy = await self._policies.read(group)
             if by.user not in policy.moderators:
                 raise Refused("not a moderator of this group")
         if not target:
             return
         if target == by.user:
             raise BadParameter("user", f"you cannot {act} yourself")
-        policy = policy or await self._read(group)
+        policy = policy or await self._policies.read(group)
         if target in policy.moderators:
             raise Refused("this user is a moderator: only an operator can do that")
-
-    async def _read(self, group: str) -> Policy:
-        """The policy of a group as Redis has it now, whether it has members here or not."""
-        policy = Policy(group, Subscription(group))
-        policy.take(await self._store.policies.read(group))
-        return policy

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import trio
+
+from ...base.errors import KeyUnusable, StoreUnavailable
 from ..events import MODERATION, PolicyChange
+from ..store.members import Members
 from ..store.policy import Policies as StoredPolicies
 from .policies import Policies
 from .policy import Policy
+
+RETRY_SECONDS = 0.1
 
 OnAct: TypeAlias = Callable[[PolicyChange], object]
 """Gets an act that concerns one user; must not wait."""
@@ -27,14 +33,18 @@ class Announcer:
         self,
         policies: Policies,
         store: StoredPolicies,
+        members: Members,
         users_of: Callable[[set[str]], dict[str, set[str]]],
         tell_group: Callable[[str, bytes], bool],
     ) -> None:
         self._policies = policies
         self._store = store
+        self._members = members
         self._users_of = users_of
         self._tell_group = tell_group
         self._listeners: list[OnAct] = []
+        self._banned: dict[tuple[str, str], None] = {}
+        self._has_banned = trio.Event()
         policies.on_read = self._put_out_banned
 
     def listen(self, listener: OnAct) -> None:
@@ -73,6 +83,31 @@ class Announcer:
                         )
                     )
 
+    async def run(self) -> None:
+        """See that the banned are no members, until cancelled.
+
+        Who bans ends the membership, but a socket that was on its way in may have begun it again.
+        """
+        while True:
+            await self._has_banned.wait()
+            self._has_banned = trio.Event()
+            while self._banned:
+                banned = next(iter(self._banned))
+                try:
+                    await self._members.leave(*banned)
+                except StoreUnavailable:  # the connection says why
+                    await trio.sleep(RETRY_SECONDS)
+                    continue
+                except KeyUnusable:  # the log has said why
+                    pass
+                self._banned.pop(banned, None)
+
     def _tell(self, change: PolicyChange) -> None:
         for listener in self._listeners:
             listener(change)
+        banned = change.group, change.user
+        if change.act == "ban":
+            self._banned[banned] = None
+            self._has_banned.set()
+        elif change.act == "unban":
+            self._banned.pop(banned, None)

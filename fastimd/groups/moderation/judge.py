@@ -11,7 +11,6 @@ from ...base.errors import Restrained, StoreUnavailable
 from ...base.metrics import Metrics
 from ..store.policy import Policies as StoredPolicies
 from ..store.policy import Sentence
-from ..subscription import Subscription
 from . import restraint
 from .policies import Policies
 from .policy import Policy
@@ -53,11 +52,15 @@ class Judge:
         Raises:
             StoreUnavailable, KeyUnusable: it cannot be read.
         """
-        policy = self._policies.find(group)
-        if policy is None or not policy.is_certain:
-            policy = Policy(group, Subscription(group))
-            policy.take(await self._store.read(group))
-        self.check_entry(policy, user)
+        self.check_entry(await self._policies.current(group), user)
+
+    async def check_joined(self, group: str, user: str) -> None:
+        """The same of a user who has just become a member: a ban may have come between.
+
+        Raises:
+            StoreUnavailable, KeyUnusable: it cannot be read.
+        """
+        self.check_entry(await self._policies.read(group), user)
 
     async def check_message(
         self,

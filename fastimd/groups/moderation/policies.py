@@ -42,7 +42,8 @@ class Policies:
 
     def open(self, group: str, subscription: Subscription) -> Policy:
         """The policy of a group whose first member has come."""
-        policy = self._open[group] = Policy(group, subscription)
+        policy = self._open[group] = Policy(group)
+        policy.subscription = subscription
         subscription.on_heard = lambda: self._note_heard(policy)
         return policy
 
@@ -57,6 +58,22 @@ class Policies:
         """The policy of a group that has members here."""
         return self._open.get(group)
 
+    async def current(self, group: str) -> Policy:
+        """The policy of a group, whether it has members here or not; known for certain.
+
+        Raises:
+            StoreUnavailable, KeyUnusable: it cannot be read.
+        """
+        policy = self._open.get(group)
+        return policy if policy is not None and policy.is_certain else await self.read(group)
+
+    async def read(self, group: str) -> Policy:
+        """The policy of a group as Redis has it now; errors as of ``current``."""
+        policy = Policy(group)
+        policy.take(await self.store.read(group))
+        self._note_corrupt(policy)
+        return policy
+
     def receive(self, change: PolicyChange) -> None:
         """Take a change that was heard."""
         policy = self._open.get(change.group)
@@ -66,6 +83,7 @@ class Policies:
             policy.read.changes.append(change)
         if policy.hearing.until > 0 and not policy.apply(change):
             self._distrust(policy)
+        self._note_corrupt(policy)
 
     def send(self, policy: Policy) -> Sent | None:
         """Have a policy read before anything that is asked of Redis later.
@@ -154,8 +172,7 @@ class Policies:
     def _install(self, policy: Policy, read: Read, fields: dict[str, str]) -> None:
         """Take what was read, and what was heard since it was sent for."""
         policy.take(fields)
-        for failure in policy.corrupt:
-            self.store.note_corrupt(policy.group, failure)
+        self._note_corrupt(policy)
         changes = iter(read.changes)
         for change in changes:
             if change.was == policy.version:
@@ -168,6 +185,11 @@ class Policies:
         policy.hearing = (
             read.hearing if read.hearing.is_sure else Hearing(read.sent_at + SURE_SECONDS)
         )
+
+    def _note_corrupt(self, policy: Policy) -> None:
+        for failure in policy.corrupt:
+            self.store.note_corrupt(policy.group, failure)
+        policy.corrupt.clear()
 
     def _note_heard(self, policy: Policy) -> None:
         """The group is heard over another connection now."""

@@ -28,8 +28,9 @@ class Policy:
 
     ``bans`` and ``mutes`` are by user, and may be over. ``restrained`` are the users of both, and
     when it ``restrains_all`` there is slow mode, of ``slow`` seconds, or only moderators may write
-    (``mute_all``). ``hearing`` says how long all of this is certain; ``read`` is the answer of
-    Redis that is waited for.
+    (``mute_all``). ``corrupt`` says what is wrong with fields that cannot be read. ``hearing`` says
+    how long all of this is certain; ``read`` is the answer of Redis that is waited for. One that is
+    followed has the ``subscription`` of its group.
     """
 
     __slots__ = (
@@ -48,9 +49,10 @@ class Policy:
         "version",
     )
 
-    def __init__(self, group: str, subscription: Subscription) -> None:
+    subscription: Subscription
+
+    def __init__(self, group: str) -> None:
         self.group = group
-        self.subscription = subscription
         self.hearing: Hearing = DEAF
         self.read: Read | None = None
         self.take({})

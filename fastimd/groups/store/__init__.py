@@ -41,4 +41,4 @@ class Store:
         self.presences = Presences(keys)
         self.policies = Policies(keys, client)
         self.removals = Removals(keys, config)
-        self.reports = Reports(keys, client)
+        self.reports = Reports(keys)

@@ -86,6 +86,10 @@ class Keyspace:
         """Where it is told what became of messages of a group."""
         return self._client.channel_beside(messages_key(group), channel_of(group)) or EVENTS_CHANNEL
 
+    def beside(self, group: str, key: str) -> str:
+        """What a key is called that scripts have beside a group's list."""
+        return self._client.channel_beside(messages_key(group), key) or key
+
     async def count_listeners(self, channel: str, told: int) -> int:
         """How many listen to a channel, when Redis has told so many."""
         return await self._client.count_listeners(channel, told)

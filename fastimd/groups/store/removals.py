@@ -33,35 +33,14 @@ class Removals:
             outcome, *user = await self._delete(group, ts, entry)
         return user[0].decode(errors="replace") if outcome == b"done" else None
 
-    async def delete_all_of(self, group: str, user: str) -> int:
-        """Delete all messages of a user that are there now; returns how many there were.
-
-        When it is cut off, some may be deleted: it can be done again.
-        """
-        stop: int | str = ""
-        deleted = 0
-        begun = msgspec.json.encode({"group": group, "user": user})[:-1] + b',"ts":'
-        while stop != 0:
-            if stop:
-                await trio.sleep(PAUSE_SECONDS)
-            stop, count = await self._keys.run(
-                scripts.DELETE_OF,
-                self._keys_of(group),
-                user,
-                stop,
-                PART,
-                self._keys.believed(group),
-                self._keys.removals_channel(group),
-                begun,
-                self._config.group_message.timeout,
-            )
-            deleted += count
-        return deleted
+    def deletion_of(self, group: str, user: str) -> Deletion:
+        """Begin to delete all messages of a user that are there now."""
+        return Deletion(self._keys, self._config, group, user)
 
     async def _delete(self, group: str, ts: int, entry: bytes) -> list[bytes]:
         found: list[bytes] = await self._keys.run(
             scripts.DELETE,
-            self._keys_of(group),
+            _keys_of(group),
             ts,
             entry,
             self._keys.believed(group),
@@ -71,5 +50,45 @@ class Removals:
         )
         return found
 
-    def _keys_of(self, group: str) -> tuple[str, ...]:
-        return (*list_keys(group), life_key(group), removals_key(group), reports_key(group))
+
+class Deletion:
+    """The deletion of all messages of a user in a group, part by part of the list, from its end on.
+
+    ``count`` is how many were deleted so far. When it is cut off, another one deletes the rest.
+    """
+
+    def __init__(self, keys: Keyspace, config: Config, group: str, user: str) -> None:
+        self._keys = keys
+        self._config = config
+        self._group = group
+        self._user = user
+        self._stop: int | str = ""
+        self._event = msgspec.json.encode({"group": group, "user": user})[:-1] + b',"ts":'
+        self.count = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing is left to be looked through."""
+        return self._stop == 0
+
+    async def run(self) -> None:
+        """Delete what is left."""
+        while not self.is_over:
+            if self._stop:
+                await trio.sleep(PAUSE_SECONDS)
+            self._stop, count = await self._keys.run(
+                scripts.DELETE_OF,
+                _keys_of(self._group),
+                self._user,
+                self._stop,
+                PART,
+                self._keys.believed(self._group),
+                self._keys.removals_channel(self._group),
+                self._event,
+                self._config.group_message.timeout,
+            )
+            self.count += count
+
+
+def _keys_of(group: str) -> tuple[str, ...]:
+    return (*list_keys(group), life_key(group), removals_key(group), reports_key(group))

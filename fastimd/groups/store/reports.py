@@ -7,9 +7,8 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from ...redis import scripts
-from ...redis.clients import RedisClient
 from ..moderation.bodies import Report
-from .keyspace import Keyspace, list_keys, messages_key, reports_key
+from .keyspace import Keyspace, list_keys, reports_key
 from .seek import seek
 
 MOST_REPORTS = 1000
@@ -28,9 +27,8 @@ class Reported(NamedTuple):
 class Reports:
     """The reports of all groups."""
 
-    def __init__(self, keys: Keyspace, client: RedisClient) -> None:
+    def __init__(self, keys: Keyspace) -> None:
         self._keys = keys
-        self._client = client
 
     async def add(self, group: str, ts: int, by: str, reason: str) -> Reported:
         """Keep a user's report of a message: the first one that this user makes of it."""
@@ -45,8 +43,8 @@ class Reports:
 
     async def all(self, group: str) -> list[Report]:
         """The reports of a group's messages, by the ts of those."""
-        key = self._client.channel_beside(messages_key(group), reports_key(group))
-        entries = await self._keys.call("ZRANGE", key or reports_key(group), 0, -1)
+        key = self._keys.beside(group, reports_key(group))
+        entries = await self._keys.call("ZRANGE", key, 0, -1)
         reports = []
         for entry in entries:
             try:
