@@ -33,7 +33,7 @@ class FakeStored:
     def __init__(self) -> None:
         self.fields: dict[str, str] = {}
         self.failure: Exception | None = None
-        self.reads = 0
+        self.reads = self.corrupt = 0
         self.held: list[trio.Event] | None = None
         self.now = 1_000
 
@@ -54,7 +54,10 @@ class FakeStored:
         return sent
 
     def note_corrupt(self, _group: str, _failure: Exception) -> None:
-        """It is counted elsewhere."""
+        self.corrupt += 1
+
+    async def read(self, group: str) -> dict[str, str]:
+        return await self.take(group, self.send(group))
 
     async def take_turn(self, *_: object) -> int:
         return 0
@@ -216,6 +219,21 @@ async def test_nothing_is_believed_when_the_connection_breaks(house: House) -> N
     assert house.stored.reads == reads
 
 
+async def test_nothing_is_believed_while_a_channel_moves_to_another_server(house: House) -> None:
+    """Though the connection lives over which it was heard before."""
+    await house.policies.confirm(house.policy)
+    house.subscription.move()
+    assert not house.policy.lets("3")
+    house.mute("3", is_heard=False)
+    await wait_all_tasks_blocked()
+    assert house.policy.restrained == {"3"}
+    house.mute("4", is_heard=False)
+    house.connect()
+    assert not house.policy.lets("5")
+    await wait_all_tasks_blocked()
+    assert (house.policy.lets("4"), house.policy.lets("5")) == (False, True)
+
+
 async def test_a_connection_that_is_silent_is_not_believed_for_long(house: House) -> None:
     """Though nothing says that it is broken; when it answers, all was heard that was said."""
     await house.policies.confirm(house.policy)
@@ -267,6 +285,12 @@ async def test_a_sentence_that_cannot_be_read_still_holds(house: House) -> None:
         with pytest.raises(Restrained) as caught:
             await house.judge.check_message(house.policy, user, within=5)
         assert caught.value.why == why
+    assert house.stored.corrupt == 2
+    house.policies.receive(
+        PolicyChange("1", MODERATION, "x", "5", was=1, version=2, changes=[("m:5", "[")])
+    )
+    assert house.stored.corrupt == 3
+    assert not house.policy.lets("5")
 
 
 async def test_a_sentence_is_over_by_the_clock_of_redis(house: House) -> None:
@@ -277,6 +301,19 @@ async def test_a_sentence_is_over_by_the_clock_of_redis(house: House) -> None:
     house.stored.now = 2001
     await house.judge.check_message(house.policy, "3", within=5)
     house.judge.check_entry(house.policy, "3")
+
+
+async def test_what_is_asked_of_a_group_without_members_here_is_read(house: House) -> None:
+    """And of one that has some what is in memory, but by who has just joined."""
+    await house.policies.confirm(house.policy)
+    house.stored.fields = {"v": "1", "b:3": MUTED}
+    await house.judge.check_group("1", "3")
+    reads = house.stored.reads
+    for check, group in ((house.judge.check_group, "2"), (house.judge.check_joined, "1")):
+        with pytest.raises(Restrained):
+            await check(group, "3")
+        await check(group, "4")
+    assert house.stored.reads == reads + 4
 
 
 async def test_who_holds_the_role_is_kept_out_by_operators_alone(house: House) -> None:

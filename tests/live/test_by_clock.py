@@ -21,7 +21,7 @@ import trio
 from clients import take_frames
 from trio.testing import MockClock
 
-from fastimd.base.errors import StoreUnavailable
+from fastimd.base.errors import Restrained, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Token
 from fastimd.base.settings.socket import Socket
@@ -59,7 +59,8 @@ LATE = 2 * TURN_SECONDS
 class Groups:
     """In place of the hub and of what Redis has: every group is open and empty.
 
-    ``seconds`` is how long a greeting takes, ``inside`` how many have been let in and not out.
+    ``seconds`` is how long a greeting takes, ``inside`` how many have been let in and not out. Who
+    comes is let in as long as there is no ``ban``. The last message had ``within`` seconds.
     """
 
     def __init__(self) -> None:
@@ -67,12 +68,24 @@ class Groups:
         self.presence = SimpleNamespace(
             come=lambda *_: None, go=lambda *_: None, listen=lambda *_: None
         )
+        self.judge = SimpleNamespace(
+            check_known=self._let, check_entry=self._let, check_message=lambda *_, **__: None
+        )
+        self.policy = SimpleNamespace(lets=lambda _: True)
+        self.ban: Restrained | None = None
+        self.within = 0.0
         self.seconds = 0.0
         self.inside = 0
 
     def enter(self, *_: Any) -> Any:
         self.inside += 1
-        return SimpleNamespace(read_greeting=self._greet, begin=list, leave=self._leave)
+        return SimpleNamespace(
+            read_greeting=self._greet, begin=list, leave=self._leave, policy=self.policy
+        )
+
+    def _let(self, *_: Any, **__: Any) -> None:
+        if self.ban is not None:
+            raise self.ban
 
     def _leave(self) -> None:
         self.inside -= 1
@@ -92,9 +105,17 @@ class Groups:
         pass
 
     def append(
-        self, _group: str, _user: str, info: str, answer: Callable[..., None], **_: Any
+        self,
+        _group: str,
+        _user: str,
+        info: str,
+        answer: Callable[..., None],
+        *,
+        within: float,
+        **_: Any,
     ) -> None:
         self.said.append(info)
+        self.within = within
         answer(None)
 
 
@@ -113,6 +134,7 @@ def domain_of(config: Config, metrics: Metrics, groups: Groups) -> Domain:
             hooks=SimpleNamespace(has=lambda _: False),
             visits=SimpleNamespace(join=lambda *_: None, leave=lambda _: None),
             presence=groups.presence,
+            judge=groups.judge,
         ),
     )
 
@@ -436,6 +458,44 @@ async def test_a_connect_that_fails_leaves_no_way_open(
     with pytest.raises(StoreUnavailable):
         await connecting.connect(client.connection, 1, shown)
     assert (client.connection.user, client.connection.entering, groups.inside) == ("", {}, 0)
+
+
+async def test_who_is_banned_after_it_was_let_in_is_put_out_as_it_begins(
+    autojump_clock: MockClock, client: Client
+) -> None:
+    """The token names two groups, and the greeting of the other one takes long."""
+    connection, groups = client.connection, client.house.groups
+    groups.seconds = 2.0
+    async with trio.open_nursery() as nursery:
+        shown = Connect(token=token(channels=["g", "other"]))
+        nursery.start_soon(connecting.connect, connection, 1, shown)
+        await trio.sleep(3)
+        groups.ban = Restrained("banned", "banned: spam")
+    connected, put_out = client.told()
+    assert list(connected["connect"]["subs"]) == ["g"]
+    ended = {"code": 2103, "reason": "banned: spam"}
+    assert put_out == {"push": {"channel": "g", "unsubscribe": ended}}
+    assert not connection.subscriptions
+    assert not connection.entering
+    assert groups.inside == 0
+
+
+async def test_a_message_that_waits_to_be_judged_has_less_time_for_redis(
+    autojump_clock: MockClock, client: Client
+) -> None:
+    """Its client waits no longer than for any other."""
+    connection, groups = client.connection, client.house.groups
+
+    async def look(*_: Any, **__: Any) -> None:
+        await trio.sleep(1.5)
+
+    await connecting.connect(connection, 1, Connect(token=token(channels=["g"])))
+    await speaking.publish(connection, 2, Publish("g", msgspec.Raw(b'"hi"')))
+    assert groups.within == speaking.ANSWER_SECONDS
+    groups.judge.check_message = look
+    groups.policy.lets = lambda _: False
+    await speaking.publish(connection, 3, Publish("g", msgspec.Raw(b'"hi"')))
+    assert groups.within == speaking.ANSWER_SECONDS - 1.5
 
 
 async def test_who_is_kicked_while_a_message_is_judged_does_not_say_it(

@@ -9,15 +9,17 @@ from typing import Any
 
 import jwt
 import pytest
-from clients import closing, in_both_languages, stored
+from clients import closing, in_both_languages, log_in_async, post_async, stored
 from conftest import Daemon, ShareDaemon, connect, receive
 from members import Member, member, stranger
 from redis import Redis
 from trio_websocket import WebSocketConnection
 
+from fastimd.groups.moderation.methods import METHODS
+
 SECRET = "a secret of at least thirty-two bytes"
 PERMISSION_DENIED, BAD_REQUEST, TOO_MANY, NOT_FOUND = 103, 107, 111, 404
-BANNED = 2103
+PUT_OUT, BANNED = 2103, 3507
 
 
 def role_token(user: str, *globs: str) -> str:
@@ -100,11 +102,15 @@ async def test_the_muted_say_nothing_on_any_daemon_wire_or_device(daemons: list[
 async def test_the_banned_are_out_everywhere_and_stay_out(
     daemons: list[Daemon], redis: Redis
 ) -> None:
-    """On both wires, and are members no longer; of another group they hear as before."""
+    """On both wires, and are members no longer; of another group they hear as before.
+
+    A connection that is in no other group ends.
+    """
     one, other = daemons
     async with (
         moderator(one, "room") as boss,
         member(other, "3", "room", "elsewhere") as live,
+        member(other, "3", "room", wire="protobuf") as device,
         connect(other.chat_url("room", "3")) as chat,
         connect(other.chat_url("elsewhere", "3")) as elsewhere,
     ):
@@ -113,7 +119,9 @@ async def test_the_banned_are_out_everywhere_and_stay_out(
         await boss.call("ban", channel="room", user="3", seconds=0, reason="enough")
         assert (await told(live))["act"] == "ban"
         ended = (await live.push("unsubscribe"))["unsubscribe"]
-        assert (ended["code"], ended["reason"]) == (BANNED, "banned: enough")
+        assert (ended["code"], ended["reason"]) == (PUT_OUT, "banned: enough")
+        assert (await told(device))["reason"] == "enough"
+        assert await device.closed() == (BANNED, "banned: enough")
         assert await closing(chat) == (1008, "banned: enough")
         assert redis.smembers("ugs:3") == {b"elsewhere"}
         for daemon in daemons:
@@ -127,6 +135,66 @@ async def test_the_banned_are_out_everywhere_and_stay_out(
         assert (await receive(elsewhere))["info"] == "still here"
         await boss.call("unban", channel="room", user="3")
         assert await live.code("subscribe", channel="room") == 0
+
+
+async def test_the_banned_do_nothing_over_http(daemons: list[Daemon], redis: Redis) -> None:
+    """They do not join again, nor read or recall; others do."""
+    one, other = daemons
+    async with (
+        moderator(one, "room") as boss,
+        member(other, "4", "room") as friend,
+        connect(other.chat_url("elsewhere", "5")) as chat,
+    ):
+        await greeted(chat)
+        await boss.call("ban", channel="room", user="3", seconds=0, reason="spam")
+        said = await friend.call("send", channel="room", data="hi")
+        routes = {
+            "/user/joinGroup": {},
+            "/group/listMessage": {"startPage": 0, "endPage": -1},
+            "/group/listOldMessage": {"userId": "4", "ts": said["ts"], "count": 5},
+            "/group/delMessage": {"ts": said["ts"]},
+        }
+        for daemon in daemons:  # one has members of the group, the other has none but the moderator
+            headers = await log_in_async(daemon, "3")
+            for path, fields in routes.items():
+                given = {"groupId": "room", **fields}
+                answer = await post_async(daemon, path, given, headers)
+                assert answer.json["code"] == 403, (path, answer)
+                assert answer.json["msg"] == "您已被禁止进入该群组 (banned: spam)"
+        assert not redis.exists("ugs:3")
+        headers = await log_in_async(other, "5")
+        for path in list(routes)[:3]:
+            answer = await post_async(other, path, {"groupId": "room", **routes[path]}, headers)
+            assert answer.json["code"] == 200, (path, answer)
+
+
+async def test_the_muted_are_not_seen_to_type(daemons: list[Daemon]) -> None:
+    """Nor do they take their turn by it, where there is slow mode."""
+    async with (
+        moderator(daemons[0], "room") as boss,
+        member(daemons[1], "3", "room") as live,
+    ):
+        await boss.call("slow_mode", channel="room", seconds=60)
+        assert (await told(live))["act"] == "slow_mode"
+        assert await live.rpc_code("typing", channel="room") == 0
+        assert await says(live, "first") == ""
+        await boss.call("mute", channel="room", user="3", seconds=0)
+        assert (await told(live))["act"] == "mute"
+        assert await live.rpc_code("typing", channel="room") == PERMISSION_DENIED
+
+
+async def test_moderators_keep_the_pace_of_all(share_daemon: ShareDaemon) -> None:
+    """Each method costs Redis something, also for who may not use it."""
+    daemon = share_daemon(
+        3,
+        token__hmac_secret=SECRET,
+        socket__max_messages_per_second="1",
+        socket__message_burst="3",
+    )
+    async with member(daemon, "3", "room") as live:
+        codes = [await live.rpc_code("reports", channel="room") for _ in range(5)]
+        assert set(codes) == {PERMISSION_DENIED, TOO_MANY}
+        assert codes[:3] == [PERMISSION_DENIED] * 3
 
 
 async def test_slow_mode_counts_all_devices_of_a_user(daemons: list[Daemon]) -> None:
@@ -322,7 +390,27 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("report", {"channel": "room", "ts": 5}, "reason"),
     ("report", {"channel": "room", "ts": 5, "reason": ""}, "reason"),
     ("reports", {}, "channel"),
+    ("report", {"channel": "room", "ts": "5", "reason": "x"}, "ts"),
+    ("report", {"channel": "room", "reason": "x"}, "ts"),
+    ("report", {"channel": "room", "ts": 5, "reason": "x" * 257}, "reason"),
+    ("report", {"channel": "room", "ts": 5, "reason": ["x"]}, "reason"),
+    ("mute", {"channel": "room", "user": "3", "seconds": True}, "seconds"),
+    ("mute", {"channel": "room", "user": "3", "seconds": None}, "seconds"),
+    ("mute", {"channel": "room", "user": "3", "seconds": 10**30}, "seconds"),
+    ("ban", {"channel": "x" * 10_000, "user": "3", "seconds": 1}, "channel"),
+    ("ban", {"channel": "room", "user": "x" * 10_000, "seconds": 1}, "user"),
+    ("ban", {"channel": ["room"], "user": "3", "seconds": 1}, "channel"),
+    ("ban", {"channel": "room", "user": {}, "seconds": 1}, "user"),
+    ("ban", {"channel": "room", "user": "3", "seconds": 1, "reason": None}, "reason"),
+    ("moderators", {"channel": "room", "add": ["3", 4]}, "add"),
+    ("moderators", {"channel": "room", "add": [str(n) for n in range(101)]}, "add"),
+    ("moderators", {"channel": "room", "remove": {"3": True}}, "remove"),
+    ("delete_message", {"channel": "room", "ts": -1}, "ts"),
+    ("delete_message", {"channel": "room", "ts": 1.5}, "ts"),
+    ("delete_messages_of", {"channel": "room", "user": ""}, "user"),
 ]
+
+NO_BODIES: list[object] = [[], "room", 5, None, [{"channel": "room"}]]
 
 
 async def test_a_bad_body_gets_an_error_that_names_the_field(daemons: list[Daemon]) -> None:
@@ -332,4 +420,7 @@ async def test_a_bad_body_gets_an_error_that_names_the_field(daemons: list[Daemo
             answer = await boss.ask("rpc", method=method, data=body)
             assert answer["error"]["code"] == BAD_REQUEST, (method, body, answer)
             assert field in answer["error"]["message"], (method, body, answer)
+        for no_body in NO_BODIES:
+            for method in (*METHODS, "report"):
+                assert await boss.code("rpc", method=method, data=no_body) == BAD_REQUEST
         assert await boss.call("moderators", channel="room") == {"users": []}

@@ -12,7 +12,7 @@ from clients import closing
 from clusters import Cluster, cluster
 from conftest import Daemon, Launch, connect, receive
 from members import member
-from test_moderation import BANNED, SECRET, moderator, says, told
+from test_moderation import PUT_OUT, SECRET, moderator, says, told
 
 from fastimd.redis.cluster.slots import slot_of
 
@@ -81,7 +81,8 @@ async def test_each_act_holds_whatever_the_group_is_called(
             assert count(spread, group) == 0
             assert await boss.call("ban", channel=group, user="3", seconds=0) == {}
             ended = (await live.push("unsubscribe"))["unsubscribe"]
-            assert ended["code"] in (BANNED, 2000)  # the news of its leave come another way
+            assert ended["code"] in (PUT_OUT, 2000)  # the news of its leave come another way
+            assert [(await receive(chat))["info"] for _ in range(2)] == ["first", "x"]
             assert (await closing(chat))[0] == 1008
             assert await live.code("subscribe", channel=group) == 103
             assert await says(live, "still here", "elsewhere") == ""

@@ -72,7 +72,8 @@ async def test_a_moderator_mutes_slows_deletes_and_bans(
     assert (told["data"]["act"], told["data"]["by"], told["offset"]) == ("mute", "boss", 0)
     muted = await says(mara, "not this")
     assert muted is not None
-    assert (muted.code, muted.message[:6], muted.temporary) == (DENIED, "muted ", False)
+    assert (muted.code, muted.temporary) == (DENIED, False)
+    assert "muted until 2" in muted.message
     assert await says(tom, "but this") is None
     await act("unmute", user="mara")
     await act("slow_mode", seconds=60)
