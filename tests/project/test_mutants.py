@@ -90,7 +90,8 @@ def test_a_mutant_differs_in_nothing_but_its_change() -> None:
 def test_the_core_and_its_tests_are_there() -> None:
     """Each part has mutants, and its first tests are of the quick suite."""
     files = core_files()
-    assert {mutant.file for mutant in all_mutants(files)} == set(files)
+    plain = {"fastimd/redis/scripts/policy.lua"}  # one command, in which nothing can be changed
+    assert {mutant.file for mutant in all_mutants(files)} == set(files) - plain
     quick = quick_tests()
     for tests in FIRST.values():
         assert {f"tests/{name}" for name in tests} <= set(quick)
