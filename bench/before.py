@@ -113,7 +113,7 @@ def main() -> int:
         for case in filter(lambda case: arguments.only in case, CASES):
             used = _measure_in_turn(case, folder, redis, arguments)
             before, now = (median(column) for column in zip(*used, strict=True))
-            low, ratio, high = _median(now / before for before, now in used)
+            low, ratio, high = median_within(now / before for before, now in used)
             print(f"{case:<14}{before:>10.2f}{now:>10.2f}{ratio:>12.3f}", end="")
             print(f"  {low:.3f} to {high:.3f}", flush=True)
     return 0
@@ -170,7 +170,7 @@ def _measure(server: Tree, case: str, arguments: argparse.Namespace) -> float:
     return float(getattr(result.server, what))
 
 
-def _median(values: Iterable[float]) -> tuple[float, float, float]:
+def median_within(values: Iterable[float]) -> tuple[float, float, float]:
     """The median, between the two values that enclose it with at least 95 % confidence.
 
     Of ``count`` values, ``k`` or fewer lie below the true median as often as a coin falls.

@@ -13,6 +13,7 @@ import trio
 from conftest import Daemon, StartDaemon, wait_for
 from test_webhooks import SECRET, run_receiver
 from trio.testing import MockClock, wait_all_tasks_blocked
+from websockets.sync.client import connect
 
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config
@@ -24,11 +25,17 @@ from fastimd.http.forms import COMMAND_HEADER
 HANDLER = """
 import dataclasses, json, os
 
-def on_moderation(act):
+def note(what):
     with open(os.environ["NOTES"], "a") as notes:
-        print(json.dumps(dataclasses.asdict(act)), file=notes)
+        print(json.dumps(dataclasses.asdict(what)), file=notes)
+
+def on_moderation(act):
+    note(act)
     if act.act == "unmute":
         raise RuntimeError("no")
+
+def on_report(report):
+    note(report)
 """
 
 
@@ -37,6 +44,27 @@ def do(daemon: Daemon, method: str, **body: object) -> None:
         f"{daemon.admin}/operate/{method}", json=body, headers={COMMAND_HEADER: "1"}
     )
     assert answer.status_code == 200, answer.text
+
+
+def report_own(daemon: Daemon, user: str, reason: str) -> int:
+    """Have a user say something in group 7 and report it, twice; returns its ts."""
+    with connect(f"ws://{daemon.address}/connection/websocket", proxy=None) as link:
+
+        def ask(number: int, **command: object) -> Any:
+            link.send(json.dumps({"id": number, **command}))
+            while True:
+                for line in str(link.recv(10)).splitlines():
+                    if (reply := json.loads(line)).get("id") == number:
+                        return reply
+
+        ask(1, connect={"data": {"userId": user}})
+        ask(2, subscribe={"channel": "7"})
+        said = ask(3, rpc={"method": "send", "data": {"channel": "7", "data": "hi"}})
+        ts: int = said["rpc"]["data"]["ts"]
+        body = {"channel": "7", "ts": ts, "reason": reason}
+        for number in (4, 5):
+            assert ask(number, rpc={"method": "report", "data": body})["rpc"]["data"] == {}
+        return ts
 
 
 def test_a_handler_is_told_of_acts(
@@ -50,12 +78,19 @@ def test_a_handler_is_told_of_acts(
     do(daemon, "mute", channel="7", user="3", seconds=60, reason="spam")
     do(daemon, "unmute", channel="7", user="3")
     wait_for(partial(daemon.events, "hook.failed"), daemon)
-    told = [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+    ts = report_own(daemon, "3", "mine is rude")
+
+    def notes() -> list[Any]:
+        return [json.loads(line) for line in (tmp_path / "notes").read_text().splitlines()]
+
+    wait_for(lambda: len(notes()) == 3, daemon)
+    told = notes()
     nothing = {"moderator_id": "", "seconds": 0, "reason": "", "ts": 0, "count": 0}
     about = {"group_id": "7", "user_id": "3"}
     assert told == [
         {**nothing, **about, "act": "mute", "seconds": 60, "reason": "spam"},
         {**nothing, **about, "act": "unmute"},
+        {**about, "ts": ts, "reporter_id": "3", "reason": "mine is rude"},
     ]
 
 
@@ -69,7 +104,8 @@ def test_a_webhook_is_told_of_acts(start_daemon: StartDaemon) -> None:
         )
         do(daemon, "slow_mode", channel="7", seconds=5)
         do(daemon, "delete_messages_of", channel="7", user="3")
-        wait_for(lambda: len(receiver.asked) == 2, daemon)
+        ts = report_own(daemon, "ann", "rude")
+        wait_for(lambda: len(receiver.asked) == 3, daemon)
     nothing: dict[str, Any] = {
         "type": "on_moderation",
         "groupId": "7",
@@ -83,6 +119,14 @@ def test_a_webhook_is_told_of_acts(start_daemon: StartDaemon) -> None:
     assert [each.event for each in receiver.asked] == [
         {**nothing, "act": "slow_mode", "seconds": 5},
         {**nothing, "act": "delete_messages_of", "userId": "3"},
+        {
+            "type": "on_report",
+            "groupId": "7",
+            "ts": ts,
+            "userId": "ann",
+            "reporterId": "ann",
+            "reason": "rude",
+        },
     ]
 
 
