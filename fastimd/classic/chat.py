@@ -164,23 +164,24 @@ class _Speaker:
         if info is None or self._session.is_dismissed:
             return
         if self._waiting or not (self._policy.is_certain or self._policy.slow):
-            self._hold(info, tags)
+            self._hold(text, info, tags)
         elif await self._is_let(text) and not self._session.is_dismissed:
             self.say(info, tags)
 
-    def _hold(self, info: str, tags: Mapping[str, str] | None) -> None:
-        """Keep a message until it is known whether it may be said."""
+    def _hold(self, text: str, info: str, tags: Mapping[str, str] | None) -> None:
+        """Keep a message, and what is to be stored of it, until it is known whether it may be."""
         self._in_flight += 1
         self._waiting += 1
         size = len(info.encode())
         try:
-            self._domain.judge.waiting.hold(self._policy, size, partial(self._on_known, info, tags))
+            on_known = partial(self._on_known, text, info, tags)
+            self._domain.judge.waiting.hold(self._policy, size, on_known)
         except StoreUnavailable as exc:
             self._waiting -= 1
             self._on_appended(exc)
 
     def _on_known(
-        self, info: str, tags: Mapping[str, str] | None, failure: Exception | None
+        self, text: str, info: str, tags: Mapping[str, str] | None, failure: Exception | None
     ) -> None:
         self._waiting -= 1
         if failure is not None:
@@ -190,7 +191,7 @@ class _Speaker:
         try:
             self._domain.judge.check_held(self._policy, self._route.user)
         except Restrained as refusal:
-            self._tell_restrained(refusal, info)
+            self._tell_restrained(refusal, text)
             self._note_answered()
         else:
             self.say(info, tags)
