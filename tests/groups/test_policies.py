@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import pytest
@@ -15,6 +16,7 @@ from fastimd.base.settings import Config
 from fastimd.groups import hearing
 from fastimd.groups.events import MODERATION, PolicyChange
 from fastimd.groups.hearing import SURE_SECONDS, Hearing
+from fastimd.groups.moderation import policies as policies_module
 from fastimd.groups.moderation import policy as policy_module
 from fastimd.groups.moderation.judge import Judge
 from fastimd.groups.moderation.policies import Policies
@@ -122,7 +124,7 @@ def house(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
 ) -> House:
     """Time is that of Trio for all."""
-    for module in (hearing, policy_module):
+    for module in (hearing, policy_module, policies_module):
         monkeypatch.setattr(module, "monotonic", trio.current_time)
     return House(nursery)
 
@@ -244,6 +246,23 @@ async def test_a_connection_that_is_silent_is_not_believed_for_long(house: House
     house.pong()
     assert house.policy.lets("3")
     assert house.stored.reads == 1
+
+
+async def test_an_answer_that_comes_late_is_good_for_who_has_waited(house: House) -> None:
+    """A daemon or a Redis that is slow lets people speak; who comes later asks anew."""
+    house.disconnect()
+    house.stored.held = []
+    async with trio.open_nursery() as nursery:
+        for user in ("3", "4"):
+            nursery.start_soon(partial(house.judge.check_message, house.policy, user, within=5))
+        await trio.sleep(2 * SURE_SECONDS)
+        house.stored.held[0].set()
+    assert house.stored.reads == 1
+    assert not house.policy.is_certain
+    house.stored.held = None
+    house.mute("3", is_heard=False)
+    with pytest.raises(Restrained):
+        await house.judge.check_message(house.policy, "3", within=5)
 
 
 async def test_what_was_read_over_an_older_connection_is_not_taken(house: House) -> None:

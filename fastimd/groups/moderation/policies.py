@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic
 from typing import NamedTuple
 
 import trio
@@ -104,7 +105,7 @@ class Policies:
         """
         if sent is not None:
             await self._take(policy, sent)
-        await self.confirm(policy)
+        await self._confirm(policy, monotonic() if sent is None else sent.read.sent_at)
 
     def give_up(self, policy: Policy, sent: Sent | None) -> None:
         """Do not wait for a policy that was sent for; others may."""
@@ -114,10 +115,15 @@ class Policies:
     async def confirm(self, policy: Policy) -> None:
         """Have a policy as Redis has it now; all that ask at the same time share the answer.
 
+        However long that takes: it is certain as of when it was asked for.
+
         Raises:
             StoreUnavailable, KeyUnusable: it cannot be read.
         """
-        while not policy.is_certain:
+        await self._confirm(policy, monotonic())
+
+    async def _confirm(self, policy: Policy, asked_at: float) -> None:
+        while policy.hearing.until <= asked_at:
             if (read := policy.read) is not None:
                 await read.ended.wait()
                 if read.failure is not None:
