@@ -7,6 +7,7 @@ import { byId, onSubmit, remember, remembered, sendOnEnter } from "./dom.js";
 import { FastIM, FastIMError, inLanguage } from "./fastim.js";
 import { GroupsView } from "./groups.js";
 import { hush, label, phrase, say } from "./language.js";
+import { Moderation } from "./moderation.js";
 import { RoomView } from "./room.js";
 
 const NOT_MEMBER = "not a member";
@@ -30,7 +31,8 @@ let im = null;
 let isSigningIn = false;
 let groups = null;
 let shown = null; // the conversation in sight
-const room = new RoomView();
+const moderation = new Moderation();
+const room = new RoomView((user) => moderation.ask({ user }));
 let conversations = new Map();
 let heardAt = 0;
 
@@ -142,6 +144,7 @@ function openGroup(groupId) {
   }
   show("room");
   room.enter(shown.group, im.userId);
+  moderation.enter(shown.group);
   shown.enter();
   showRoom();
   words.focus();
@@ -151,6 +154,7 @@ function converse(group) {
   const conversation = new Conversation(group, im.userId, scroller);
   conversation.onFailure = (error) => fail("room-failure", error);
   conversation.onHear = hear;
+  conversation.onMore = ({ userId, info, ts }) => moderation.ask({ user: userId, text: info, ts });
   conversation.onScroll = showNewer;
   group.addEventListener("state", showState);
   return conversation;
@@ -160,6 +164,7 @@ function leaveRoom() {
   if (shown) shown.unsaid = words.value;
   shown = null;
   room.leave();
+  moderation.leave();
   scroller.replaceChildren();
   hush(byId("room-failure"));
   hush(byId("heard"));

@@ -13,6 +13,7 @@ addTexts({
   en: {
     recall: "Recall",
     recallOf: "Recall: {text}",
+    moreOf: "Report or moderate: {text}",
     historyBegin: "The beginning of what is kept",
     historyLoading: "Loading older messages…",
     historyFailed: "Older messages could not be loaded.",
@@ -24,6 +25,7 @@ addTexts({
   zh: {
     recall: "撤回",
     recallOf: "撤回：{text}",
+    moreOf: "举报或管理：{text}",
     historyBegin: "没有更早的消息了",
     historyLoading: "正在加载更早的消息…",
     historyFailed: "无法加载更早的消息。",
@@ -55,6 +57,8 @@ export class Conversation {
   onFailure = () => {};
   /** @type {(conversation: Conversation, message: object) => void} A live message has come. */
   onHear = () => {};
+  /** @type {(message: object) => void} Somebody wants to do something about a message. */
+  onMore = () => {};
   /** @type {() => void} `unseen` has changed. */
   onScroll = () => {};
 
@@ -159,7 +163,16 @@ export class Conversation {
     const row = make("li", isOwn ? "message own" : "message", make("p", "head", nameOf(userId)), line);
     row.message = message;
     if (isOwn && ts > this.#tooOld) line.prepend(this.#recallButton(row));
+    if (!isOwn) line.append(this.#moreButton(row));
     return row;
+  }
+
+  #moreButton({ message }) {
+    const button = make("button", "more quiet", "⋯");
+    button.type = "button";
+    label(button, "moreOf", { text: message.info.slice(0, NAME_LENGTH) });
+    button.addEventListener("click", () => this.onMore(message));
+    return button;
   }
 
   #recallButton(row) {

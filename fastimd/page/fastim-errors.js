@@ -31,7 +31,17 @@ const CHINESE = {
   "unrecoverable position": "无法恢复",
   "no such message": "消息不存在",
   "too old to be recalled": "无法撤回消息",
+  "only moderators may write now": "目前只有管理员可以发言",
+  "not a moderator of this group": "您不是该群组的管理员",
+  "this user is a moderator: only an operator can do that": "该用户是管理员，只有运维人员可以这样操作",
+  "only operators and holders of the role may change the moderators": "只有运维人员和持有角色令牌的用户可以更改管理员",
 };
+/** The same of those that name a time or a reason. */
+const CHINESE_FORMS = [
+  [/^muted(?: until ([\d: -]+ UTC))?(?:: (.*))?$/su, "已被禁言"],
+  [/^banned(?: until ([\d: -]+ UTC))?(?:: (.*))?$/su, "已被封禁"],
+  [/^slow mode: wait (\d+ s)$/u, "慢速模式，请稍候"],
+];
 const BOTH = /^(?<chinese>[^(]*[^( ]) ?\((?<english>.*)\)$/su;
 
 /**
@@ -43,8 +53,18 @@ const BOTH = /^(?<chinese>[^(]*[^( ]) ?\((?<english>.*)\)$/su;
  */
 export function inLanguage(msg, language) {
   const { chinese, english } = partsOf(msg);
-  if (/^zh\b/i.test(language)) return Object.hasOwn(CHINESE, chinese) ? CHINESE[chinese] : chinese;
+  if (/^zh\b/i.test(language)) return Object.hasOwn(CHINESE, chinese) ? CHINESE[chinese] : inForm(chinese);
   return Object.hasOwn(ENGLISH, english) ? ENGLISH[english] : english;
+}
+
+function inForm(msg) {
+  for (const [form, words] of CHINESE_FORMS) {
+    const found = form.exec(msg);
+    if (!found) continue;
+    const [, until, why] = found;
+    return words + (until ? `（${until}）` : "") + (why ? `：${why}` : "");
+  }
+  return msg;
 }
 
 // Parentheses alone do not make two languages.

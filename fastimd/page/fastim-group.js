@@ -31,7 +31,9 @@ const READ_PAUSE_MS = 2_000;
  * out so many messages, which the history has. Event `draft`, detail `Draft`: a text of the user's has
  * changed its state. Event `refused`, detail `{code, msg, reason, text}`: the server refused a text for
  * good. `msg` is why, as it came, and `reason` the same in the reader's language. Event `present`, detail
- * `Present`: who is here has changed. Event `typing`, detail `string[]`: who types.
+ * `Present`: who is here has changed. Event `typing`, detail `string[]`: who types. Event `moderation`,
+ * detail as docs/ROOMS.md has it: what a moderator did that concerns the user, or the group. Event `role`:
+ * `isModerator` has changed.
  */
 export class Group extends Link {
   #subscription;
@@ -41,6 +43,7 @@ export class Group extends Link {
   #visit = 0;
   #drafts = new Drafts(this, (draft) => this._tell("draft", draft));
   #here = new Here(this);
+  #isModerator = false;
   #typists = new Typists(this);
   #tick = null;
   #readTo = 0;
@@ -71,6 +74,11 @@ export class Group extends Link {
   /** @returns {Present} Who is here, as far as that is known. */
   get present() {
     return this.#here.present;
+  }
+
+  /** @returns {boolean} The user may do what moderators do. */
+  get isModerator() {
+    return this.#isModerator;
   }
 
   /**
@@ -119,7 +127,7 @@ export class Group extends Link {
    * @throws {FastIMError} code 103: it is too old; 404: it is not there
    */
   async recall({ ts }) {
-    await this._call("recall", { ts });
+    await this.call("recall", { ts });
   }
 
   /** Tell the others that the user types; call it with each key, it tells what is due. */
@@ -148,6 +156,18 @@ export class Group extends Link {
    */
   members() {
     return this.#here.users();
+  }
+
+  /**
+   * Call a method of docs/ROOMS.md: what moderators do, or `report`.
+   * @param {string} method
+   * @param {object} [data]  without the `channel`
+   * @returns {Promise<object>} its result
+   * @throws {FastIMError}
+   */
+  async call(method, data = {}) {
+    const rpc = { method, data: { channel: this.groupId, ...data } };
+    return (await this._im._connection.ask({ rpc })).rpc.data;
   }
 
   _begin() {
@@ -193,16 +213,10 @@ export class Group extends Link {
     const ts = this.#readTo;
     if (ts <= this.#toldRead || this.state !== "connected") return;
     this.#toldRead = ts;
-    this._call("read", { ts }).catch((error) => {
+    this.call("read", { ts }).catch((error) => {
       if (!(error instanceof FastIMError)) throw error;
       if (!error.isRefusal) this.#toldRead = 0; // with the next list, or the next mark
     });
-  }
-
-  /** @package Call a method of the server. */
-  async _call(method, data = {}) {
-    const rpc = { method, data: { channel: this.groupId, ...data } };
-    return (await this._im._connection.ask({ rpc })).rpc.data;
   }
 
   #follow(state, reason = "", retryAt = null) {
@@ -227,6 +241,24 @@ export class Group extends Link {
     this._im._noticeOpened(this.groupId);
     this.#here.begin();
     this.#drafts.sendAll();
+    void this.#learnRole();
+  }
+
+  async #learnRole() {
+    const visit = this.#visit;
+    try {
+      await this.call("moderators");
+      if (visit === this.#visit) this.#takeRole(true);
+    } catch (error) {
+      if (!(error instanceof FastIMError)) throw error;
+      if (visit === this.#visit && error.isRefusal) this.#takeRole(false);
+    }
+  }
+
+  #takeRole(isModerator) {
+    if (isModerator === this.#isModerator) return;
+    this.#isModerator = isModerator;
+    this._tell("role");
   }
 
   // Gives whether it is still wanted.
@@ -265,9 +297,15 @@ export class Group extends Link {
     const event = publication.offset ? undefined : tags?.event;
     if (event === "typing") this.#typists.notice(data.user);
     else if (event === "gap") this._tell("gap", data);
+    else if (event === "moderation") this.#tellAct(data);
     else if (this.#held) this.#held.push(publication);
     else if (event === "recall" || event === "purge") this._tell("removed", removalOf(event, data));
     else if (event === undefined) this.#deliver(messageOf(this.groupId, publication), publication.offset);
+  }
+
+  #tellAct(act) {
+    if (/^moderator_(added|removed)$/.test(act.act)) void this.#learnRole();
+    this._tell("moderation", act);
   }
 
   // A message of another program may have no offset: its `ts` is no measure of what is new.

@@ -2,7 +2,7 @@
 
 import { byId, make, nameOf } from "./dom.js";
 import { FastIMError } from "./fastim.js";
-import { addTexts, hush, say } from "./language.js";
+import { addTexts, hush, label, say } from "./language.js";
 
 addTexts({
   en: {
@@ -10,6 +10,7 @@ addTexts({
     roomCount: "{count} here",
     roomUnknown: "Who is here",
     roomYou: "you",
+    roomModerate: "{user}: moderate",
     roomNotTold: "This server does not tell who is here.",
     roomTooMany: "{count} are here: too many to list.",
     roomTypes: "{user} is typing…",
@@ -21,6 +22,7 @@ addTexts({
     roomCount: "{count} 人在线",
     roomUnknown: "在线成员",
     roomYou: "我",
+    roomModerate: "{user}：管理",
     roomNotTold: "该服务端不提供在线成员信息。",
     roomTooMany: "{count} 人在线，人数过多，不逐一列出。",
     roomTypes: "{user} 正在输入…",
@@ -38,8 +40,11 @@ export class RoomView {
   #user = "";
   #rows = new Map();
   #stop = null; // ends listening to the group
+  #moderate;
 
-  constructor() {
+  /** @param {(user: string) => void} moderate  called when a moderator picks somebody */
+  constructor(moderate) {
+    this.#moderate = moderate;
     here.addEventListener("click", () => this.#toggle());
     for (const element of [here, members]) {
       element.addEventListener("keydown", ({ key }) => {
@@ -58,6 +63,7 @@ export class RoomView {
     this.#stop = new AbortController();
     const { signal } = this.#stop;
     group.addEventListener("present", () => this.#show(), { signal });
+    group.addEventListener("role", () => this.#renew(), { signal });
     group.addEventListener("typing", ({ detail }) => showTyping(detail), { signal });
     this.#show();
   }
@@ -69,6 +75,12 @@ export class RoomView {
     this.#rows.clear();
     members.replaceChildren();
     hush(typing);
+  }
+
+  #renew() {
+    this.#rows.clear();
+    members.replaceChildren();
+    this.#show();
   }
 
   #toggle() {
@@ -117,9 +129,17 @@ export class RoomView {
   }
 
   #makeRow(user) {
-    const row = make("li", "", nameOf(user));
+    const row = make("li", "", this.#group.isModerator && user !== this.#user ? this.#pick(user) : nameOf(user));
     if (user === this.#user) row.append(" ", say(make("span", "help"), "roomYou"));
     return row;
+  }
+
+  #pick(user) {
+    const button = make("button", "quiet", nameOf(user));
+    button.type = "button";
+    label(button, "roomModerate", { user });
+    button.addEventListener("click", () => this.#moderate(user));
+    return button;
   }
 }
 

@@ -36,6 +36,10 @@ CASES = [
     ("too many requests", "zh-CN", "发送过于频繁"),
     ("too many requests", "en", "too many requests"),
     ("too old to be recalled", "en", "it is too late to recall this message"),
+    ("muted until 2026-11-29 03:10:00 UTC: x", "zh", "已被禁言（2026-11-29 03:10:00 UTC）：x"),
+    ("banned", "zh", "已被封禁"),
+    ("slow mode: wait 7 s", "zh", "慢速模式，请稍候（7 s）"),
+    ("muted: spam", "en", "muted: spam"),
     # A hook's, in both or in one
     ("请勿刷屏 (no spam)", "en", "no spam"),
     ("请勿刷屏 (no spam)", "zh", "请勿刷屏"),
