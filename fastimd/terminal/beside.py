@@ -10,8 +10,11 @@ import trio
 
 from ..base.codec import Message
 from .account import Account
-from .events import Came, Removed, RoomEvent, Types, Went
+from .commands import Command
+from .events import Acted, Came, Removed, RoomEvent, Types, Went
 from .failures import ChatError
+from .moderating import read_act, told
+from .painter import day_and_time
 from .room import NOT_AVAILABLE, NotServed, Room
 from .screen import Screen, shortened
 
@@ -79,6 +82,28 @@ class Beside:
         names = f": {', '.join(users)}" if users else ""
         await self._screen.say(f"{count} here{names}")
 
+    async def act(self, command: Command) -> None:
+        """Do what a moderator has typed, or report something.
+
+        Raises:
+            Unknown: it makes no sense.
+            ChatError: it is refused.
+        """
+        method, data = read_act(command, self._heard.values())
+        await self._room.act(method, data)
+        await self._screen.say(f"done: {command.name} {command.argument}")
+
+    async def show_reports(self) -> None:
+        """Show what was reported, with the text if it is on the screen. Errors as with ``act``."""
+        reports = await self._room.reports()
+        for each in reports:
+            heard = self._heard.get(each.ts)
+            said = f" ({shortened(heard.info)})" if heard else ""
+            when = " ".join(day_and_time(each.ts))
+            await self._screen.say(f"{when} {each.user}{said}: {each.by} says {each.reason}")
+        if not reports:
+            await self._screen.say("no reports")
+
     async def unread(self) -> dict[str, int]:
         """What is unread in each of the user's groups, if the server tells it."""
         with suppress(ChatError):
@@ -96,6 +121,9 @@ class Beside:
                 self._screen.show_typist(user)
             case Removed(first, last, user):
                 await self._show_removed(first, last, user)
+            case Acted():
+                if words := told(event):
+                    await self._screen.say(f"-- {words} --")
 
     async def _show_removed(self, first: int, last: int, user: str) -> None:
         gone = [

@@ -5,15 +5,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 COMMANDS = {
+    "/ban": "USER [MINUTES] [REASON]",
+    "/delete": "USER [all]",
     "/groups": "",
     "/help": "",
     "/history": "[N]",
     "/join": "GROUP",
+    "/mute": "USER [MINUTES] [REASON]",
     "/quit": "",
     "/recall": "[N]",
+    "/report": "USER REASON",
+    "/reports": "",
+    "/silence": "on|off",
+    "/slow": "SECONDS",
+    "/unban": "USER",
+    "/unmute": "USER",
     "/who": "",
 }
 """The commands and what follows them."""
+
+ACTS = ("/ban", "/delete", "/mute", "/report", "/silence", "/slow", "/unban", "/unmute")
+"""Those of moderators, and a report."""
 
 HELP = (
     "/history [N]  N older messages (20), again for still older ones",
@@ -21,6 +33,10 @@ HELP = (
     "/who          who is in this group now",
     "/join GROUP   leave this group, open that one",
     "/recall [N]   take back my last message, or the Nth last",
+    "/report USER REASON  report USER's last message here to the moderators",
+    "/delete USER [all], /mute USER [MINUTES] [REASON], /unmute USER,",
+    "/ban USER [MINUTES] [REASON], /unban USER, /slow SECONDS, /silence on|off,",
+    "/reports      what moderators do; without MINUTES until it is lifted",
     "/quit         end, as Ctrl-D and Ctrl-C do",
     "//text        say /text",
 )
@@ -63,8 +79,8 @@ def parse(line: str) -> Say | Command | None:
     argument = argument.strip()
     if argument and not COMMANDS[name]:
         raise Unknown(f"{name} takes nothing behind it")
-    if name == "/join" and not argument:
-        raise Unknown("/join needs a GROUP")
+    if not argument and COMMANDS[name][:1] not in ("", "["):
+        raise Unknown(f"{name} needs {COMMANDS[name]}")
     return Command(name, argument)
 
 

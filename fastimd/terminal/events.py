@@ -82,5 +82,15 @@ class Removed:
     user: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """A moderator's act that concerns the user or the group; ``until`` is in milliseconds."""
+
+    act: str
+    until: int = 0
+    reason: str = ""
+    seconds: int = 0
+
+
 Event: TypeAlias = Joined | Heard | Lost | Back | NotSent | Declined
-RoomEvent: TypeAlias = Came | Went | Types | Removed
+RoomEvent: TypeAlias = Came | Went | Types | Removed | Acted

@@ -116,3 +116,18 @@ class ListedGroups(Struct, frozen=True):
     """All of them."""
 
     groups: list[ListedGroup]
+
+
+class Report(Struct, frozen=True):
+    """That ``by`` has reported the message of ``user`` at ``ts``."""
+
+    ts: int
+    user: str
+    by: str
+    reason: str = ""
+
+
+class Reports(Struct, frozen=True):
+    """All of a group."""
+
+    reports: list[Report]

@@ -18,7 +18,7 @@ from ..base.errors import BadParameter
 from ..base.signals import EXIT_SIGNAL
 from .account import Account
 from .beside import Beside
-from .commands import HELP, Command, Unknown, complete, parse, read_number
+from .commands import ACTS, HELP, Command, Unknown, complete, parse, read_number
 from .conversation import END_SECONDS, Conversation
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import ChatError
@@ -172,6 +172,10 @@ class Chat:
                 await self._change(check_id("GROUP", command.argument), conversation)
             case "/recall":
                 await self._recall(read_number(command, 1, MOST_OWN), conversation)
+            case "/reports":
+                await self._beside.show_reports()
+            case name if name in ACTS:
+                await self._beside.act(command)
             case "/help":
                 await self._screen.say(*HELP)
             case "/quit":

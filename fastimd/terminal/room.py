@@ -18,9 +18,20 @@ import trio
 from trio_websocket import CloseReason, ConnectionClosed, WebSocketConnection
 
 from .account import Account
-from .events import Came, Removed, RoomEvent, Types, Went
+from .events import Acted, Came, Removed, RoomEvent, Types, Went
 from .failures import ChatError, Refused, TokenLost, Unreachable
-from .live import Error, Gone, Info, ListedGroups, Publication, Push, Reply, Subscribed
+from .live import (
+    Error,
+    Gone,
+    Info,
+    ListedGroups,
+    Publication,
+    Push,
+    Reply,
+    Report,
+    Reports,
+    Subscribed,
+)
 
 PATH = "/connection/websocket"
 FIRST_PAUSE_SECONDS = 0.5
@@ -121,6 +132,14 @@ class Room:
         await self._tell_read()  # they are counted in the order of what is asked
         listed = await self.call("groups", ListedGroups)
         return {each.channel: each.unread for each in listed.groups}
+
+    async def act(self, method: str, data: dict[str, object]) -> None:
+        """Do what a moderator may. Errors as with ``call``."""
+        await self.call(method, dict, channel=self._group, **data)
+
+    async def reports(self) -> list[Report]:
+        """What was reported. Errors as with ``call``."""
+        return (await self.call("reports", Reports, channel=self._group)).reports
 
     async def typing(self) -> None:
         """Tell the others that the user is typing, if that may be told."""
@@ -249,6 +268,8 @@ class Room:
         event = publication.tags.get("event")
         if event == "typing":
             await self._tell(Types(self._data(publication, Info).user))
+        elif event == "moderation":
+            await self._tell(self._data(publication, Acted))
         elif event in ("recall", "purge"):
             gone = self._data(publication, Gone)
             if event == "recall":

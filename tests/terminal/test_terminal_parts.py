@@ -133,6 +133,7 @@ def luminance(colour: int) -> float:
         ("/help", Command("/help", "")),
         ("/join  a group ", Command("/join", "a group")),
         ("/recall 2", Command("/recall", "2")),
+        ("/mute lin 5 spam, again", Command("/mute", "lin 5 spam, again")),
     ],
 )
 def test_lines_are_said_or_obeyed(line: str, entered: Say | Command | None) -> None:
