@@ -91,6 +91,7 @@ class Metrics(Collector):
         self.poller_batches = 0
         self.presence_dropped = 0
         self.tellings_dropped = 0
+        self.presence_buried = 0
         self.commands: dict[tuple[str, str, str], int] = {}
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
@@ -273,6 +274,7 @@ _COUNTERS = {
     "flood_closes": "Sockets closed because their client did not keep to its rate.",
     "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",
     "tellings_dropped": "Acts and reports that no hook was told, as too many waited.",
+    "presence_buried": "Connections of killed daemons whose leave was told here.",
     "corrupt_entries": "Values in Redis that are neither messages nor groups and were left out.",
     "unusable_keys": "Requests that Redis refused for what stands at one group's or user's key.",
     "foreign_ts": "Messages of others whose ts is no measure, as it is too far ahead of the clock.",

@@ -42,6 +42,7 @@ from ..groups.moderation.waiting import Waiting
 from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
+from ..groups.visits.burials import Burials
 from ..hooks.runner import HookRunner, open_hooks
 from ..hooks.tellings import Tellings
 from ..hooks.visits import Visits
@@ -209,6 +210,10 @@ async def _serve_front(
         floor.start_soon(supervise, "keepalive", keepalive.run)
         floor.start_soon(supervise, "visits", visits.run)
         floor.start_soon(supervise, "tellings", tellings.run)
+        burials = None
+        if visits.tells_leaves:
+            burials = Burials(domain.store.ledgers, visits, metrics, ground.stop.asked)
+            floor.start_soon(supervise, "burials", burials.run)
         floor.start_soon(supervise, "tokens", ground.tokens.run)
         await start(floor, "http", http.run_lifespan)
         await serve_public(
@@ -227,6 +232,8 @@ async def _serve_front(
             await visits.wait_all_told()
             await domain.presence.wait_all_noted()
             await tellings.wait_all_told()
+            if burials is not None:
+                await burials.close()
         if visits.waiting:
             log.warning("daemon.presence_untold", connections=visits.waiting)
         if tellings.waiting:

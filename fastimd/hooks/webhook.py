@@ -140,7 +140,10 @@ class Webhook:
         )
 
     async def _tell(self, event: str, group: str, user: str, connection_id: str) -> None:
-        await self._post(event, groupId=group, userId=user, connectionId=connection_id)
+        """Tell of a visit: under the same id, whichever daemon does it, and however often."""
+        message_id = f"msg_{connection_id}_{event}"
+        fields = {"groupId": group, "userId": user, "connectionId": connection_id}
+        await self._post(event, message_id, **fields)
 
     async def _ask(self, event: str, kind: type[_Answer], **fields: str) -> _Answer:
         body = await self._post(event, **fields)
@@ -149,10 +152,10 @@ class Webhook:
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise HookFailed(f"its answer is not understood: {_what_is_wrong(exc)}") from None
 
-    async def _post(self, event: str, **fields: str | int) -> bytes:
-        """Send an event until it is taken; returns the answer's body."""
+    async def _post(self, event: str, message_id: str = "", **fields: str | int) -> bytes:
+        """Send an event until it is taken, under its own id; returns the answer's body."""
         body = msgspec.json.encode({"type": event, **fields})
-        message_id = f"msg_{secrets.token_hex(16)}"
+        message_id = message_id or f"msg_{secrets.token_hex(16)}"
         for attempt in range(self._retries + 1):
             try:
                 return await self._attempt(message_id, body)

@@ -6,6 +6,7 @@ import hmac
 import json
 import re
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -712,6 +713,33 @@ async def test_presence_that_hangs_holds_up_no_question(ask: Ask, receiver: Rece
         assert len(receiver.of("on_join")) == 1
         go.set()
         wait_for(lambda: len(receiver.of("on_join")) == 3, daemon)
+
+
+@pytest.mark.timeout(120)
+async def test_a_leave_that_is_told_twice_has_one_id(ask: Ask, receiver: Receiver) -> None:
+    """A daemon is killed, and the one that tells its leave is not sure that it was taken."""
+    first, second = (ask("on_join,on_leave") for _ in range(2))
+    kinds: list[str] = []
+
+    def answer(asked: Asked) -> Answer:
+        kinds.append(asked.event["type"])
+        return Answer(503) if kinds.count("on_leave") == 1 else say(allow=True)
+
+    receiver.answer = answer
+    async with connect(first.chat_url("7", "ann")) as member:
+        await receive(member)
+        wait_for(lambda: receiver.of("on_join"), first)
+        first.process.kill()
+        first.expected_status = -signal.SIGKILL
+        with trio.fail_after(30):
+            while len(receiver.of("on_leave")) < 2:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+    (join,), leaves = receiver.of("on_join"), receiver.of("on_leave")
+    number = join.event["connectionId"]
+    assert [each.event["connectionId"] for each in leaves] == [number] * 2
+    assert [each.headers["webhook-id"] for each in leaves] == [f"msg_{number}_on_leave"] * 2
+    assert join.headers["webhook-id"] == f"msg_{number}_on_join"
+    assert second.stop() == 0
 
 
 # --- settings

@@ -13,6 +13,7 @@ from ...redis.clients import RedisClient
 from .history import History
 from .keyspace import Keyspace
 from .kicks import RememberedKicks
+from .ledgers import Ledgers
 from .logins import Logins
 from .marks import Marks
 from .members import Members
@@ -42,3 +43,4 @@ class Store:
         self.policies = Policies(keys, client)
         self.removals = Removals(keys, config)
         self.reports = Reports(keys)
+        self.ledgers = Ledgers(keys)

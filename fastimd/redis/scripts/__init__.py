@@ -75,6 +75,8 @@ PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL, tells_group=True
 KICK = _read("kick", _CLOCK)
 PRESENT = _read("present", _CLOCK, _INDEX)
 TELL = _read("tell", _CLOCK, _INDEX)
+LEDGER = _read("ledger", _CLOCK)
+DAEMONS = _read("daemons", _CLOCK)
 
 ALL = (
     *(APPEND, SETTLE),
@@ -84,4 +86,5 @@ ALL = (
     *(JOIN, LEAVE, KICK),
     *(MARK, MARKS, UNREAD),
     *(PRESENT, TELL),
+    *(LEDGER, DAEMONS),
 )
