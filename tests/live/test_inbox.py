@@ -190,7 +190,7 @@ async def test_a_thousand_groups_cost_a_bounded_number_of_commands(
             pipe.rpush(f"gml:g-{number}", *long)
             pipe.zadd("fastimd:read:ann", {f"g-{number}": number % 301 or 300})
         pipe.execute()
-    async with member(share_daemon(), "ann", wire=wire) as ann:
+    async with member(share_daemon(presence__enabled="false"), "ann", wire=wire) as ann:
         redis.config_resetstat()
         listed = await inbox(ann)
         calls: dict[str, Any] = redis.info("commandstats")
