@@ -1041,7 +1041,8 @@ async def test_too_many_joins_are_dropped_with_their_leaves(
         (
             "def helper(): ...",
             [
-                "'handler' has no hook; known are login, authorize, on_message, on_join, on_leave",
+                "'handler' has no hook; known are login, authorize, on_message, on_join, on_leave,"
+                " on_moderation, on_report",
             ],
         ),
         (

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.timeout(SECONDS)
 def checkout(tmp_path: Path) -> Path:
     """One with tests of its own, which pass unless they are broken."""
     (tmp_path / "tests").mkdir()
-    for name in ("Makefile", "pyproject.toml", "tests/conftest.py"):
+    for name in ("Makefile", "pyproject.toml", "tests/conftest.py", "tests/warm.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     for name, text in TESTS.items():
         (tmp_path / "tests" / f"test_{name}.py").write_text(text)
