@@ -44,11 +44,16 @@ class Announcements:
         Raises:
             redis.exceptions.RedisError, OSError: the connection is useless.
         """
-        await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
         try:
-            await wire.ask(("SUBSCRIBE", self._inbox))
+            # With two commands, what comes on the first channel could stand between the answers.
+            await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL, self._inbox))
         except exceptions.NoPermissionError as exc:
+            await wire.ask(("SUBSCRIBE", EVENTS_CHANNEL))
             key_unusable(metrics, self._inbox.decode(), exc)
+
+    def is_own(self, channel: bytes) -> bool:
+        """A channel is one of these, whose subscription may be confirmed late."""
+        return channel in (self._inbox, EVENTS_CHANNEL.encode())
 
     def receive(self, channel: bytes, payload: bytes) -> bool:
         """Take what came on a channel; whether members of a group are to be told."""

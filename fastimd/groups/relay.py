@@ -306,6 +306,8 @@ class Relay:
         elif reply[0] == self._words.message:
             self._receive_message(reply[1], reply[2])
         elif reply[0] == self._words.subscribed:
+            if self._announcements.is_own(reply[1]):
+                return
             subscription = self._questions.take_confirmation()
             if subscription is not None and self.is_current(subscription):  # else it is elsewhere
                 subscription.confirm(self._questions.hearing)
