@@ -254,6 +254,10 @@ class Game:
             self.redis.ask("CLIENT", "KILL", "TYPE", "pubsub")
 
 
+ENOUGH = 5
+"""Messages that must be heard, and that must not, at least."""
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("seed", range(2))
 async def test_whatever_happens_the_restrained_are_not_heard_and_the_others_are(
@@ -266,7 +270,8 @@ async def test_whatever_happens_the_restrained_are_not_heard_and_the_others_are(
     game = Game(mortal_redis, launch, seed)
     until = time.monotonic() + 25
     number = 0
-    while time.monotonic() < until:
+    # A slow machine gets less done, so it goes on until there is enough to see.
+    while time.monotonic() < until or min(len(game.must), len(game.must_not)) <= ENOUGH:
         async with trio.open_nursery() as nursery:
             if game.rng.random() < 0.2:
                 nursery.start_soon(game.fault)
@@ -281,6 +286,4 @@ async def test_whatever_happens_the_restrained_are_not_heard_and_the_others_are(
     told = "\n".join(game.steps)
     assert not set(listed) & set(game.must_not), told
     assert set(game.must) <= set(listed), told
-    assert len(game.must) > 5
-    assert len(game.must_not) > 5
     gc.collect()  # those sockets, while that is no failure
