@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -77,6 +77,21 @@ def _is_utf8(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+_T = TypeVar("_T")
+
+
+def read_json(data: bytes | str, kind: type[_T]) -> _T:
+    """JSON that anybody may have written, as a value of a kind.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except RecursionError as exc:
+        raise ValueError("nested too deep") from exc
 
 
 class CorruptEntry(ValueError):

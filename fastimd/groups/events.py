@@ -7,6 +7,8 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from ..base.codec import read_json
+
 EVENTS_CHANNEL = "fastimd:events"
 """Carries what other daemons must know and ``mq:`` channels cannot say."""
 
@@ -92,12 +94,13 @@ class Events:
     def receive(self, payload: bytes) -> bool:
         """Take what came on the channel; returns whether members of a group are to be told."""
         try:
-            event = msgspec.json.decode(payload, type=Event)
-            if event.kind == MODERATION:
-                return self._on_policy(msgspec.json.decode(payload, type=PolicyChange), payload)
-        except msgspec.MsgspecError as exc:
+            event = read_json(payload, Event)
+            change = read_json(payload, PolicyChange) if event.kind == MODERATION else None
+        except ValueError as exc:
             log.warning("poller.unknown_event", error=str(exc))
             return False
+        if change is not None:
+            return self._on_policy(change, payload)
         if event.kind:  # of a newer daemon
             return False
         if event.kick:

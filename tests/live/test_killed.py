@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from textwrap import dedent
 
@@ -213,3 +215,34 @@ async def test_on_a_cluster(tmp_path: Path, hooks: Hooks) -> None:
         assert hooks.ids("join") == hooks.ids("leave")
         left = [each for node in spread.nodes for each in node.client.keys("*")]
         assert b"fastimd:daemons" not in left
+
+
+async def test_what_others_write_about_killed_daemons_ends_none(
+    start_daemon: StartDaemon, redis: Redis, hooks: Hooks
+) -> None:
+    """Names and ends that are none, a ledger of another type, visits that cannot be read."""
+    redis.zadd("fastimd:daemons", {b"\xff": time.time() * 1000, b"endless": float("inf")})
+    redis.zadd("fastimd:daemons", {b"of-another-type": 1e14, b"with-garbage": 1e14})
+    redis.set("fastimd:visits:of-another-type", "a string")
+    for number, each in enumerate((b"\xff", b"[" * 100_000, b"[1,2]", b"")):
+        redis.hset("fastimd:visits:with-garbage", b"%d \xff" % number, each)
+        redis.hset("fastimd:visits:with-garbage", b"%d" % number, each)
+    daemon = start_daemon(hooks__handler="noting")
+    async with member(daemon, "ann", "g") as ann:
+        await trio.to_thread.run_sync(
+            partial(
+                wait_for,
+                lambda: not redis.zscore("fastimd:daemons", "with-garbage"),
+                daemon,
+                TOLD_SECONDS,
+            )
+        )
+        assert await ann.code("publish", channel="g", data="still here") == 0
+    await trio.to_thread.run_sync(lambda: wait_for(lambda: hooks.users("leave") == ["ann"], daemon))
+    assert {line["key"] for line in daemon.events("store.key_unusable")} == {
+        "fastimd:visits:of-another-type"
+    }
+    assert {line["key"] for line in daemon.events("store.corrupt_entry")} == {
+        "fastimd:daemons",
+        "fastimd:visits:with-garbage",
+    }

@@ -12,7 +12,15 @@ import jwt
 import pytest
 import trio
 from clients import metrics
-from conftest import Daemon, StartDaemon, connect, receive, redis_servers, run_daemon, run_redis
+from conftest import (
+    Daemon,
+    StartDaemon,
+    connect,
+    receive,
+    redis_servers,
+    run_daemon,
+    run_redis,
+)
 from members import OUT_SECONDS, member, stranger
 from raw import Wire
 from redis import Redis
@@ -226,3 +234,32 @@ async def test_what_a_token_says_is_shown(start_daemon: StartDaemon) -> None:
         assert await ann.counts("g") == (2, 2)
         shown = (await ben.ask("presence", channel="g"))["presence"].values()
         assert {"name": "Anna"} in [one.get("conn_info") for one in shown]
+
+
+DEEP = b"[" * 100_000
+GARBAGE = [b"\xff", DEEP, b'{"group":"\xff"}', b'{"group":' + DEEP, b"null", b""]
+
+
+async def test_what_others_write_ends_no_daemon(house: House) -> None:
+    """Whatever stands at the daemons' own keys, or comes on their channels, presence goes on."""
+    group = "strange"
+    async with AsyncExitStack() as stack:
+        ann = await stack.enter_async_context(member(house.here, "ann", group))
+        ben = await stack.enter_async_context(member(house.there, "ben", group))
+        await ann.wait_counts(group, (2, 2))
+        keys: list[bytes] = list(house.redis.scan_iter(f"fastimd:members:*:{group}"))
+        assert len(keys) == 2
+        inboxes: list[Any] = house.redis.pubsub_channels("fastimd:to:*")
+        assert len(inboxes) == 2
+        for each in GARBAGE:
+            house.redis.hset(f"fastimd:here:{group}", each, "99999999999999 1 1 1")
+            house.redis.hset(f"fastimd:policy:{group}", b"b:" + each[:100], each)
+            house.redis.hset(f"fastimd:policy:{group}", f"m:nobody{len(each)}", each)
+            house.redis.zadd("fastimd:reports:" + group, {each: 1.0})
+            for channel in (b"fastimd:events", *inboxes):
+                house.redis.publish(channel, each)
+        assert await ann.users(group) == await ben.users(group) == ["ann", "ben"]
+        house.redis.hset(keys[0], b"\xff", DEEP)
+        await ann.wait_counts(group, (2, 2))  # the daemon that it belongs to notes all anew
+        assert await ben.users(group) == ["ann", "ben"]
+        assert await ann.code("publish", channel=group, data="still here") == 0

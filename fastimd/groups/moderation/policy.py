@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
-import msgspec
 import trio
 
+from ...base.codec import read_json
 from ...base.errors import FastimdError
 from ..events import PolicyChange
 from ..hearing import DEAF, Hearing
 from ..store.policy import BAN, MODERATOR, MUTE, MUTE_ALL, SLOW, Sentence, version_of
 from ..subscription import Subscription
-
-_decode_sentence = msgspec.json.Decoder(Sentence).decode
 
 
 class Policy:
@@ -110,8 +108,8 @@ class Policy:
         sentences.pop(user, None)
         if value:
             try:
-                sentences[user] = _decode_sentence(value)
-            except msgspec.MsgspecError as exc:
+                sentences[user] = read_json(value, Sentence)
+            except ValueError as exc:
                 self.corrupt.append(exc)
                 sentences[user] = Sentence(0)  # meant to keep somebody out, so it does
         if user in self.bans or user in self.mutes:

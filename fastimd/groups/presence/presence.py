@@ -13,10 +13,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-import msgspec
 import structlog
 import trio
 
+from ...base.codec import read_json
 from ...base.errors import KeyUnusable, StoreUnavailable
 from ...base.settings import Config
 from ...redis.clients import SentScript
@@ -142,7 +142,7 @@ class Presence:
     def receive(self, payload: bytes) -> None:
         """Take what another daemon tells this one."""
         try:
-            letter = msgspec.json.decode(payload, type=Letter)
+            letter = read_json(payload, Letter)
             roster = self._rosters.get(letter.group)
             if roster is None:
                 return

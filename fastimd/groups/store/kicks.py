@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from ...base.codec import read_json
 from ...base.settings import Config
 from ...redis import scripts
 from ..events import EVENTS_CHANNEL, Event
@@ -42,9 +43,9 @@ class RememberedKicks:
         kicks = []
         for entry, score in zip(pairs, pairs, strict=True):
             try:
-                event = msgspec.json.decode(entry, type=Event)
+                event = read_json(entry, Event)
                 ts = int(score)
-            except (msgspec.MsgspecError, ValueError) as exc:
+            except ValueError as exc:
                 self._keys.corrupt(_KICKS_KEY, exc)
                 continue
             if event.kick:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from ...base.codec import read_json
 from ...redis import scripts
 from .keyspace import Keyspace
 
@@ -98,7 +99,7 @@ class Ledgers:
             if not connection_id:
                 continue
             try:
-                group, user = msgspec.json.decode(value, type=tuple[str, str])
+                group, user = read_json(value, tuple[str, str])
                 found.append(Noted(connection_id.decode(), group, user))
             except ValueError as exc:  # somebody else has written there
                 self._keys.corrupt(key, exc)
@@ -112,7 +113,13 @@ class Ledgers:
         """
         flat = await self._keys.run(scripts.DAEMONS, (_DAEMONS_KEY,), _KEPT_MS, *living)
         pairs = iter(flat)
-        return {daemon.decode(): int(at) for daemon, at in zip(pairs, pairs, strict=True)}
+        listed = {}
+        for daemon, at in zip(pairs, pairs, strict=True):
+            try:
+                listed[daemon.decode()] = int(at)
+            except ValueError as exc:  # somebody else has written there
+                self._keys.corrupt(_DAEMONS_KEY, exc)
+        return listed
 
     async def unlist(self, daemon: str) -> None:
         """Note that nothing is left to be told of a daemon.

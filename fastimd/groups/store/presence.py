@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import msgspec
 from redis import exceptions
 
+from ...base.codec import read_json
 from ...redis import scripts
 from ...redis.clients import SentScript
 from ...redis.replies import Reply
@@ -188,13 +189,13 @@ class Presences:
             fields,
             died > 0,
             _pairs(come),
-            [each.decode() for each in gone],
+            [each.decode(errors="replace") for each in gone],
             None if everybody is None else _pairs(everybody),
         )
 
     def _meet(self, ids: Iterable[bytes]) -> None:
         """These daemons have members in some group: their keys are named from now on."""
-        known = {each.decode() for each in ids} - {self.daemon}
+        known = {each.decode() for each in ids} - {self.daemon}  # hexadecimal, says the script
         if not known.issubset(self._others):
             fresh = [*sorted(known), *(each for each in self._others if each not in known)]
             self._others = fresh[: max(MAX_OTHERS, len(known))]
@@ -215,12 +216,14 @@ def places_of(value: bytes) -> list[Place]:
     Raises:
         ValueError: somebody else has written there.
     """
-    return msgspec.json.decode(value, type=list[Place])
+    return read_json(value, list[Place])
 
 
 def _pairs(flat: list[bytes]) -> list[tuple[str, bytes]]:
     pairs = iter(flat)
-    return [(user.decode(), value) for user, value in zip(pairs, pairs, strict=True)]
+    return [
+        (user.decode(errors="replace"), value) for user, value in zip(pairs, pairs, strict=True)
+    ]
 
 
 def _index_key(group: str) -> str:

@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
+from ...base.codec import read_json
 from ...redis import scripts
 from ..moderation.bodies import Report
 from .keyspace import Keyspace, list_keys, reports_key
@@ -48,8 +49,8 @@ class Reports:
         reports = []
         for entry in entries:
             try:
-                reports.append(msgspec.json.decode(entry, type=Report))
-            except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+                reports.append(read_json(entry, Report))
+            except ValueError as exc:
                 self._keys.corrupt(reports_key(group), exc)
         return reports
 
