@@ -561,6 +561,27 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@pytest.fixture(scope="module")
+def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    """Two real browsers, as two people have; without them not even a daemon is started."""
+    from browser import find_programs, running_browser  # most tests do without
+
+    programs = find_programs()
+    with (
+        running_browser(programs, tmp_path_factory.mktemp("ada"), "en-US") as first,
+        running_browser(programs, tmp_path_factory.mktemp("bob"), "en-US") as second,
+    ):
+        yield [first, second]
+
+
+@pytest.fixture
+def leaving(browsers: list[Any], start_daemon: StartDaemon) -> Iterator[None]:
+    """Pages are left before their daemons end: none tries to come back in the next test."""
+    yield
+    for driver in browsers:
+        driver.get("about:blank")
+
+
 @asynccontextmanager
 async def connect(url: str, **options: Any) -> AsyncIterator[WebSocketConnection]:
     """An independent client's socket, with a deadline on everything."""

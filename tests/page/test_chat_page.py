@@ -20,37 +20,11 @@ from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("leaving")]
 
 KEPT = 300  # as in conversation.js
 HOSTILE = """<img src=x onerror="document.title='pwned'"><script>document.title='pwned'</script>"""
 BEGIN = "The beginning of what is kept"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> tuple[str, str]:
-    """Without a browser not even a daemon is started."""
-    return find_programs()
-
-
-@pytest.fixture(scope="module")
-def browsers(
-    programs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[webdriver.Chrome]]:
-    """Two of them, as two people have."""
-    with (
-        running_browser(programs, tmp_path_factory.mktemp("ada"), "en-US") as first,
-        running_browser(programs, tmp_path_factory.mktemp("bob"), "en-US") as second,
-    ):
-        yield [first, second]
-
-
-@pytest.fixture(autouse=True)
-def leaving(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> Iterator[None]:
-    """The pages are left before their daemons end: none tries to come back in the next test."""
-    yield
-    for driver in browsers:
-        driver.get("about:blank")
 
 
 Visit = Callable[..., Person]
@@ -408,10 +382,10 @@ def test_by_keyboard_alone(visit: Visit) -> None:
     assert ada.find("#settings h2") == ["Connection"]
 
 
-def test_in_chinese(start_daemon: StartDaemon, programs: tuple[str, str], tmp_path: Path) -> None:
+def test_in_chinese(start_daemon: StartDaemon, tmp_path: Path) -> None:
     """The browser's language is the page's; the switch turns all of it, messages' times too."""
     daemon = start_daemon()
-    with running_browser(programs, tmp_path / "profile", "zh-CN") as driver:
+    with running_browser(find_programs(), tmp_path / "profile", "zh-CN") as driver:
         lin = Person(driver, daemon, "林")
         assert lin.find("#sign-in h2") == ["登录"]
         lin.log_in()

@@ -2,41 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-from browser import complaints, find_programs, running_browser, wait_until
+from browser import complaints, wait_until
 from conftest import Daemon, StartDaemon, run_fastimd
 from page_people import Person, tell
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> tuple[str, str]:
-    """Without a browser not even a daemon is started."""
-    return find_programs()
-
-
-@pytest.fixture(scope="module")
-def browsers(
-    programs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[webdriver.Chrome]]:
-    """Two of them, as two people have."""
-    with (
-        running_browser(programs, tmp_path_factory.mktemp("ada"), "en-US") as first,
-        running_browser(programs, tmp_path_factory.mktemp("bob"), "en-US") as second,
-    ):
-        yield [first, second]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("leaving")]
 
 
 @pytest.fixture
-def people(
-    start_daemon: StartDaemon, browsers: list[webdriver.Chrome]
-) -> Iterator[tuple[Person, Person]]:
+def people(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> tuple[Person, Person]:
     """Ada, who is a moderator, and Bob, who has said something."""
     daemon = start_daemon()
     appoint(daemon, "ada")
@@ -45,9 +23,7 @@ def people(
         person.enter("guild")
     bob.say("buy gold")
     ada.wait_messages(["buy gold"])
-    yield ada, bob
-    for driver in browsers:
-        driver.get("about:blank")
+    return ada, bob
 
 
 def appoint(daemon: Daemon, user: str) -> None:

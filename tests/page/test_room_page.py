@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from browser import find_programs, running_browser, wait_until
+from browser import wait_until
 from clients import RawClient, message
 from conftest import Daemon, StartDaemon
 from page_people import Person, tell
@@ -17,33 +16,7 @@ from redis import Redis
 from selenium import webdriver
 from selenium.webdriver.common.keys import Keys
 
-pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> tuple[str, str]:
-    """Without a browser not even a daemon is started."""
-    return find_programs()
-
-
-@pytest.fixture(scope="module")
-def browsers(
-    programs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[list[webdriver.Chrome]]:
-    """Two of them, as two people have."""
-    with (
-        running_browser(programs, tmp_path_factory.mktemp("ada"), "en-US") as first,
-        running_browser(programs, tmp_path_factory.mktemp("bob"), "en-US") as second,
-    ):
-        yield [first, second]
-
-
-@pytest.fixture(autouse=True)
-def leaving(start_daemon: StartDaemon, browsers: list[webdriver.Chrome]) -> Iterator[None]:
-    """The pages are left before their daemons end: none tries to come back in the next test."""
-    yield
-    for driver in browsers:
-        driver.get("about:blank")
+pytestmark = [pytest.mark.timeout(120), pytest.mark.usefixtures("leaving")]
 
 
 def people(daemon: Daemon, browsers: list[webdriver.Chrome]) -> tuple[Person, Person]:

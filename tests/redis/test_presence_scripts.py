@@ -220,7 +220,7 @@ async def test_ids_of_every_form_survive(redis: Redis) -> None:
     model = Model(lambda *_: None)
     name = 'a{b}"c\\ \u00e9\u4f60'
     channel = inboxes(redis)
-    watcher, other = (presences(Client(redis), each) for each in ("w", "o"))
+    watcher, other = (presences(Client(redis), each) for each in ("a1", "b2"))
     value = value_of([Place("c", msgspec.Raw(b'{"a":[{}],"b":"\\"\xc3\xa9"}'))])
     for keys, user, wants in ((watcher, "w", True), (other, name, False)):
         change = Change(wants, "told", 1, 1, 1, 0, [(user, value)])
