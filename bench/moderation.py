@@ -1,12 +1,12 @@
-"""What moderation costs: a message that is judged, and Redis while many messages are deleted.
+"""The costs of moderation: of judging a message, and of deleting a user's messages.
 
 python bench/moderation.py [--rounds 12] [--seconds 2]
 
-First the look at a policy alone, as every message pays for it. Then the daemon's CPU time for a
-message of 20 groups of 25 talkers, in turns in groups that nobody moderates and in groups with
-1,000 mutes and 100 moderators, none of whom is there; the interval is that of the ratio. Last the
-messages of one user are deleted from a list of 100,000, part by part as the daemon does it: a part
-holds Redis up for the CPU time that it takes there, and others are served between two parts.
+The first figure is a look at a policy, which every message pays for. The second is the daemon's CPU
+time for a message, with 25 talkers in each of 20 groups. Groups without moderation and groups with
+1,000 mutes and 100 moderators take turns; the interval is that of their ratio. Nobody muted speaks.
+Last, the bench deletes one user's messages from a list of 100,000, in parts, as the daemon does.
+Redis serves others between two parts, so its longest stop is the CPU time of the longest part.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MUTES, MODERATORS = 1_000, 100
 MESSAGES = 100_000
 CALLS = 200_000
 SHARES = (2, 10, 1000)
-"""One message in so many is the user's."""
+"""The user said one message in this many."""
 TEXT = "x" * 64
 
 

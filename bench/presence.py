@@ -1,11 +1,11 @@
-"""What a large room costs Redis and two daemons while nobody comes or goes, and when one is killed.
+"""Presence in a large room: its cost while nothing happens, and the death of a daemon.
 
 python bench/presence.py [--members 30000] [--seconds 30]
 
-The members are on the live wire, each a user of its own, half of them on each daemon; nothing is
-said, and the daemons do not ping. The same is measured with 30 members, and with presence off: what
-is the same in all is not paid for members. Then one of the daemons is killed, and it is measured
-how long its members are still counted.
+Two daemons have half of the members each. All are on the live wire, each is a user of its own.
+Nobody speaks, and the daemons do not ping. The bench measures a room of 30 members, a large one
+without presence, and a large one with it. If the three cost the same, members cost nothing. Then
+it kills one daemon, and measures for how long the members of that daemon still count.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ OUT_SECONDS = 30.0
 
 
 class House(Fastimd):
-    """A daemon that does not ping: what it does then, it does for presence or by the clock."""
+    """A daemon that does not ping, so that its members cause no work of another kind."""
 
     is_present = True
 
@@ -53,7 +53,7 @@ class House(Fastimd):
 
 
 class Idle(NamedTuple):
-    """What is used in a second: scripts of presence, commands, CPU of a core."""
+    """Scripts of presence and commands a second, and the share of a core that each process uses."""
 
     scripts: float
     commands: float
@@ -69,7 +69,7 @@ def stay(pipe: Connection, port: int, first: int, count: int) -> None:
 
 
 def counted(port: int) -> tuple[int, int]:
-    """Clients and users of the group, as one more member is told; without that one."""
+    """The counts of clients and users that the group has without the one that asks here."""
     url = f"ws://127.0.0.1:{port}/connection/websocket"
     with connect(url, compression=None, proxy=None) as link:
         link.send(json.dumps({"id": 1, "connect": {"data": {"userId": "counter"}}}))
@@ -84,7 +84,7 @@ def counted(port: int) -> tuple[int, int]:
 
 
 def commands(redis: Redis) -> tuple[int, int]:
-    """How many scripts and commands of clients Redis has carried out."""
+    """The numbers of scripts and of all commands that Redis has carried out."""
     stats = redis.info("commandstats")
     scripts = stats.get("cmdstat_evalsha", {}).get("calls", 0)
     return scripts, redis.info("stats")["total_commands_processed"]
