@@ -380,7 +380,7 @@ async def test_nothing_is_missing_after_restarts(
     """
     bind, expected = f"127.0.0.1:{free_port()}", list[str]()
     start = partial(
-        run_daemon, tmp_path, house.redis_url, server__bind=bind, server__drain_seconds="0.5"
+        run_daemon, tmp_path, house.redis_url, server__bind=bind, server__drain_seconds="3"
     )
     daemon = await trio.to_thread.run_sync(start)
     try:
