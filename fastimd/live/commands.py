@@ -44,7 +44,7 @@ async def _take(connection: Connection, payload: Any) -> None:
     """Have the commands of a frame done."""
     try:
         for command in connection.service.wire.read_commands(payload):
-            if not connection.is_open or connection.is_dismissed:
+            if connection.is_dismissed:  # not when the client has gone: that is what it said before
                 return
             if connection.outbox.kept > 1:
                 connection.outbox.flush_in_a_moment()  # this command may take longer than those
