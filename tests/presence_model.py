@@ -1,8 +1,9 @@
-"""What present.lua does, told in Python: groups with the members that daemons have noted."""
+"""What present.lua and renew.lua do, told in Python: groups, with the members of each daemon."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from fastimd.groups.store.presence import AWAY, Change, Roll
@@ -16,6 +17,7 @@ class Entry:
     wants: bool
     clients: int
     users: int
+    noted: int
 
 
 @dataclass
@@ -45,6 +47,14 @@ class Model:
         """FLUSHALL."""
         self.groups.clear()
 
+    def saved(self) -> dict[str, Group]:
+        """All groups as they are now, as a replica may have them a moment later."""
+        return deepcopy(self.groups)
+
+    def restore(self, groups: dict[str, Group]) -> None:
+        """A replica has become the master, which has not heard of later changes."""
+        self.groups = deepcopy(groups)
+
     def present(
         self,
         name: str,
@@ -59,7 +69,7 @@ class Model:
         group = self.groups.setdefault(name, Group())
         mine = group.members.setdefault(me, {})
         entry = group.daemons.get(me)
-        is_there = entry is not None and entry.lease >= now and len(mine) == change.had
+        is_there = self._has(entry, mine, change.had, change.noted, now)
         if change.how != "anew" and change.had and not is_there:
             return None
         dead = [each for each, other in group.daemons.items() if other.lease < now]
@@ -91,7 +101,9 @@ class Model:
         group.version += bool(come or gone or dead or is_silent)
         group.daemons.pop(me, None)
         if change.fields:
-            group.daemons[me] = Entry(now + lease, change.wants, change.clients, change.users)
+            group.daemons[me] = Entry(
+                now + lease, change.wants, change.clients, change.users, group.version
+            )
         else:
             mine.clear()
         roll = self._roll(group, before, dead, come, gone, listed, len(mine))
@@ -102,6 +114,21 @@ class Model:
                 if other.wants and each != me:
                     self._publish(each, name, group.version, come, gone)
         return roll
+
+    def renew(self, name: str, me: str, had: int, noted: int, now: float, lease: float) -> bool:
+        """As renew.lua."""
+        group = self.groups.get(name, Group())
+        entry = group.daemons.get(me)
+        if entry is None or not self._has(entry, group.members.get(me, {}), had, noted, now):
+            return False
+        entry.lease = now + lease
+        return True
+
+    @staticmethod
+    def _has(entry: Entry | None, mine: dict[str, bytes], had: int, noted: int, now: float) -> bool:
+        """Whether a daemon's members are as they were after its last change."""
+        is_there = entry is not None and entry.lease >= now and entry.noted == noted
+        return is_there and len(mine) == had
 
     def _roll(
         self,

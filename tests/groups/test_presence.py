@@ -47,8 +47,11 @@ class Redis:
         self.model = Model(self._publish)
         self.inboxes: dict[str, Presence] = {}
         self.deaf: set[str] = set()
-        self.calls = 0
+        self.calls = self.looks = 0
         self.most_values = 0
+
+    def now(self) -> float:
+        return trio.current_time() * 1000 + 1_000_000
 
     def _publish(
         self, to: str, group: str, version: int, come: list[tuple[str, bytes]], gone: list[str]
@@ -75,9 +78,26 @@ class Keys:
     def send(self, group: str, change: Change, announced: int, listed: int) -> Any:
         return None
 
+    def renew(self, _group: str, had: int, noted: int) -> Any:
+        return had, noted
+
     async def reply(
         self, _call: Any, group: str, change: Change, announced: int, listed: int
     ) -> Roll | None:
+        async with self._answering():
+            self.redis.looks += 1
+            self.redis.most_values = max(self.redis.most_values, len(change.values))
+            times = self.redis.now(), LEASE_SECONDS * 1000
+            return self.redis.model.present(group, self.daemon, change, announced, listed, *times)
+
+    async def is_renewed(self, call: Any, group: str) -> bool:
+        async with self._answering():
+            times = self.redis.now(), LEASE_SECONDS * 1000
+            had, noted = call
+            return self.redis.model.renew(group, self.daemon, had, noted, *times)
+
+    @asynccontextmanager
+    async def _answering(self) -> AsyncIterator[None]:
         await trio.sleep(self.seconds)
         if self.refusal is not None:
             raise self.refusal
@@ -85,15 +105,10 @@ class Keys:
         if chance < 0.15:
             raise StoreUnavailable("away")
         self.redis.calls += 1
-        self.redis.most_values = max(self.redis.most_values, len(change.values))
-        now = trio.current_time() * 1000 + 1_000_000
-        roll = self.redis.model.present(
-            group, self.daemon, change, announced, listed, now, LEASE_SECONDS * 1000
-        )
+        yield
         await trio.sleep(self.seconds)
         if chance < 0.3:
             raise StoreUnavailable("no answer")
-        return roll
 
     async def tell(self, group: str, letter: Letter) -> None:
         for each in self.redis.model.groups[group].daemons:
@@ -259,6 +274,20 @@ async def test_data_that_is_lost_is_noted_again(autojump_clock: MockClock) -> No
         assert await first.presence.count("g") == (2, 2)
 
 
+async def test_what_a_replica_has_not_heard_of_is_noted_again(autojump_clock: MockClock) -> None:
+    """Also when it has as many users as there should be."""
+    async with daemons(2) as (first, second):
+        ann = second.come("g", "ann")
+        await trio.sleep(1)
+        saved = first.redis.model.saved()
+        second.go(ann)
+        second.come("g", "ben")
+        await trio.sleep(AWAY_SECONDS + 1)
+        first.redis.model.restore(saved)
+        await trio.sleep(10)
+        assert await listed(first) == ["ben"]
+
+
 async def test_a_gap_is_caught_up_with(autojump_clock: MockClock) -> None:
     async with daemons(2) as (first, second):
         watcher = first.come("g", "w", listens=True)
@@ -301,10 +330,10 @@ async def test_an_idle_room_costs_nothing_by_member(autojump_clock: MockClock) -
             assert (members is None) == (size > MOST_LISTED)
             redis = made[0].redis
             assert redis.most_values <= CHANGES_AT_ONCE
-            before = redis.calls
-            await trio.sleep(70)
-            calls.append(redis.calls - before)
-    assert calls == [20, 20]
+            before, looks = redis.calls, redis.looks
+            await trio.sleep(112)
+            calls.append((redis.calls - before, redis.looks - looks))
+    assert calls == [(32, 8), (32, 8)]
 
 
 async def test_what_redis_refuses_is_tried_again_in_its_turn(autojump_clock: MockClock) -> None:
@@ -367,6 +396,7 @@ async def tell_story(seed: int, *, has_faults: bool) -> None:
             each.keys.failing = random.Random(seed) if has_faults else None
         living = list(made)
         watchers = [each.come("g", f"w{number}", listens=True) for number, each in enumerate(made)]
+        saved = made[0].redis.model.saved()
         for _ in range(dice.randint(5, 40)):
             daemon = dice.choice(living)
             event = dice.random()
@@ -375,8 +405,12 @@ async def tell_story(seed: int, *, has_faults: bool) -> None:
                 daemon.come("g", f"u{dice.randint(0, 6)}", f"c{dice.random()}")
             elif event < 0.9:
                 daemon.go(dice.choice(others))
-            elif has_faults and event < 0.92:
+            elif has_faults and event < 0.91:
                 daemon.redis.model.lose()
+            elif has_faults and event < 0.93:  # a fail-over, which loses the last changes
+                daemon.redis.model.restore(saved)
+                for each in living:
+                    each.presence.note_gap()
             elif has_faults and event < 0.96:
                 daemon.redis.deaf.add(daemon.keys.daemon)
                 await trio.sleep(dice.random() * 3)
@@ -385,6 +419,7 @@ async def tell_story(seed: int, *, has_faults: bool) -> None:
             elif has_faults and event < 0.97 and len(living) > 1:
                 living.remove(daemon)
                 daemon.kill()
+            saved = daemon.redis.model.saved()
             await trio.sleep(dice.choice([0, 0.01, 0.3, 3, 4]))
         for each in made:
             each.keys.failing = None

@@ -1,4 +1,4 @@
-"""present.lua and tell.lua on every real redis-server of the machine, beside a model of them."""
+"""The scripts of presence on every real redis-server of the machine, beside a model of them."""
 
 from __future__ import annotations
 
@@ -50,6 +50,8 @@ class Client:
         if script is scripts.PRESENT:
             places = int(arguments[0])
             arguments = (*arguments[: places + 1], self.lease, *arguments[places + 2 :])
+        elif script is scripts.RENEW:
+            arguments = (arguments[0], self.lease, *arguments[2:])
         found: Any = self._redis.eval(script.source, len(keys), *keys, *arguments)  # type: ignore[arg-type]
         return Sent(found)
 
@@ -69,7 +71,8 @@ class Daemon:
         self.model = model
         self.here: dict[str, bytes] = {}
         self.wants = False
-        self.is_new = True
+        # The versions after the last change in Redis, and in the model.
+        self.noted = self.noted_there = 0
 
     async def note(
         self,
@@ -90,16 +93,24 @@ class Daemon:
                 self.here.pop(user, None)
         present = [value for value in self.here.values() if value != b"[]"]
         clients = sum(len(msgspec.json.decode(value)) for value in present)
-        change = Change(self.wants, how, clients, len(present), len(self.here), had, values)
+        counts = clients, len(present), len(self.here), had
+        change = Change(self.wants, how, *counts, self.noted, values)
         self.client.lease = -2 if is_last else LEASE
         call = self.keys.send("g", change, announced, listed)
         told = await self.keys.reply(call, "g", change, announced, listed)
         expected = self.model.present(
-            "g", self.keys.daemon, change, announced, listed, 0, -2 if is_last else LEASE
+            "g",
+            self.keys.daemon,
+            change._replace(noted=self.noted_there),
+            announced,
+            listed,
+            0,
+            -2 if is_last else LEASE,
         )
         assert (told is None) == (expected is None)
         if told is None or expected is None:
             return None
+        self.noted, self.noted_there = told.version, expected.version
         compared = ("clients", "users", "fields", "has_died", "come", "gone")
         assert [getattr(told, each) for each in compared] == [
             getattr(expected, each) for each in compared
@@ -108,6 +119,13 @@ class Daemon:
         assert (told.all is None) == (expected.all is None)
         assert sorted(told.all or ()) == sorted(expected.all or ())
         return told
+
+    async def renew(self, *, is_last: bool) -> None:
+        lease = self.client.lease = -2 if is_last else LEASE
+        call = self.keys.renew("g", len(self.here), self.noted)
+        is_renewed = await self.keys.is_renewed(call, "g")
+        there = len(self.here), self.noted_there
+        assert is_renewed == self.model.renew("g", self.keys.daemon, *there, 0, lease)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -121,6 +139,9 @@ async def test_present_does_what_the_model_does(redis: Redis, seed: int) -> None
     versions: set[int] = set()
     for step in range(150):
         daemon = dice.choice(daemons)
+        if dice.random() < 0.3:
+            await daemon.renew(is_last=dice.random() < 0.05)
+            continue
         daemon.wants = dice.random() < 0.5
         chosen = dice.sample([f"u{number}" for number in range(6)], dice.randint(0, 3))
         values = [
@@ -181,6 +202,36 @@ async def test_nothing_is_left_of_a_group_without_members(redis: Redis) -> None:
     assert redis.keys() == []
 
 
+async def test_what_a_replica_has_not_heard_of_is_noticed(redis: Redis) -> None:
+    """Also when there are as many users as there should be."""
+    model = Model(lambda *_: None)
+    daemon = Daemon(redis, model, "d1")
+    value = value_of([Place("c")])
+    await daemon.note([("ann", value)], "told", announced=9, listed=-1, is_last=False)
+    saved = {key: redis.dump(key) for key in cast(list[bytes], redis.keys())}
+    await daemon.note([("ann", b""), ("ben", value)], "told", announced=9, listed=-1, is_last=False)
+    for key, dumped in saved.items():
+        redis.restore(key, 60_000, cast(bytes, dumped), replace=True)
+    keys, noted = daemon.keys, daemon.noted
+    assert not await keys.is_renewed(keys.renew("g", 1, noted), "g")
+    change = Change(False, "told", 1, 1, 1, 1, noted, [])
+    assert await keys.reply(keys.send("g", change, 9, 9), "g", change, 9, 9) is None
+
+
+async def test_a_renewal_keeps_all_keys(redis: Redis) -> None:
+    model = Model(lambda *_: None)
+    first, second = Daemon(redis, model, "d1"), Daemon(redis, model, "d2")
+    both = [("u", value_of([Place("c")]))]
+    for daemon in (first, second):
+        await daemon.note(both, "told", announced=9, listed=-1, is_last=False)
+    keys = cast(list[bytes], redis.keys())
+    assert len(keys) == 4
+    for key in keys:
+        redis.pexpire(key, 5000)
+    await first.renew(is_last=False)
+    assert sorted(key for key in keys if redis.pttl(key) <= 5000) == [b"fastimd:members:d2:g"]
+
+
 async def test_daemons_are_met_once(redis: Redis) -> None:
     """The first script that meets others is run again with their keys; later ones are not."""
     model = Model(lambda *_: None)
@@ -223,7 +274,7 @@ async def test_ids_of_every_form_survive(redis: Redis) -> None:
     watcher, other = (presences(Client(redis), each) for each in ("a1", "b2"))
     value = value_of([Place("c", msgspec.Raw(b'{"a":[{}],"b":"\\"\xc3\xa9"}'))])
     for keys, user, wants in ((watcher, "w", True), (other, name, False)):
-        change = Change(wants, "told", 1, 1, 1, 0, [(user, value)])
+        change = Change(wants, "told", 1, 1, 1, 0, 0, [(user, value)])
         await keys.reply(keys.send(name, change, 9, 9), name, change, 9, 9)
     letter = None
     while letter is None or letter["type"] != "pmessage":

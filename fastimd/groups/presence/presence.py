@@ -2,16 +2,17 @@
 
 Theory of operation: a change waits for a moment, so that many are noted with one script; that
 script also renews the lease of this daemon in the group, which a turn of a few seconds does
-otherwise. Whatever changes there gets the next version of the group, and is published to the
-daemons that want to be told. So each knows whether it has missed something; then it reads all, and
-tells what is different. See ``roster.py`` and ``present.lua``.
+otherwise. Where nobody wants to be told, most turns use a script that looks at no other daemon,
+which costs Redis little. Whatever changes there gets the next version of the group, and is
+published to the daemons that want to be told. So each knows whether it has missed something; then
+it reads all, and tells what is different. See ``roster.py``, ``present.lua`` and ``renew.lua``.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import structlog
 import trio
@@ -30,6 +31,8 @@ RENEW_SECONDS = 7.0
 """How often each lease is renewed: one that was lost once is in time the next time."""
 TURNS = 28
 """In how many turns: each has as many groups."""
+LOOK_EVERY = 4
+"""Which renewal of a group looks at the other daemons, though nobody wants to be told of them."""
 RETRY_SECONDS = 0.5
 AT_ONCE = 256
 """Groups whose changes are under way to Redis."""
@@ -172,7 +175,7 @@ class Presence:
                 await self._is_marked.wait()
                 await trio.sleep(GATHER_SECONDS)
                 self._is_marked = trio.Event()
-                await self._note_all(self._marked)
+                await self._note_all(self._marked, are_changed=True)
 
     async def wait_all_noted(self) -> None:
         """Wait until Redis knows of everybody who has come or gone."""
@@ -189,7 +192,7 @@ class Presence:
         self._is_marked.set()
 
     async def _renew_all(self) -> None:
-        turn, due = 0, trio.current_time()
+        turn, due = 0, trio.current_time()  # turns are counted on and on
         while True:
             due += RENEW_SECONDS / TURNS
             await trio.sleep_until(due)
@@ -198,15 +201,20 @@ class Presence:
                 _, roster, user = self._away.popleft()
                 if roster.expire(user, now):
                     self._mark(roster)
-            turn = (turn + 1) % TURNS
-            await self._note_all(self._turns[turn])
+            turn += 1
+            is_look = turn // TURNS % LOOK_EVERY == 0
+            await self._note_all(self._turns[turn % TURNS], are_changed=is_look)
 
-    async def _note_all(self, rosters: Iterable[Roster]) -> None:
+    async def _note_all(self, rosters: Iterable[Roster], *, are_changed: bool) -> None:
         left = list(rosters)
         while left:
             part, left = left[:AT_ONCE], left[AT_ONCE:]
             sent = [
-                self._send(roster, self._listed(roster)) for roster in part if not roster.is_busy
+                self._send(roster, self._listed(roster))
+                if are_changed or not roster.is_idle
+                else self._renew(roster)
+                for roster in part
+                if not roster.is_busy
             ]
             is_away = False
             async with trio.open_nursery() as nursery:
@@ -227,16 +235,18 @@ class Presence:
         self._marked.pop(roster, None)
         announced = self._config.presence.announce_up_to
         call = self._keys.send(roster.name, change, announced, listed)
-        return _Sent(roster, change, announced, listed, call)
+        return _Sent(roster, call, change, announced, listed)
 
-    async def _receive(self, sent: _Sent) -> Roll | StoreUnavailable | KeyUnusable | None:
-        """Wait for an answer; returns it, or None when the change has to be sent anew."""
+    def _renew(self, roster: Roster) -> _Sent:
+        self._under_way += 1
+        return _Sent(roster, self._keys.renew(roster.name, *roster.take_renewal()))
+
+    async def _receive(self, sent: _Sent) -> _Outcome:
+        """Wait for an answer, and take it."""
         roster = sent.roster
-        outcome: Roll | StoreUnavailable | KeyUnusable | None
+        outcome: _Outcome
         try:
-            outcome = await self._keys.reply(
-                sent.call, roster.name, sent.change, sent.announced, sent.listed
-            )
+            outcome = await self._answer(sent)
         except (StoreUnavailable, KeyUnusable) as exc:
             outcome = exc
         except BaseException:
@@ -246,8 +256,11 @@ class Presence:
             self._under_way -= 1
             self._answered.unpark_all()
         if isinstance(outcome, Roll):
+            assert sent.change is not None
             now = trio.current_time()
             self._tell(roster, roster.noted(sent.change, outcome, sent.announced, now))
+        elif outcome is True:
+            roster.renewed()
         else:
             roster.failed()
         self._marked.pop(roster, None)
@@ -256,6 +269,12 @@ class Presence:
         elif roster.needs_noting and not isinstance(outcome, KeyUnusable):
             self._mark(roster)  # else its turn is soon enough
         return outcome
+
+    async def _answer(self, sent: _Sent) -> _Outcome:
+        name = sent.roster.name
+        if sent.change is None:
+            return await self._keys.is_renewed(sent.call, name)
+        return await self._keys.reply(sent.call, name, sent.change, sent.announced, sent.listed)
 
     async def _read(self, group: str, listed: int) -> Roll:
         """Note what is to be noted of a group, and read how it is."""
@@ -266,7 +285,7 @@ class Presence:
             outcome = await self._receive(self._send(roster, max(listed, self._listed(roster))))
             if isinstance(outcome, Exception):
                 raise outcome
-            if outcome is not None and not roster.unnoted:
+            if isinstance(outcome, Roll) and not roster.unnoted:
                 return outcome
 
     def _drop(self, roster: Roster) -> None:
@@ -288,10 +307,14 @@ class Presence:
 
 
 class _Sent(NamedTuple):
-    """A change under way."""
+    """A change under way, or without one the renewal of a lease."""
 
     roster: Roster
-    change: Change
-    announced: int
-    listed: int
     call: SentScript
+    change: Change | None = None
+    announced: int = 0
+    listed: int = 0
+
+
+_Outcome: TypeAlias = Roll | bool | StoreUnavailable | KeyUnusable | None
+"""What was noted, or whether the lease was renewed; None when Redis has lost what there was."""

@@ -55,10 +55,10 @@ class Roster:
 
     ``here`` are users with their sockets on this daemon; ``away`` those who had some a moment ago,
     with when they are gone. ``unnoted`` are users of whom Redis does not know how they are now,
-    ``had`` is how many of this daemon it has. Unless that ``is_sure`` all is noted anew, and until
-    that ``is_rebuilt`` Redis has a part. ``told`` are all users of the group with their values, as
-    the listeners were told, while that is known; ``version`` is what it was like then. ``late`` are
-    letters that came while a change was under way.
+    ``had`` is how many of this daemon it has, since version ``noted_at``. Unless that ``is_sure``
+    all is noted anew, and until that ``is_rebuilt`` Redis has a part. ``told`` are all users of the
+    group with their values, as the listeners were told, while that is known; ``version`` is what it
+    was like then. ``late`` are letters that came while a change was under way.
     """
 
     __slots__ = (
@@ -74,6 +74,7 @@ class Roster:
         "late",
         "listeners",
         "name",
+        "noted_at",
         "quiet_until",
         "told",
         "unnoted",
@@ -88,7 +89,7 @@ class Roster:
         self.clients = 0
         self.away: dict[str, float] | None = None
         self.unnoted: dict[str, None] | None = None
-        self.had = 0
+        self.had = self.noted_at = 0
         self.is_sure = self.is_rebuilt = True
         self.is_busy = False
         self.listeners: dict[Member, Listener] | None = None
@@ -111,6 +112,12 @@ class Roster:
         """Redis must be told or asked something, sooner than to renew the lease."""
         is_known = self.is_sure and self.wanted == bool(self.listeners)
         return bool(self.unnoted or self.is_stale or not is_known)
+
+    @property
+    def is_idle(self) -> bool:
+        """Its lease is all that it needs in Redis, and nobody wants to be told of others."""
+        is_noted = self.had and self.is_sure and self.is_rebuilt
+        return bool(is_noted) and not (self.unnoted or self.listeners or self.wanted)
 
     def sockets(self) -> list[Member]:
         """Those of this daemon."""
@@ -170,7 +177,7 @@ class Roster:
                 self.listeners = self.told = None
 
     def take_change(self) -> Change:
-        """What is to be noted next; then ``noted``, ``lost`` or ``failed`` is due."""
+        """What is to be noted next; then ``noted`` or ``failed`` is due."""
         how: How = "told"
         if not self.is_sure:
             how, self.is_sure, self.is_rebuilt = "anew", True, False
@@ -189,8 +196,19 @@ class Roster:
             len(self.here),
             len(self.here) + len(self.away or ()),
             self.had,
+            self.noted_at,
             [(user, self._value(user)) for user in now],
         )
+
+    def take_renewal(self) -> tuple[int, int]:
+        """What Redis must have to renew the lease; then ``renewed`` or ``failed`` is due."""
+        self.is_busy = True
+        return self.had, self.noted_at
+
+    def renewed(self) -> None:
+        """The lease was renewed. Who listens since it was sent still has to read all."""
+        self.is_busy = False
+        self.late = None
 
     def failed(self) -> None:
         """Whether it was noted is not known, or Redis has lost the rest: all is noted anew."""
@@ -201,6 +219,7 @@ class Roster:
         """Redis has it; returns what the listeners are to be told."""
         self.is_busy = False
         self.had, self.users, self.wanted = roll.fields, roll.users, change.wants
+        self.noted_at = roll.version
         if not self.unnoted:
             self.is_rebuilt = True
         comings = self._follow(roll, announced, now) if self.listeners and change.wants else []

@@ -55,8 +55,9 @@ class Change(NamedTuple):
     """What a daemon has to note of a group.
 
     ``clients`` and ``users`` are the counts after all changes; ``fields`` is how many users there
-    are then, with those that are away, and ``had`` how many of them Redis has now. ``values`` are
-    users with what ``value_of`` makes of their connections.
+    are then, with those that are away, ``had`` how many of them Redis has now, and ``noted`` the
+    version that it answered then. ``values`` are users with what ``value_of`` makes of their
+    connections.
     """
 
     wants: bool
@@ -65,6 +66,7 @@ class Change(NamedTuple):
     users: int
     fields: int
     had: int
+    noted: int
     values: Sequence[tuple[str, bytes]]
 
 
@@ -138,6 +140,7 @@ class Presences:
             announced,
             listed,
             *(change.how, change.clients, change.users, change.fields, change.had),
+            change.noted,
             group,
             *(each for pair in change.values for each in pair),
         )
@@ -160,6 +163,27 @@ class Presences:
             self._meet(reply[1])
             call = self.send(group, change, announced, listed)
         raise AssertionError("daemons come and go faster than they are met")
+
+    def renew(self, group: str, had: int, noted: int) -> SentScript:
+        """Renew the lease of this daemon in a group where nothing has changed, for ``is_renewed``.
+
+        Args:
+            had: how many of this daemon's users Redis has.
+            noted: the version after the last change.
+        """
+        beside = messages_key(group), _index_key(group), _shared_key(group)
+        lease, kept = int(LEASE_SECONDS * 1000), int(KEPT_SECONDS * 1000)
+        keys = (*beside, _key(self.daemon, group))
+        return self._keys.send(scripts.RENEW, keys, self.daemon, lease, kept, had, noted)
+
+    async def is_renewed(self, call: SentScript, group: str) -> bool:
+        """Wait for the answer; False when Redis has lost what there was.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+            KeyUnusable: Redis refuses what concerns the group.
+        """
+        return bool(await self._keys.reply(call, _index_key(group)))
 
     async def tell(self, group: str, letter: Letter) -> None:
         """Tell something to the other daemons with members in a group.

@@ -74,6 +74,7 @@ UNREAD = _read("unread", _CLOCK, _ENTRY, _SEARCH)
 PURGE = _read("purge", _CLOCK, _ENTRY, _FLOOR, _LIFE, _REMOVAL, tells_group=True)
 KICK = _read("kick", _CLOCK)
 PRESENT = _read("present", _CLOCK, _INDEX)
+RENEW = _read("renew", _CLOCK)
 TELL = _read("tell", _CLOCK, _INDEX)
 LEDGER = _read("ledger", _CLOCK)
 DAEMONS = _read("daemons", _CLOCK)
@@ -85,6 +86,6 @@ ALL = (
     *(REPORT, POLICY, MODERATE, SLOW),
     *(JOIN, LEAVE, KICK),
     *(MARK, MARKS, UNREAD),
-    *(PRESENT, TELL),
+    *(PRESENT, RENEW, TELL),
     *(LEDGER, DAEMONS),
 )

@@ -6,7 +6,8 @@
 --       milliseconds of a lease and for which members are kept after it, whether the daemon wants
 --       to be told, up to how many users anybody is, up to how many connections all are listed (-1:
 --       they are not), how the changes are meant, how many connections, users and fields the daemon
---       has after them, and how many fields before; the group; then the changes: user and value
+--       has after them, how many fields before, and the version that was answered then; the group;
+--       then the changes: user and value
 -- A value is a JSON array of the user's connections on this daemon, empty for one who has just gone
 -- and may come back; "" takes the user out. Changes are meant as "told" ones, or as a part of all
 -- that the daemon has: the first ("anew"), or a "later" one.
@@ -22,7 +23,7 @@ end
 local me, mine, at = ARGV[2], KEYS[4], places + 1
 local lease, kept, wants, announced = ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
 local listed, how, fields, had = tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 9], tonumber(ARGV[at + 10])
-local group, first_change = ARGV[at + 11], at + 12
+local noted, group, first_change = tonumber(ARGV[at + 11]), ARGV[at + 12], at + 13
 
 local clock = now()
 local daemons, born, version = read_index(KEYS[2])
@@ -40,7 +41,8 @@ if #others < #ids then
 end
 if how ~= 'anew' and had > 0 then
   local entry = daemons[me]
-  if not entry or entry.lease < clock or redis.call('HLEN', mine) ~= had then
+  if not entry or entry.lease < clock or entry.noted ~= noted
+    or redis.call('HLEN', mine) ~= had then
     return {'ANEW'}
   end
 end
@@ -110,7 +112,7 @@ if #come + #gone + #dead + changes > 0 or how == 'anew' then
 end
 daemons[me] = nil
 if fields ~= '0' then
-  local entry = {as_text(clock + lease), ARGV[at + 7], ARGV[at + 8], wants}
+  local entry = {as_text(clock + lease), ARGV[at + 7], ARGV[at + 8], wants, as_text(version)}
   redis.call('HSET', KEYS[2], me, table.concat(entry, ' '))
   redis.call('PEXPIRE', mine, lease + kept)
   daemons[me] = {clients = tonumber(entry[2]), users = tonumber(entry[3])}
