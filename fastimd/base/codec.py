@@ -33,11 +33,12 @@ _PLAIN_START = b'{"groupId":"'
 _TS_KEY = b'"ts":'
 _NO_TAGS = msgspec.Raw(b"{}")
 _PRIORITY_TAG = b'"priority"'
+_NO_USER = b',"userId":"","info":'
 _TS_DIGITS = len(str(MAX_TS))
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One message of a group.
+    """One message of a group; with the ``userId`` "" it is the server's own.
 
     ``ts`` is milliseconds since the epoch, by the clock of Redis; unique and increasing within
     the group, and so the message's id.
@@ -146,11 +147,13 @@ def decode_message(stored: bytes) -> Message:
 
 
 def has_high_priority(message: bytes) -> bool:
-    """Whether the tag ``priority`` of a message, as plain JSON, is ``high``.
+    """Whether a message, as plain JSON, is the server's own, or its tag ``priority`` is ``high``.
 
     Only a message that has this word between quotes is parsed. In a text it is not: its quotes are
     escaped.
     """
+    if _NO_USER in message:
+        return True
     if _PRIORITY_TAG not in message:
         return False
     try:

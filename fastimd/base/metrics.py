@@ -98,6 +98,9 @@ class Metrics(Collector):
         self.tokens_refused: dict[str, int] = {}
         self.jwks_reads = {"ok": 0, "failed": 0}
         self.moderation_acts: dict[str, int] = {}
+        self.api_keys_refused = 0
+        self.api_calls: dict[tuple[str, str, int], int] = {}
+        self.api_seconds: dict[str, Histogram] = {}
         self.messages_restrained: dict[str, int] = {}
         self.append_seconds = Histogram()
         self.relay_seconds = Histogram()
@@ -136,6 +139,12 @@ class Metrics(Collector):
         """Count one call of a hook: ``ok``, ``refused`` or ``failed``."""
         self.hook_calls[hook, outcome] = self.hook_calls.get((hook, outcome), 0) + 1
         self.hook_seconds.setdefault(hook, Histogram()).observe(seconds)
+
+    def count_api_call(self, method: str, key: str, code: int, seconds: float) -> None:
+        """Count one call of the server API, by the name of its key and its error, 0 for none."""
+        called = method, key, code
+        self.api_calls[called] = self.api_calls.get(called, 0) + 1
+        self.api_seconds.setdefault(method, Histogram()).observe(seconds)
 
     def count_token_refused(self, cause: str) -> None:
         """Count one JWT that was refused, by one of a few causes."""
@@ -176,6 +185,7 @@ class Metrics(Collector):
         yield from self._tokens()
         yield from self._moderation()
         yield from self._hooks()
+        yield from self._api()
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
         for name, help_text, label, read_all in self._divided:
@@ -244,6 +254,22 @@ class Metrics(Collector):
             restrained.add_metric([why], count)
         yield restrained
 
+    def _api(self) -> Iterator[Metric]:
+        calls = CounterMetricFamily(
+            "fastimd_api_calls",
+            "Calls of the server API, by the code of their error, 0 for none.",
+            labels=["method", "key", "code"],
+        )
+        for (method, key, code), count in self.api_calls.items():
+            calls.add_metric([method, key, str(code)], count)
+        yield calls
+        seconds = HistogramMetricFamily(
+            "fastimd_api_seconds", "How long calls of the server API took.", labels=["method"]
+        )
+        for method, histogram in self.api_seconds.items():
+            histogram.add_to(seconds, method)
+        yield seconds
+
     def _hooks(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
             "fastimd_hook_calls", "Calls of hooks, by how they ended.", labels=["hook", "outcome"]
@@ -275,6 +301,7 @@ _COUNTERS = {
     "presence_dropped": "Joins and leaves that no hook was told, as too many waited.",
     "tellings_dropped": "Acts and reports that no hook was told, as too many waited.",
     "presence_buried": "Connections of killed daemons whose leave was told here.",
+    "api_keys_refused": "Calls of the server API with a wrong key.",
     "corrupt_entries": "Values in Redis that are neither messages nor groups and were left out.",
     "unusable_keys": "Requests that Redis refused for what stands at one group's or user's key.",
     "foreign_ts": "Messages of others whose ts is no measure, as it is too far ahead of the clock.",

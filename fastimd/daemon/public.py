@@ -10,6 +10,7 @@ from functools import partial
 import structlog
 import trio
 
+from ..api.server import ApiServer, is_api
 from ..base import systemd
 from ..base.settings import Config
 from ..base.supervise import open_floor, supervise
@@ -37,6 +38,7 @@ async def serve_public(
     domain: Domain,
     tokens: Tokens,
     http: HttpServer,
+    api: ApiServer,
     stop: Stop,
     admin: str,
     inherited: Sequence[Listener],
@@ -56,7 +58,7 @@ async def serve_public(
     async with trio.open_nursery() as connections:
         classic = ClassicSockets(around, domain, connections)
         live = LiveSockets(around, domain, tokens, connections)
-        handle = _public_handler(classic, live, http)
+        handle = _public_handler(classic, live, http, api, config)
         door = Door(
             listeners,
             handle,
@@ -85,21 +87,30 @@ async def serve_public(
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
-        await drain(door, http, around, domain.visits, at_once=stop.at_once)
+        await drain(door, http, api, around, domain.visits, at_once=stop.at_once)
         connections.cancel_scope.cancel()
 
 
-def _public_handler(classic: ClassicSockets, live: LiveSockets, http: HttpServer) -> Handle:
-    """Sockets to those that serve them, anything else to the HTTP app."""
+def _public_handler(
+    classic: ClassicSockets, live: LiveSockets, http: HttpServer, api: ApiServer, config: Config
+) -> Handle:
+    """Sockets and calls to those that serve them, anything else to the HTTP app."""
 
     def handle(connection: socket.socket, reader: HeadReader, head: Head) -> Awaitable[Head | None]:
         if head.wants_websocket:
             path = head.target.partition(b"?")[0]
             sockets = live if path == LIVE_PATH else classic
             return sockets.serve(connection, head, reader.buffer, reader.scope)
+        if is_public_api(config, head):
+            return api.serve(connection, reader, head)
         return serve_http(http, connection, reader, head)
 
     return handle
+
+
+def is_public_api(config: Config, head: Head) -> bool:
+    """Whether a request on the public address is a call of the server API."""
+    return config.api.public and is_api(head)
 
 
 def _add_gauges(door: Door, around: Surroundings, domain: Domain) -> None:

@@ -18,12 +18,17 @@ import structlog
 import trio
 
 from .. import __version__
+from ..api.calls import Calls
+from ..api.document import describe_api
+from ..api.server import ApiServer
+from ..api.service import make_service
 from ..base import log as logs
 from ..base import systemd
 from ..base.metrics import Metrics
 from ..base.settings import Config, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
+from ..door.head import Head
 from ..door.listeners import Listener
 from ..door.receiver import Readiness
 from ..groups.access import Access
@@ -42,6 +47,7 @@ from ..groups.moderation.waiting import Waiting
 from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
+from ..groups.surveys import ANSWER_BEGINS, Surveys
 from ..groups.visits.burials import Burials
 from ..hooks.runner import HookRunner, open_hooks
 from ..hooks.tellings import Tellings
@@ -58,7 +64,7 @@ from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
 from .ground import open_redis, take_listeners
-from .public import serve_public
+from .public import is_public_api, serve_public
 from .stop import Stop
 from .workers.link import Link, Report
 
@@ -144,7 +150,10 @@ async def _serve_groups(ground: _Ground) -> None:
         kicks = Kicks(store.kicks, store.history, sessions.kick)
         presence = Presence(store.presences, config)
         policies = Policies(store.policies)
-        relay, hub, poller, announcer = _build_hub(ground, kicks, sessions, presence, policies)
+        surveys = Surveys(store.announcing, store.presences.daemon, store.presences.inbox)
+        relay, hub, poller, announcer = _build_hub(
+            ground, kicks, sessions, presence, policies, surveys
+        )
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
             floor.start_soon(supervise, "sentinels", follow_master, client.address, client, relay)
@@ -154,6 +163,7 @@ async def _serve_groups(ground: _Ground) -> None:
         if presence.is_enabled:
             floor.start_soon(supervise, "presence", presence.run)
         floor.start_soon(supervise, "policies", policies.run)
+        floor.start_soon(supervise, "surveys", surveys.run)
         floor.start_soon(supervise, "bans", announcer.run)
         waiting = Waiting(policies, client.appender.room, config)
         floor.start_soon(supervise, "waiting messages", waiting.run)
@@ -167,17 +177,6 @@ async def _serve_groups(ground: _Ground) -> None:
             tell = partial(_state, reasons, hub, sessions, metrics)
             serving = ground.stop.serving
             floor.start_soon(supervise, "systemd", systemd.keep_told, tell, serving)
-        desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
-        admin = await open_admin(
-            config,
-            floor,
-            metrics,
-            ground.readiness,
-            partial(create_admin_app, metrics, desk, moderation),
-            ground.inherited["admin"],
-        )
-        await client.wait_connected()
-        await relay.wait_connected()
         access = Access(config, store, ground.hooks)
         visits = Visits(ground.hooks, config, metrics)
         domain = Domain(
@@ -194,17 +193,37 @@ async def _serve_groups(ground: _Ground) -> None:
             moderation,
             announcer,
         )
-        await _serve_front(ground, domain, sessions, admin, tellings)
+        calls = Calls(make_service(domain, sessions, surveys), metrics)
+        make_api = partial(ApiServer, calls, config, metrics, describe_api)
+        desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
+        admin = await open_admin(
+            config,
+            floor,
+            metrics,
+            ground.readiness,
+            partial(create_admin_app, metrics, desk, moderation),
+            ground.inherited["admin"],
+            make_api,
+        )
+        await client.wait_connected()
+        await relay.wait_connected()
+        await _serve_front(ground, domain, sessions, admin, tellings, make_api(_nobody))
 
 
 async def _serve_front(
-    ground: _Ground, domain: Domain, sessions: Sessions, admin: str, tellings: Tellings
+    ground: _Ground,
+    domain: Domain,
+    sessions: Sessions,
+    admin: str,
+    tellings: Tellings,
+    api: ApiServer,
 ) -> None:
     config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
     around = Surroundings(config, metrics, keepalive, ground.readiness, sessions)
     http = HttpServer(
-        create_app(config, domain.store, domain.access, domain.judge, domain.hooks, metrics)
+        create_app(config, domain.store, domain.access, domain.judge, domain.hooks, metrics),
+        partial(is_public_api, config),
     )
     async with open_floor() as floor:
         floor.start_soon(supervise, "keepalive", keepalive.run)
@@ -221,6 +240,7 @@ async def _serve_front(
             domain,
             ground.tokens,
             http,
+            api,
             ground.stop,
             admin,
             ground.inherited["http"],
@@ -276,7 +296,12 @@ def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> li
 
 
 def _build_hub(
-    ground: _Ground, kicks: Kicks, sessions: Sessions, presence: Presence, policies: Policies
+    ground: _Ground,
+    kicks: Kicks,
+    sessions: Sessions,
+    presence: Presence,
+    policies: Policies,
+    surveys: Surveys,
 ) -> tuple[GroupRelay, Hub, Poller, Announcer]:
     client, store, metrics = ground.client, ground.store, ground.metrics
     relay = make_relay(client, store.history, metrics)
@@ -298,11 +323,17 @@ def _build_hub(
         on_leave=sessions.leave,
         on_kick=kicks.receive,
         on_policy=announcer.receive,
+        on_question=surveys.receive_question,
     )
+
+    def on_letter(payload: bytes) -> None:
+        is_answer = payload.startswith(ANSWER_BEGINS)
+        (surveys.receive_answer if is_answer else presence.receive)(payload)
+
     announcements = Announcements(
         store.presences.inbox,
         on_event=events.receive,
-        on_letter=presence.receive,
+        on_letter=on_letter,
         on_gap=on_gap,
     )
     relay.hand_to(on_batch=hub.flush, announcements=announcements)
@@ -337,6 +368,11 @@ def _users_of(sessions: Sessions, groups: set[str]) -> dict[str, set[str]]:
         for group in groups.intersection(session.groups):
             users.setdefault(group, set()).add(session.user)
     return users
+
+
+def _nobody(_head: Head) -> bool:
+    """On the public address everybody needs a key."""
+    return False
 
 
 def _living_tasks() -> int:

@@ -24,8 +24,9 @@ class Event(msgspec.Struct, omit_defaults=True):
     A recall has a ``ts``, a join has none; a purge is like a recall, of nobody and with the ts 0,
     and says ``until`` which ts it deleted. Where it is of a user it has deleted that user's
     messages, those from ``since`` ``until`` then. With ``kick`` the user's sockets are closed:
-    those in ``group``, or all when it is "". With ``leave`` the user has left the group. An event
-    of another ``kind`` than "" is another struct: ``MODERATION`` is a ``PolicyChange``.
+    those in ``group``, or all when it is ""; ``client``, ``keep``, ``code`` and ``reason`` are as
+    in ``Kick``. With ``leave`` the user has left the group. An event of another ``kind`` than "" is
+    another struct: ``MODERATION`` is a ``PolicyChange``, ``SURVEY`` a ``Question``.
     """
 
     group: str
@@ -36,6 +37,10 @@ class Event(msgspec.Struct, omit_defaults=True):
     leave: bool = False
     since: int = 0
     kind: str = ""
+    client: str = ""
+    keep: list[str] = []
+    code: int = 0
+    reason: str = ""
 
 
 class PolicyChange(msgspec.Struct, omit_defaults=True):
@@ -62,6 +67,8 @@ class PolicyChange(msgspec.Struct, omit_defaults=True):
 
 MODERATION = "moderation"
 """The ``kind`` of a ``PolicyChange``."""
+SURVEY = "survey"
+"""The ``kind`` of a question to all daemons."""
 
 
 class Events:
@@ -74,6 +81,7 @@ class Events:
         on_leave: gets the user and the group of each leave.
         on_kick: gets each kick.
         on_policy: gets each change of a group's policy; returns whether its members are to be told.
+        on_question: gets each question to all daemons, as it came.
     """
 
     def __init__(
@@ -84,18 +92,22 @@ class Events:
         on_leave: Callable[[str, str], None],
         on_kick: Callable[[Event], None],
         on_policy: Callable[[PolicyChange, bytes], bool],
+        on_question: Callable[[bytes], None],
     ) -> None:
         self._on_change = on_change
         self._on_removal = on_removal
         self._on_leave = on_leave
         self._on_kick = on_kick
         self._on_policy = on_policy
+        self._on_question = on_question
 
     def receive(self, payload: bytes) -> bool:
         """Take what came on the channel; returns whether members of a group are to be told."""
         try:
             event = read_json(payload, Event)
             change = read_json(payload, PolicyChange) if event.kind == MODERATION else None
+            if event.kind == SURVEY:
+                self._on_question(payload)
         except ValueError as exc:
             log.warning("poller.unknown_event", error=str(exc))
             return False

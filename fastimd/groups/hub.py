@@ -7,7 +7,7 @@ member. How an arriving member comes to hear everything once is told in ``audien
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import compress
 
@@ -106,6 +106,11 @@ class Hub:
     def groups(self) -> int:
         """How many groups have members here."""
         return len(self._groups)
+
+    def activity(self) -> Iterator[tuple[str, int, int]]:
+        """Each group with how many hear it here, and how many messages came so far."""
+        for group in self._groups.values():
+            yield group.name, group.hearers, group.received
 
     def enter(
         self,

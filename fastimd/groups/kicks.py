@@ -12,14 +12,15 @@ from typing import TypeAlias
 import trio
 
 from ..base.errors import KeyUnusable, StoreUnavailable
+from ..websocket.session import Kick
 from .events import Event
 from .store.history import History
 from .store.kicks import RememberedKicks
 
 RETRY_SECONDS = 0.1
 
-OnKick: TypeAlias = Callable[[str, str, float], None]
-"""Gets the user of a kick, the group or "" for all, and how many seconds ago it was given."""
+OnKick: TypeAlias = Callable[[Kick, float], None]
+"""Gets a kick, and how many seconds ago it was given."""
 
 
 class Kicks:
@@ -37,7 +38,7 @@ class Kicks:
 
     def receive(self, event: Event) -> None:
         """Carry out a kick that a daemon has just announced."""
-        self._on_kick(event.user, event.group, 0.0)
+        self._on_kick(_kick_of(event), 0.0)
 
     def look(self) -> None:
         """Some may have been missed: look, as soon as Redis can be asked."""
@@ -58,5 +59,10 @@ class Kicks:
 
     async def _carry_out(self) -> None:
         for event, ts in await self._store.all():
-            self._on_kick(event.user, event.group, self._history.age(ts))
+            self._on_kick(_kick_of(event), self._history.age(ts))
             await trio.lowlevel.checkpoint()  # each is a look at all sockets
+
+
+def _kick_of(event: Event) -> Kick:
+    close = (event.code, event.reason) if event.code else None
+    return Kick(event.user, event.group, event.client, event.keep, close)

@@ -1,4 +1,4 @@
-"""The tags that a hook gives a message: a few short texts, none of them fastimd's own."""
+"""The tags that a hook or a backend gives a message: a few short texts, none fastimd's own."""
 
 from __future__ import annotations
 
@@ -20,19 +20,36 @@ def judge_tags(tags: Any) -> dict[str, str]:
     """
     if not isinstance(tags, Mapping):
         raise HookFailed(f"returned tags that are a {type(tags).__name__}, not a dict")
+    try:
+        return check_tags(tags)
+    except ValueError as exc:
+        raise HookFailed(f"returned {exc}") from exc
+
+
+def check_tags(tags: Mapping[Any, Any]) -> dict[str, str]:
+    """A copy of tags, if they are what tags may be.
+
+    Raises:
+        ValueError: they are not; the error has nothing of their text.
+    """
     judged = dict(tags)
     if len(judged) > MOST_TAGS:
-        raise HookFailed(f"returned {len(judged)} tags, more than {MOST_TAGS}")
+        raise ValueError(f"{len(judged)} tags, more than {MOST_TAGS}")
     for text in (*judged, *judged.values()):
         if not isinstance(text, str):
-            raise HookFailed(f"returned tags with a {type(text).__name__}, not only text")
+            raise ValueError(  # noqa: TRY004 - what is wrong is the tags
+                f"tags with a {type(text).__name__}, not only text"
+            )
     if "" in judged:
-        raise HookFailed("returned a tag without a name")
+        raise ValueError("a tag without a name")
     if EVENT in judged:
-        raise HookFailed(f"returned a tag {EVENT}, which is fastimd's own")
-    size = sum(size_of("a tag", text) for text in (*judged, *judged.values()))
+        raise ValueError(f"a tag {EVENT}, which is fastimd's own")
+    try:
+        size = sum(len(text.encode()) for text in (*judged, *judged.values()))
+    except UnicodeEncodeError:
+        raise ValueError("a tag that UTF-8 cannot say") from None
     if size > TAGS_BYTES:
-        raise HookFailed(f"returned tags of {size} bytes, more than {TAGS_BYTES}")
+        raise ValueError(f"tags of {size} bytes, more than {TAGS_BYTES}")
     return judged
 
 

@@ -8,7 +8,7 @@ that no name can be made to lead here (DNS rebinding).
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from ipaddress import ip_address
 from typing import TypeVar
 
@@ -111,7 +111,7 @@ def _guard_desk(app: QuartTrio, names: frozenset[str]) -> None:
             return
         if COMMAND_HEADER not in request.headers:
             raise Forbidden(f"the header {COMMAND_HEADER} is required")
-        if not _is_trusted(request.headers.get("Host", ""), names):
+        if not is_trusted_host(request.headers.get("Host", ""), names):
             raise Forbidden("the header Host must be localhost or an IP address")
 
 
@@ -181,7 +181,8 @@ def _add_errors(app: QuartTrio) -> None:
         return as_json({"error": "internal error, see the daemon's log"}, 500)
 
 
-def _is_trusted(host: str, names: frozenset[str]) -> bool:
+def is_trusted_host(host: str, names: Collection[str]) -> bool:
+    """Whether a request names the address by a number, or by one of these names."""
     match = _HOST.fullmatch(host.lower())
     if match is None:
         return False

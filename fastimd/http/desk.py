@@ -24,7 +24,7 @@ from ..groups.hub import Hub
 from ..groups.relays import GroupRelay
 from ..groups.store import Store
 from ..redis.clients import RedisClient
-from ..websocket.session import Sessions
+from ..websocket.session import Kick, Sessions
 from .forms import Counters, GroupView, Kicked, LoggedOut, Purged, RedisState, Said, Status
 
 SAY_SECONDS = 5.0
@@ -115,7 +115,7 @@ class Desk:
         check_id("user", kicked.user)
         if kicked.group is not None:
             check_id("group", kicked.group)
-        daemons = await self._store.kicks.announce(kicked.user, kicked.group or "")
+        daemons = await self._store.kicks.announce(Kick(kicked.user, kicked.group or ""))
         log.info("operator.kicked", user=kicked.user, group=kicked.group, daemons=daemons)
         return daemons
 

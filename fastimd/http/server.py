@@ -3,8 +3,9 @@
 hypercorn would follow any ``Upgrade`` it finds, write without a deadline and read without one. So
 it never sees the connection: the stream here gives it the head that the door has read, then that
 request's body, and the next head only after judging it too. A request with a chunked body is made
-the connection's last. For a WebSocket handshake hypercorn sees the end of the stream, and the door
-gets the head: clients and proxies send it on whatever connection they have.
+the connection's last. For a WebSocket handshake, or what else is not for the app, hypercorn sees
+the end of the stream, and the door gets the head: clients and proxies send it on whatever
+connection they have.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
 
-from ..door.head import IDLE_SECONDS, MAX_HEAD_BYTES, Head, HeadReader, Refused, request_id_field
+from ..door.chunks import Chunks
+from ..door.head import IDLE_SECONDS, Head, HeadReader, Refused, request_id_field
 
 BODY_SECONDS = 30.0
 SEND_SECONDS = 30.0
@@ -34,7 +36,6 @@ CUT_SECONDS = 1.0
 """How long an app that has not had all of a body may take to answer when no more comes."""
 
 _ANSWER_HEAD = re.compile(rb"HTTP/1\.1 [2-5].*?\r\n\r\n", re.DOTALL)
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\x20-\x7e\t]*)?\r\n")
 
 log = structlog.get_logger("fastimd.http")
 
@@ -57,9 +58,15 @@ class HypercornLog:
 
 
 class HttpServer:
-    """One app, served on connections that the door hands over."""
+    """One app, served on connections that the door hands over.
 
-    def __init__(self, app: object) -> None:
+    Args:
+        is_for_others: whether a request that comes behind others is not for the app; a WebSocket
+            handshake never is.
+    """
+
+    def __init__(self, app: object, is_for_others: Callable[[Head], bool]) -> None:
+        self._is_for_others = is_for_others
         self._app = ASGIWrapper(cast(ASGIFramework, app))
         self._config = HypercornConfig()
         self._config.logger_class = cast(Any, HypercornLog)
@@ -96,13 +103,13 @@ class HttpServer:
         """Serve a connection whose first head was read.
 
         Returns:
-            None at its end; else the head of a WebSocket handshake, which came when all before it
-            was answered, and for which the connection is still open.
+            None at its end; else the head of a request that is not for the app, which came when all
+            before it was answered, and for which the connection is still open.
 
         Raises:
             Refused: the first head is a handshake.
         """
-        guarded = _GuardedStream(stream, reader, head, self._asking.add)
+        guarded = _GuardedStream(stream, reader, head, self._asking.add, self._is_for_others)
 
         async def app(*call: Any) -> None:
             try:
@@ -118,7 +125,7 @@ class HttpServer:
         finally:
             self._stop_asking(guarded)
             _untie(server)
-        return guarded.handshake
+        return guarded.next_head
 
     def _stop_asking(self, stream: _GuardedStream) -> None:
         self._asking.discard(stream)
@@ -150,48 +157,6 @@ class _Server(TCPServer):
         """Nothing: the stream knows how long it may stay silent."""
 
 
-class _Chunks:
-    """Finds the end of a chunked body (RFC 9112 section 7.1); a malformed one has none."""
-
-    def __init__(self) -> None:
-        self.has_ended = False
-        self._is_malformed = False
-        self._left = 0  # bytes of the chunk that are still to come, with its CRLF
-        self._line = b""
-        self._in_trailer = False
-
-    def take(self, data: bytes) -> int:
-        """How many of the bytes belong to the body."""
-        at = 0
-        while at < len(data) and not self.has_ended and not self._is_malformed:
-            if self._left:
-                step = min(self._left, len(data) - at)
-                self._left -= step
-                at += step
-                continue
-            end = data.find(b"\n", at) + 1
-            self._line += data[at : end or len(data)]
-            at = end or len(data)
-            if end:
-                self._take_line(self._line)
-                self._line = b""
-            elif len(self._line) > MAX_HEAD_BYTES:
-                self._is_malformed = True
-        return len(data) if self._is_malformed else at
-
-    def _take_line(self, line: bytes) -> None:
-        if self._in_trailer:
-            self.has_ended = line == b"\r\n"
-            return
-        size = _CHUNK_LINE.fullmatch(line)
-        if size is None:
-            self._is_malformed = True  # hypercorn refuses it
-        elif int(size[1], 16):
-            self._left = int(size[1], 16) + 2
-        else:
-            self._in_trailer = True
-
-
 class _GuardedStream:
     """What hypercorn takes for the connection.
 
@@ -204,6 +169,7 @@ class _GuardedStream:
 
     Args:
         asks: told that a request begins.
+        is_for_others: whether a later request is not for the app; then it is ``next_head``.
     """
 
     def __init__(
@@ -212,19 +178,21 @@ class _GuardedStream:
         reader: HeadReader,
         head: Head,
         asks: Callable[[_GuardedStream], None],
+        is_for_others: Callable[[Head], bool],
     ) -> None:
+        self._is_for_others = is_for_others
         self._stream = stream
         self._reader = reader
         self._asks = asks
         self._body_left: int | None = 0
         self._body_deadline = 0.0
-        self._chunks: _Chunks | None = None
+        self._chunks: Chunks | None = None
         self._answered = trio.Event()
         self._has_head = False
         self._held_head = b""
         self._is_closing = False
         self._reading = trio.CancelScope()
-        self.handshake: Head | None = None
+        self.next_head: Head | None = None
         if head.wants_websocket:
             raise Refused(400, "no WebSocket here")
         self._next: bytes | None = self._open_request(head)
@@ -268,7 +236,7 @@ class _GuardedStream:
 
     async def send_eof(self) -> None:
         self._close()
-        if self.handshake is not None:
+        if self.next_head is not None:
             return  # the connection goes on, without hypercorn
         with trio.CancelScope(shield=True):
             await self._stream.send_eof()
@@ -291,7 +259,7 @@ class _GuardedStream:
         self._body_left = head.body_bytes
         self._body_deadline = trio.current_time() + BODY_SECONDS
         if self._body_left is None:
-            self._chunks = _Chunks()
+            self._chunks = Chunks()
             return head.raw[:-2] + b"Connection: close\r\n\r\n"
         return head.raw
 
@@ -301,8 +269,8 @@ class _GuardedStream:
             return b""
         try:
             head = await self._reader.read_next_head()
-            if head is not None and head.wants_websocket:
-                self.handshake = head
+            if head is not None and (head.wants_websocket or self._is_for_others(head)):
+                self.next_head = head
             elif head is not None:
                 return self._open_request(head)
         except (OSError, trio.ClosedResourceError, Refused) as exc:

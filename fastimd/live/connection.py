@@ -211,10 +211,10 @@ class Connection(Session):
         """
         self.put_out(group, INSUFFICIENT_STATE)
 
-    def kick(self, group: str, given_at: float) -> None:
+    def kick(self, group: str, given_at: float, close: Reason | None = None) -> None:
         """Leave a group, or go altogether: the user was kicked."""
         if not group:
-            super().kick(group, given_at)
+            super().kick(group, given_at, close)
             return
         place = self.subscriptions.get(group) or self.entering[group]
         if place.since <= given_at:

@@ -9,6 +9,7 @@ import trio
 
 from ..base.codec import MAX_TS, check_id
 from ..base.errors import BadParameter, StoreUnavailable
+from ..groups.store import Store
 from ..groups.store.marks import Unread
 from ..groups.store.summaries import GroupState
 from ..groups.whispers import may_enter
@@ -86,9 +87,17 @@ async def groups(connection: Connection, request: Groups) -> ListedGroups:
     if not 0 < request.limit <= MOST_GROUPS:
         raise Refusal(bad_request(f"limit: must be from 1 to {MOST_GROUPS}"))
     await connection.check("groups", "")
-    found = await _newest(connection, request.limit)
-    store = connection.service.domain.store
-    marks = await store.marks.of(connection.user, [name for name, _ in found])
+    return await list_groups(connection.service.domain.store, connection.user, request.limit)
+
+
+async def list_groups(store: Store, user: str, limit: int) -> ListedGroups:
+    """The groups of a user, at most some thousand, those where something was said last first.
+
+    Raises:
+        StoreUnavailable, KeyUnusable: they cannot be told now.
+    """
+    found = await _newest(store, user, limit)
+    marks = await store.marks.of(user, [name for name, _ in found])
     listed: list[ListedGroup] = []
     unread: list[Unread] = []
     for start in range(0, len(found), GROUPS_AT_ONCE):
@@ -97,17 +106,16 @@ async def groups(connection: Connection, request: Groups) -> ListedGroups:
             unread.append(store.marks.count_unread(name, state, marks.get(name, 0)))
         await trio.lowlevel.checkpoint()  # they leave, and are counted while these are read:
         for name, state in part:
-            last = _last(connection, name, state)
+            last = _last(store, name, state)
             listed.append(ListedGroup(name, state.total, 0, marks.get(name, 0), last))
     for group, asked in zip(listed, unread, strict=True):
         group.unread = await asked.count()
     return ListedGroups(listed)
 
 
-async def _newest(connection: Connection, limit: int) -> list[tuple[str, GroupState]]:
+async def _newest(store: Store, user: str, limit: int) -> list[tuple[str, GroupState]]:
     """The user's groups in which something was said last."""
-    store = connection.service.domain.store
-    names = await store.members.groups_of(connection.user)
+    names = await store.members.groups_of(user)
     found: list[tuple[str, GroupState]] = []
     for start in range(0, len(names), GROUPS_AT_ONCE):
         part = names[start : start + GROUPS_AT_ONCE]
@@ -120,11 +128,10 @@ async def _newest(connection: Connection, limit: int) -> list[tuple[str, GroupSt
     return found
 
 
-def _last(connection: Connection, group: str, state: GroupState) -> Publication | None:
+def _last(store: Store, group: str, state: GroupState) -> Publication | None:
     """A group's newest message, as it is told."""
     newest = [] if state.newest is None else [(1, state.newest)]
-    stands = connection.service.domain.store.stands
-    last = next(iter(publications(stands, group, newest)), None)
+    last = next(iter(publications(store.stands, group, newest)), None)
     if last is not None:
         last.offset = last.time
     return last

@@ -47,7 +47,8 @@ def publications(
 def publication(ts: int, message: bytes) -> Publication:
     """A message as it is told; ``ts`` is its offset, and 0 for a foreign one, which has none."""
     read = decode_message(message)
-    return Publication(data_of(read.info), ClientInfo(read.userId), ts, dict(read.tags), read.ts)
+    by = ClientInfo(read.userId) if read.userId else None
+    return Publication(data_of(read.info), by, ts, dict(read.tags), read.ts)
 
 
 def notice(event: bytes) -> Publication:

@@ -32,10 +32,14 @@ class Place(NamedTuple):
 
 
 class Nonce(NamedTuple):
-    """What a client calls a message, however often it sends it, and the key that remembers it."""
+    """What a client calls a message, however often it sends it, and the key that remembers it.
+
+    ``most`` is how many the key remembers.
+    """
 
     key: str
     text: bytes
+    most: int
 
 
 class Told:
@@ -137,7 +141,7 @@ class Batch:
         for number, append in enumerate(self._as_sent, 1):
             if append.told is not None and append.told.nonce is not None:
                 keys.append(prefix + append.told.nonce.key)
-                arguments += (number, append.told.nonce.text)
+                arguments += (number, append.told.nonce.text, append.told.nonce.most)
                 nonces += 1
         arguments.append(nonces)
 

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import getrandbits
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import trio
 
@@ -34,7 +34,7 @@ from .frames import (
 from .keepalive import Keepalive
 from .outbox import Outbox
 from .pace import Pace
-from .subprotocol import LOST, Subprotocol
+from .subprotocol import LOST, Reason, Subprotocol
 
 CLOSE_SECONDS = 5.0
 """How long a client has to answer a close frame."""
@@ -54,6 +54,24 @@ class Surroundings:
     keepalive: Keepalive
     readiness: Readiness
     sessions: Sessions
+
+
+class Kick(NamedTuple):
+    """Which sockets are closed: a user's, in ``group``, or all when that is "".
+
+    With ``client`` it is the one with this id, and none of ``keep`` is closed. ``close`` is the
+    code and the reason on sockets that close, if not the usual ones.
+    """
+
+    user: str
+    group: str = ""
+    client: str = ""
+    keep: Collection[str] = ()
+    close: Reason | None = None
+
+    def concerns(self, client: str) -> bool:
+        """Whether the socket of the user with this id is meant."""
+        return client not in self.keep and self.client in ("", client)
 
 
 class Sessions(set["Session"]):
@@ -89,16 +107,16 @@ class Sessions(set["Session"]):
         """The sockets that are in a group."""
         return [session for session in self if group in session.groups]
 
-    def kick(self, user: str, group: str, age: float = 0.0) -> None:
-        """Close the sockets of a user: those in a group, or all when that is "".
+    def kick(self, kick: Kick, age: float = 0.0) -> None:
+        """Close the sockets that a kick means.
 
         Args:
             age: seconds since the kick; who came later may stay.
         """
         given_at = trio.current_time() - age
-        for session in self.of_user(user, group):
-            if session.opened_at <= given_at:
-                session.kick(group, given_at)
+        for session in self.of_user(kick.user, kick.group):
+            if session.opened_at <= given_at and kick.concerns(session.client):
+                session.kick(kick.group, given_at, kick.close)
 
     def leave(self, user: str, group: str) -> None:
         """Close the sockets that a user has in a group: the user has left it."""
@@ -284,9 +302,9 @@ class Session:
         end = self.abort if code == LOST else self.close
         end(code, reason)
 
-    def kick(self, _group: str, _given_at: float) -> None:
+    def kick(self, _group: str, _given_at: float, close: Reason | None = None) -> None:
         """Close the socket: the user was kicked then from one of its groups, or from all."""
-        self.close(*self.subprotocol.kicked)
+        self.close(*(close or self.subprotocol.kicked))
 
     def drop(self, _group: str, reason: str) -> None:
         """Close the socket: the user may not be in one of its groups any more."""

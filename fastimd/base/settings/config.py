@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from .admin import Admin
+from .api import Api
 from .group import Group
 from .group_list import GroupList
 from .group_message import GroupMessage
@@ -47,6 +48,7 @@ class Config(msgspec.Struct):
     login: Login = Login()
     token: Token = Token()
     hooks: Hooks = Hooks()
+    api: Api = Api()
     admin: Admin = Admin()
     log: Log = Log()
     source: str = BUILT_IN

@@ -46,6 +46,17 @@ def check_webhook(config: Config, mistakes: Mistakes) -> None:
         )
 
 
+def check_api(config: Config, mistakes: Mistakes) -> None:
+    """A key is known by its name in logs and metrics."""
+    names = [key.name for key in config.api.keys]
+    for name in dict.fromkeys(names):
+        if names.count(name) > 1:
+            mistakes["api"].append(
+                f"{config.source}: api.keys: {name!r} is there more than once; accepted: each"
+                " name once"
+            )
+
+
 def check_token(config: Config, mistakes: Mistakes) -> None:
     """Public keys come from one place; what is asked of tokens needs a key to judge them by."""
     if {"file", "token"} & mistakes.keys():

@@ -12,7 +12,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .config import BUILT_IN, SECTIONS, SETTINGS, Config, Setting, settings
-from .consistency import check_pings, check_token, check_webhook
+from .consistency import check_api, check_pings, check_token, check_webhook
 from .mistakes import NOT_SHOWN, Mistaken, Mistakes, show, suggest
 
 SEARCH_PATHS = (Path("fastimd.toml"), Path("/etc/fastimd/fastimd.toml"))
@@ -168,6 +168,7 @@ def load(path: Path | None, environ: Mapping[str, str]) -> Config:
     check_pings(config.socket, dict.fromkeys(ping_places.values()), mistakes)
     check_webhook(config, mistakes)
     check_token(config, mistakes)
+    check_api(config, mistakes)
     if lines := [line for section in mistakes.values() for line in section]:
         raise ConfigError(lines)
     return config

@@ -22,7 +22,7 @@ MOST_USERS = 100
 Seconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_SECONDS)]
 Reason: TypeAlias = Annotated[str, Meta(max_length=MAX_REASON)]
 Ts: TypeAlias = Annotated[int, Meta(ge=1, le=MAX_TS)]
-Users: TypeAlias = Annotated[list[str], Meta(max_length=MOST_USERS)]
+UserList: TypeAlias = Annotated[list[str], Meta(max_length=MOST_USERS)]
 
 
 def _check(name: str, value: str) -> None:
@@ -73,8 +73,8 @@ class MuteAll(OfGroup, kw_only=True):
 class Moderators(OfGroup, kw_only=True):
     """Users who become moderators, and such who are no longer; with neither, who they are."""
 
-    add: Users = []
-    remove: Users = []
+    add: UserList = []
+    remove: UserList = []
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,3 +108,25 @@ class Report(Struct):
     by: str
     at: int
     reason: str = ""
+
+
+class Done(Struct):
+    """The answer of what answers nothing more."""
+
+
+class Users(Struct):
+    """The moderators of a group."""
+
+    users: list[str]
+
+
+class Deleted(Struct):
+    """How many messages were deleted."""
+
+    deleted: int
+
+
+class Reports(Struct):
+    """What members have reported."""
+
+    reports: list[Report]

@@ -10,16 +10,16 @@ from .acts import Actor, Moderation
 
 
 class Method(NamedTuple):
-    """What a method takes, what does it, and how its result is called, "" for none."""
+    """What a method takes, what does it, and what is answered."""
 
     body: type[Any]
     act: Callable[[Moderation, Actor, Any], Awaitable[object]]
-    result: str = ""
+    answer: type[Any] = bodies.Done
 
-    async def call(self, moderation: Moderation, by: Actor, body: object) -> dict[str, object]:
+    async def call(self, moderation: Moderation, by: Actor, body: object) -> object:
         """Have it done; returns what is answered. Errors as with ``Moderation``."""
         result = await self.act(moderation, by, body)
-        return {self.result: result} if self.result else {}
+        return self.answer() if result is None else self.answer(result)
 
 
 METHODS = {
@@ -29,9 +29,9 @@ METHODS = {
     "unmute": Method(bodies.OfUser, Moderation.unmute),
     "slow_mode": Method(bodies.SlowMode, Moderation.slow_mode),
     "mute_all": Method(bodies.MuteAll, Moderation.mute_all),
-    "moderators": Method(bodies.Moderators, Moderation.moderators, "users"),
+    "moderators": Method(bodies.Moderators, Moderation.moderators, bodies.Users),
     "delete_message": Method(bodies.OfMessage, Moderation.delete_message),
-    "delete_messages_of": Method(bodies.OfUser, Moderation.delete_messages_of, "deleted"),
-    "reports": Method(bodies.OfGroup, Moderation.reports, "reports"),
+    "delete_messages_of": Method(bodies.OfUser, Moderation.delete_messages_of, bodies.Deleted),
+    "reports": Method(bodies.OfGroup, Moderation.reports, bodies.Reports),
 }
 """A ``report`` is of a member, and not among them."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from ...base.metrics import Metrics
 from ...base.settings import Config
 from ...redis.clients import RedisClient
+from .announcing import Announcing
 from .history import History
 from .keyspace import Keyspace
 from .kicks import RememberedKicks
@@ -44,3 +45,4 @@ class Store:
         self.removals = Removals(keys, config)
         self.reports = Reports(keys)
         self.ledgers = Ledgers(keys)
+        self.announcing = Announcing(keys)

@@ -7,6 +7,7 @@ import msgspec
 from ...base.codec import read_json
 from ...base.settings import Config
 from ...redis import scripts
+from ...websocket.session import Kick
 from ..events import EVENTS_CHANNEL, Event
 from .keyspace import Keyspace
 
@@ -20,19 +21,29 @@ class RememberedKicks:
         self._keys = keys
         self._config = config
 
-    async def announce(self, user: str, group: str) -> int:
-        """Have every daemon close a user's sockets: those in ``group``, or all when it is "".
+    async def announce(self, kick: Kick) -> int:
+        """Have every daemon close the sockets that a kick means.
 
         It is remembered for ``redis.hold_seconds``. With ``KeyUnusable`` it is not, but announced.
 
         Returns:
             How many daemons heard of it.
         """
+        code, reason = kick.close or (0, "")
+        event = Event(
+            kick.group,
+            kick.user,
+            kick=True,
+            client=kick.client,
+            keep=list(kick.keep),
+            code=code,
+            reason=reason,
+        )
         told: int = await self._keys.run(
             scripts.KICK,
             (_KICKS_KEY,),
             EVENTS_CHANNEL,
-            msgspec.json.encode(Event(group, user, kick=True)),
+            msgspec.json.encode(event),
             int(self._config.redis.hold_seconds * 1000),
         )
         return await self._keys.count_listeners(EVENTS_CHANNEL, told)

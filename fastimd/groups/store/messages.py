@@ -15,11 +15,15 @@ from ...redis import scripts
 from ...redis.batch import Nonce, OnAppended, OnTold, Told
 from ...redis.clients import RedisClient
 from ..events import Event
-from .keyspace import Keyspace, life_key, list_keys, nonces_key, place, removals_key
+from .keyspace import NONCES, Keyspace, life_key, list_keys, nonces_key, place, removals_key
 from .seek import seek
 
 NONCE_BYTES = 64
 """The longest nonce: Redis keeps many of them."""
+
+
+SERVER_NONCES = 100_000
+"""How many a group remembers of backends: what 300 messages a second need."""
 
 
 class Messages:
@@ -56,6 +60,7 @@ class Messages:
         on_told: OnTold,
         *,
         nonce: str = "",
+        of_server: bool = False,
         tags: Mapping[str, str] | None = None,
         within: float = math.inf,
     ) -> None:
@@ -69,6 +74,7 @@ class Messages:
                 daemon and within five minutes, it is the same message: it is stored once, and its
                 ``ts`` is told each time, even if it was recalled or purged meanwhile. The last
                 1,024 of a user in a group are remembered.
+            of_server: the nonce is a backend's, in whosever name it speaks; 100,000 are remembered.
             within: as for ``append``.
 
         Raises:
@@ -78,7 +84,7 @@ class Messages:
         if len(text) > NONCE_BYTES:
             raise BadParameter("nonce", f"must be at most {NONCE_BYTES} bytes of UTF-8")
         prefix = codec.message_prefix(group, user, info, tags)
-        told = Told(on_told, Nonce(nonces_key(group, user), text) if text else None)
+        told = Told(on_told, _nonce(group, "" if of_server else user, text) if text else None)
         self._client.appender.append(place(group), prefix, told, within)
 
     @property
@@ -130,3 +136,8 @@ class Messages:
             self._config.group_message.timeout,
         )
         return deleted
+
+
+def _nonce(group: str, user: str, text: bytes) -> Nonce:
+    """What a user, or with "" a backend, calls a message."""
+    return Nonce(nonces_key(group, user), text, NONCES if user else SERVER_NONCES)

@@ -6,7 +6,8 @@
 --       expiry of a list in seconds, longest list (0 = any), the latest time that the daemon knows
 --       Redis to have shown; then of each group its channel, the newest ts that the daemon knows,
 --       the number of its messages, and each one's JSON up to "ts":; then, if the ts of each is asked
---       for, of each message that has a nonce its number and the nonce, and how many have one
+--       for, of each message that has a nonce its number, the nonce and how many its key remembers,
+--       and how many messages have one
 -- Returns the ts of the last, or, if that of each is asked for, a list that begins with the list of
 -- them. Where a channel may not be published in, or a nonce not be remembered, it is a list that ends
 -- with the channel or the key, and the error: the messages are stored all the same.
@@ -14,8 +15,8 @@
 -- a later connection took over, an append was refused, or the mark is lost. Any other error too
 -- means that nothing was applied; NONCE is one of a user's nonces.
 
--- How long a nonce is remembered, in milliseconds, and how many of a user in a group.
-local REMEMBERED, MOST = 300000, 1024
+-- How long a nonce is remembered, in milliseconds.
+local REMEMBERED = 300000
 
 -- What ends the arguments of a message is no number.
 local nonces = tonumber(ARGV[#ARGV])
@@ -43,7 +44,7 @@ local named = nonces and {}
 if nonces then
   local known = {}
   for index = 1, nonces do
-    local argument = #ARGV + 2 * (index - nonces - 1)
+    local argument = #ARGV + 3 * (index - nonces - 1)
     local key, nonce = KEYS[last + index], ARGV[argument + 1]
     known[key] = known[key] or {}
     if not known[key][nonce] then
@@ -55,7 +56,7 @@ if nonces then
       if ts and ts < clock - REMEMBERED then
         ts = nil
       end
-      known[key][nonce] = {key = key, nonce = nonce, ts = ts}
+      known[key][nonce] = {key = key, nonce = nonce, ts = ts, most = ARGV[argument + 2]}
     end
     named[tonumber(ARGV[argument])] = known[key][nonce]
   end
@@ -123,7 +124,8 @@ redis.call('SET', KEYS[1], ARGV[1] .. ':' .. ARGV[3], 'EX', ARGV[4])
 local refused
 for _, name in ipairs(fresh or {}) do
   for _, command in ipairs({
-    {'ZREMRANGEBYRANK', name.key, 0, -MOST},
+    {'ZREMRANGEBYSCORE', name.key, '-inf', '(' .. as_text(clock - REMEMBERED)},
+    {'ZREMRANGEBYRANK', name.key, 0, -name.most},
     {'ZADD', name.key, as_text(name.ts), name.nonce},
     {'PEXPIRE', name.key, REMEMBERED},
   }) do

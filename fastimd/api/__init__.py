@@ -1,0 +1,1 @@
+"""The server API: what a backend says, does and asks over HTTP."""

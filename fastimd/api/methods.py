@@ -1,0 +1,58 @@
+"""The methods by their names: what each carries, what does it, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple, TypeAlias
+
+from ..groups.moderation.acts import OPERATOR
+from ..groups.moderation.bodies import OfGroup, OfUser
+from ..groups.moderation.methods import METHODS as MODERATION
+from ..groups.moderation.methods import Method as ModerationMethod
+from ..live.inbox import ListedGroups
+from . import acting, bodies, reading, speaking
+from .service import Service
+
+Act: TypeAlias = Callable[[Service, Any], Awaitable[object]]
+
+
+class Method(NamedTuple):
+    """A method. One that ``spans`` groups needs a key for all of them."""
+
+    body: type[Any]
+    act: Act
+    result: Any
+    spans: bool = False
+
+
+def _moderation(method: ModerationMethod) -> Act:
+    async def act(service: Service, body: Any) -> object:
+        return await method.call(service.domain.moderation, OPERATOR, body)
+
+    act.__doc__ = method.act.__doc__
+    return act
+
+
+METHODS: dict[str, Method] = {
+    "publish": Method(bodies.Publish, speaking.publish, bodies.Published),
+    "broadcast": Method(bodies.Broadcast, speaking.broadcast, bodies.BroadcastResult),
+    "history": Method(bodies.History, reading.history, bodies.HistoryResult),
+    "history_remove": Method(OfGroup, acting.history_remove, bodies.Nothing),
+    "presence": Method(OfGroup, reading.presence, bodies.PresenceResult),
+    "presence_stats": Method(OfGroup, reading.presence_stats, bodies.PresenceStatsResult),
+    "channels": Method(bodies.Channels, reading.channels, bodies.ChannelsResult, spans=True),
+    "info": Method(bodies.Nothing, reading.info, bodies.InfoResult, spans=True),
+    "unsubscribe": Method(bodies.Unsubscribe, acting.unsubscribe, bodies.Nothing),
+    "disconnect": Method(bodies.Disconnect, acting.disconnect, bodies.Nothing, spans=True),
+    "join": Method(OfUser, acting.join, bodies.Nothing),
+    "leave": Method(OfUser, acting.leave, bodies.Nothing),
+    "groups": Method(bodies.Groups, reading.groups, ListedGroups, spans=True),
+    **{
+        name: Method(method.body, _moderation(method), method.answer)
+        for name, method in MODERATION.items()
+    },
+}
+"""All but ``batch``, which calls these."""
+
+NOT_SERVED = frozenset(("subscribe", "refresh", "rpc", "map_publish", "shared_poll_publish"))
+"""Methods of Centrifugo's API that fastimd does not have."""

@@ -1,0 +1,263 @@
+"""The API over HTTP, beside hypercorn: a call costs a fraction of what it would cost behind it.
+
+The door has read and judged the head. Here the body is read within bounds, the key is looked at,
+and the answer written with one call of the system. Each connection comes here for one request;
+the next head goes back to the door.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+
+import structlog
+import trio
+from msgspec.json import encode
+
+from ..base import log as logs
+from ..base.metrics import Metrics
+from ..base.settings import Config
+from ..door.chunks import Chunks
+from ..door.head import Head, HeadReader, request_id_field
+from .calls import Answer, Calls
+from .errors import BAD_REQUEST, METHOD_NOT_FOUND, Error, status_of
+from .keys import OPERATOR, Caller, Strangers, find_caller
+
+PATH = b"/api/"
+MAX_BODY_BYTES = 8 * 1024 * 1024
+"""What a broadcast to the most groups with the longest ids needs."""
+BODY_SECONDS = 10.0
+SEND_SECONDS = 10.0
+UNAUTHORIZED = 101
+"""The code in the body of a 401."""
+
+log = structlog.get_logger("fastimd.api")
+
+
+def is_api(head: Head) -> bool:
+    """Whether a request is a call."""
+    return head.target.startswith(PATH) and not head.wants_websocket
+
+
+class ApiServer:
+    """Answers calls on one address.
+
+    Args:
+        document: the OpenAPI description, as JSON.
+        trusts: whether a request without a key is an operator's.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        config: Config,
+        metrics: Metrics,
+        document: Callable[[], bytes],
+        trusts: Callable[[Head], bool],
+    ) -> None:
+        self._calls = calls
+        self._config = config
+        self._metrics = metrics
+        self._trusts = trusts
+        self._document = document
+        self._strangers = Strangers()
+        self._asking = 0
+        self._all_answered = trio.Event()
+        self.is_ending = False
+        """Each answer is the last of its connection."""
+
+    async def wait_answered(self) -> None:
+        """Wait until every request that came has its answer."""
+        if self._asking:
+            self._all_answered = trio.Event()
+            await self._all_answered.wait()
+
+    async def serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> Head | None:
+        """Answer a request; returns the head of the next, None at the connection's end."""
+        self._asking += 1
+        try:
+            is_last = await self._serve(connection, reader, head)
+        finally:
+            self._asking -= 1
+            if not self._asking:
+                self._all_answered.set()
+        return None if is_last else await reader.read_next_head()
+
+    async def _serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> bool:
+        """Answer; returns whether the connection ends."""
+        status, body, fields, was_read = HTTPStatus.OK, b"", b"", False
+        try:
+            caller = self._find_caller(head)
+            name = _method_of(head)
+            if head.method == b"GET" and name == "openapi.json":
+                body = self._document()
+            elif head.method != b"POST":
+                raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, "use POST", b"Allow: POST\r\n")
+            else:
+                data = await self._read_body(connection, reader, head)
+                was_read = True
+                answer = await self._calls.call(caller, name, data)
+                status, body = self._shown(head, name, answer)
+        except _Refused as exc:
+            status, fields = exc.status, exc.fields
+            body = Answer(b"", Error(exc.code, str(exc))).body
+        has_body = head.body_bytes != 0
+        is_last = self.is_ending or not _is_kept(head) or (has_body and not was_read)
+        await _send(connection, _answer(status, body, fields, is_last=is_last))
+        return is_last
+
+    def _find_caller(self, head: Head) -> Caller:
+        secret = _secret_of(head)
+        if secret is None:
+            if self._trusts(head):
+                return OPERATOR
+            raise _Refused(HTTPStatus.UNAUTHORIZED, "unauthorized: no key", code=UNAUTHORIZED)
+        caller = find_caller(self._config.api.keys, secret)
+        if caller is not None:
+            return caller
+        self._metrics.api_keys_refused += 1
+        if not self._strangers.note(str(logs.bound().get("client", ""))):
+            raise _Refused(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                "too many wrong keys",
+                b"Retry-After: 60\r\n",
+                UNAUTHORIZED,
+            )
+        log.warning("api.key_refused")
+        raise _Refused(HTTPStatus.UNAUTHORIZED, "unauthorized: wrong key", code=UNAUTHORIZED)
+
+    async def _read_body(self, connection: socket.socket, reader: HeadReader, head: Head) -> bytes:
+        length = head.body_bytes
+        if length is not None and length > MAX_BODY_BYTES:
+            raise _too_long()
+        if head.fields.get(b"expect", b"").lower() == b"100-continue":
+            await _send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
+        with trio.move_on_after(BODY_SECONDS):
+            if length is None:
+                return await _read_chunks(reader)
+            parts, left = [], length
+            while left:
+                part = await reader.receive(left)
+                if not part:
+                    raise OSError("the client went before its request was whole")
+                parts.append(part)
+                left -= len(part)
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+        raise _Refused(HTTPStatus.REQUEST_TIMEOUT, "the body took too long")
+
+    def _shown(self, head: Head, name: str, answer: Answer) -> tuple[HTTPStatus, bytes]:
+        if answer.error is None and name == "batch":
+            return HTTPStatus.OK, b'{"replies":%b}' % answer.result
+        if answer.error is None:
+            return HTTPStatus.OK, answer.body
+        if head.fields.get(b"x-centrifugo-error-mode") == b"transport":
+            return status_of(answer.error.code), encode(answer.error)
+        if answer.is_malformed:
+            return HTTPStatus.BAD_REQUEST, answer.body
+        if answer.error.code == METHOD_NOT_FOUND:
+            return HTTPStatus.NOT_FOUND, answer.body
+        return HTTPStatus.OK, answer.body
+
+
+class _Refused(Exception):
+    """A request that is no call; its error has a status of HTTP."""
+
+    def __init__(
+        self, status: HTTPStatus, reason: str, fields: bytes = b"", code: int = BAD_REQUEST
+    ) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.fields = fields
+        self.code = code
+
+
+def _too_long() -> _Refused:
+    return _Refused(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"bad request: more than {MAX_BODY_BYTES} bytes"
+    )
+
+
+def _method_of(head: Head) -> str:
+    return head.target.partition(b"?")[0].removeprefix(PATH).decode("latin-1")
+
+
+def _secret_of(head: Head) -> bytes | None:
+    """The key that a request shows, if it shows one."""
+    key = head.fields.get(b"x-api-key")
+    if key is not None:
+        return key
+    scheme, _, key = head.fields.get(b"authorization", b"").partition(b" ")
+    return key.strip() if scheme.lower() == b"apikey" else None
+
+
+def _is_kept(head: Head) -> bool:
+    wanted = head.fields.get(b"connection", b"").lower()
+    if head.raw.split(b"\r\n", 1)[0].endswith(b"1.0"):
+        return b"keep-alive" in wanted
+    return b"close" not in wanted
+
+
+async def _read_chunks(reader: HeadReader) -> bytes:
+    content = bytearray()
+    chunks, size = Chunks(content), 0
+    while not chunks.has_ended:
+        data = await reader.receive()
+        if not data:
+            raise OSError("the client went before its request was whole")
+        taken = chunks.take(data)
+        reader.buffer = data[taken:] + reader.buffer
+        size += taken
+        if chunks.is_malformed:
+            raise _Refused(HTTPStatus.BAD_REQUEST, "bad request: malformed chunks")
+        if size > 2 * MAX_BODY_BYTES or len(content) > MAX_BODY_BYTES:
+            raise _too_long()
+    return bytes(content)
+
+
+def _answer(status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) -> bytes:
+    return _ANSWER % (
+        status,
+        status.phrase.encode(),
+        _date(),
+        request_id_field(),
+        fields,
+        len(body),
+        b"Connection: close\r\n" if is_last else b"",
+        body,
+    )
+
+
+_ANSWER = (
+    b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%bContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n%b\r\n%b"
+)
+_last_date = (0, b"")
+
+
+def _date() -> bytes:
+    global _last_date
+    now = int(time.time())
+    if now != _last_date[0]:
+        _last_date = now, formatdate(now, usegmt=True).encode()
+    return _last_date[1]
+
+
+async def _send(connection: socket.socket, data: bytes) -> None:
+    """Write all, or break the connection of a client that does not read."""
+    try:
+        sent = connection.send(data)
+    except BlockingIOError:
+        sent = 0
+    rest = memoryview(data)[sent:]
+    with trio.move_on_after(SEND_SECONDS):
+        while rest:
+            await trio.lowlevel.wait_writable(connection)
+            try:
+                rest = rest[connection.send(rest) :]
+            except BlockingIOError:
+                continue
+        return
+    raise OSError("the client does not read")

@@ -1,0 +1,77 @@
+"""The daemon, as the methods of the API see it."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import translate
+from re import compile as compile_pattern
+
+import trio
+
+from .. import __version__
+from ..groups.domain import Domain
+from ..groups.surveys import Surveys
+from ..websocket.session import Sessions
+from .bodies import ChannelInfo, Node, Process
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass
+class Service:
+    """What a call may use.
+
+    Args:
+        name: of this daemon, for people.
+    """
+
+    domain: Domain
+    sessions: Sessions
+    surveys: Surveys
+    name: str
+    began: float
+
+    def answerers(self) -> dict[str, Callable[[str], object]]:
+        """What this daemon says when all are asked."""
+        return {"channels": self.channels, "info": self.info}
+
+    def channels(self, pattern: str) -> dict[str, ChannelInfo]:
+        """The groups with members here, those that the glob fits."""
+        fits = compile_pattern(translate(pattern or "*")).fullmatch
+        return {
+            name: ChannelInfo(members, messages)
+            for name, members, messages in self.domain.hub.activity()
+            if fits(name)
+        }
+
+    def info(self, _about: str = "") -> Node:
+        """How this daemon is."""
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return Node(
+            uid=self.domain.store.presences.daemon,
+            name=self.name,
+            version=__version__,
+            num_clients=len(self.sessions),
+            num_users=len({session.user for session in self.sessions}),
+            num_channels=self.domain.hub.groups,
+            num_subs=sum(members for _, members, _ in self.domain.hub.activity()),
+            uptime=round(trio.current_time() - self.began),
+            process=Process(round(usage.ru_utime + usage.ru_stime, 3), _resident_bytes()),
+        )
+
+
+def make_service(domain: Domain, sessions: Sessions, surveys: Surveys) -> Service:
+    """The service of this daemon, which answers what all daemons are asked from now on."""
+    name = f"{socket.gethostname()}_{os.getpid()}"
+    service = Service(domain, sessions, surveys, name, trio.current_time())
+    surveys.answerers = service.answerers()
+    return service
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm", "rb") as statm:
+        return int(statm.read().split()[1]) * _PAGE_BYTES

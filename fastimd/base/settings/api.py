@@ -1,0 +1,45 @@
+"""``[api]``: the server API, and the keys of the backends that call it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from .section import About, Section, Switch
+
+
+class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A backend: its name, the digest of its secret, and what it may do.
+
+    ``methods`` and ``groups`` are globs, of which one has to fit.
+    """
+
+    name: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}$")]
+    methods: tuple[str, ...] = ("*",)
+    groups: tuple[str, ...] = ("*",)
+
+
+class Api(Section, frozen=True):
+    """The server API: your backend speaks, moderates and asks with it (docs/API.md)."""
+
+    public: Annotated[
+        Switch,
+        About(
+            "Whether the API is served on server.bind as well. The address of admin.bind always"
+            " serves it.",
+        ),
+    ] = False
+    keys: Annotated[
+        tuple[ApiKey, ...],
+        Meta(
+            description="tables [[api.keys]] of name (letters, digits, _ . -, at most 64), sha256"
+            " (64 hex digits), methods and groups (lists of globs, all by default); each name once",
+        ),
+        About(
+            "The keys of the backends. `fastimd api-key NAME` makes one, and prints the table for"
+            " this file.",
+        ),
+    ] = ()
