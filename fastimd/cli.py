@@ -16,6 +16,7 @@ from signal import SIGINT, SIGPIPE
 from typing import TYPE_CHECKING, TypeAlias
 
 from . import __version__
+from .api import arguments as api
 from .base.errors import EXIT_CONFIG, ConfigError
 from .base.signals import EXIT_SIGNAL, interrupt_kills
 from .bench import arguments as bench
@@ -126,6 +127,12 @@ def _find_operator(bind: str) -> Daemon | None:
     return Daemon(bind) if bind else None
 
 
+def _load_api_key() -> Run:
+    from .api.new_key import run_command
+
+    return run_command
+
+
 def _load_completion() -> Run:
     import shtab
 
@@ -171,6 +178,10 @@ def _parser() -> argparse.ArgumentParser:
     check_example = "fastimd check --config fastimd.toml"
     add_command(_load_check, shared, "check", "check the settings", check_example)
     operate.add_arguments(partial(add_command, _load_operate, shared))
+    key_example = "fastimd api-key game --methods publish broadcast"
+    api.add_arguments(
+        add_command(_load_api_key, (), "api-key", "make a key for the server API", key_example)
+    )
     chat_example = "fastimd chat ws://127.0.0.1:9000/ 7"
     chat.add_arguments(
         add_command(_load_chat, (), "chat", "chat in a group from a terminal", chat_example)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeAlias
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from ..base.codec import MAX_TS, check_id
 from ..base.errors import BadParameter
@@ -42,7 +42,7 @@ class _Said(Struct, kw_only=True):
     ``user`` is in whose name, "" for the server's own. ``version`` cannot be kept.
     """
 
-    data: Raw = Raw()
+    data: Raw = field(default_factory=Raw)
     b64data: str = ""
     user: str = ""
     tags: Tags = {}

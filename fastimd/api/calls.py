@@ -11,6 +11,7 @@ import trio
 from ..base.errors import BadParameter, KeyUnusable, Refused, StoreUnavailable
 from ..base.metrics import Metrics
 from ..groups.moderation.acts import NoSuchMessage
+from . import CALL_SECONDS
 from .bodies import Batch
 from .errors import (
     BAD_REQUEST,
@@ -27,8 +28,6 @@ from .keys import Caller
 from .methods import METHODS, NOT_SERVED, Method
 from .service import Service
 
-CALL_SECONDS = 10.0
-"""How long a call may take, a whole batch too."""
 PARALLEL = 64
 """Commands of a batch that are done side by side."""
 

@@ -9,8 +9,7 @@ from ..groups.moderation.acts import OPERATOR
 from ..groups.moderation.bodies import OfGroup, OfUser
 from ..groups.moderation.methods import METHODS as MODERATION
 from ..groups.moderation.methods import Method as ModerationMethod
-from ..live.inbox import ListedGroups
-from . import acting, bodies, reading, speaking
+from . import acting, bodies, reading, shapes, speaking
 from .service import Service
 
 Act: TypeAlias = Callable[[Service, Any], Awaitable[object]]
@@ -36,9 +35,9 @@ def _moderation(method: ModerationMethod) -> Act:
 METHODS: dict[str, Method] = {
     "publish": Method(bodies.Publish, speaking.publish, bodies.Published),
     "broadcast": Method(bodies.Broadcast, speaking.broadcast, bodies.BroadcastResult),
-    "history": Method(bodies.History, reading.history, bodies.HistoryResult),
+    "history": Method(bodies.History, reading.history, shapes.HistoryResult),
     "history_remove": Method(OfGroup, acting.history_remove, bodies.Nothing),
-    "presence": Method(OfGroup, reading.presence, bodies.PresenceResult),
+    "presence": Method(OfGroup, reading.presence, shapes.PresenceResult),
     "presence_stats": Method(OfGroup, reading.presence_stats, bodies.PresenceStatsResult),
     "channels": Method(bodies.Channels, reading.channels, bodies.ChannelsResult, spans=True),
     "info": Method(bodies.Nothing, reading.info, bodies.InfoResult, spans=True),
@@ -46,7 +45,7 @@ METHODS: dict[str, Method] = {
     "disconnect": Method(bodies.Disconnect, acting.disconnect, bodies.Nothing, spans=True),
     "join": Method(OfUser, acting.join, bodies.Nothing),
     "leave": Method(OfUser, acting.leave, bodies.Nothing),
-    "groups": Method(bodies.Groups, reading.groups, ListedGroups, spans=True),
+    "groups": Method(bodies.Groups, reading.groups, shapes.ListedGroups, spans=True),
     **{
         name: Method(method.body, _moderation(method), method.answer)
         for name, method in MODERATION.items()

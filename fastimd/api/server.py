@@ -22,11 +22,12 @@ from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..door.chunks import Chunks
 from ..door.head import Head, HeadReader, request_id_field
+from . import PATH
 from .calls import Answer, Calls
 from .errors import BAD_REQUEST, METHOD_NOT_FOUND, Error, status_of
 from .keys import OPERATOR, Caller, Strangers, find_caller
 
-PATH = b"/api/"
+_PATH = PATH.encode()
 MAX_BODY_BYTES = 8 * 1024 * 1024
 """What a broadcast to the most groups with the longest ids needs."""
 BODY_SECONDS = 10.0
@@ -39,7 +40,7 @@ log = structlog.get_logger("fastimd.api")
 
 def is_api(head: Head) -> bool:
     """Whether a request is a call."""
-    return head.target.startswith(PATH) and not head.wants_websocket
+    return head.target.startswith(_PATH) and not head.wants_websocket
 
 
 class ApiServer:
@@ -181,7 +182,7 @@ def _too_long() -> _Refused:
 
 
 def _method_of(head: Head) -> str:
-    return head.target.partition(b"?")[0].removeprefix(PATH).decode("latin-1")
+    return head.target.partition(b"?")[0].removeprefix(_PATH).decode("latin-1")
 
 
 def _secret_of(head: Head) -> bytes | None:

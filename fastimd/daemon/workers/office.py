@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from ipaddress import ip_address
 
 import httpx
 import msgspec
@@ -22,10 +22,11 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from ... import __version__
+from ...api import CALL_SECONDS, PATH
 from ...base import recent
 from ...base.asking import first_cause, make_local_client
 from ...base.metrics import Metrics
-from ...http.admin import as_json, create_app_around, expose_registry
+from ...http.admin import as_json, create_app_around, expose_registry, is_trusted_host
 from ...http.forms import (
     COMMAND_HEADER,
     DESK,
@@ -42,6 +43,8 @@ ANSWER_SECONDS = 3.0
 ACT_SECONDS = 8.0
 """How long a worker may take to answer a question, or to do something: less than an operator's
 command and a scrape wait."""
+API_SECONDS = CALL_SECONDS + 2
+_API_HEADERS = ("content-type", "x-api-key", "authorization", "x-centrifugo-error-mode")
 
 _COUNTERS = {
     "opened": "fastimd_sockets_opened",
@@ -86,7 +89,22 @@ class Office:
 
     def create_app(self, names: Sequence[str]) -> QuartTrio:
         """The app; ``names`` as for ``create_admin_app``."""
-        return create_app_around(self._expose, self._reasons_not_ready, self._add_desk, names)
+
+        def add(app: QuartTrio) -> None:
+            self._add_desk(app)
+            self._add_api(app, names)
+
+        return create_app_around(self._expose, self._reasons_not_ready, add, names)
+
+    def _add_api(self, app: QuartTrio, names: Sequence[str]) -> None:
+        @app.route(f"{PATH}<path:_what>", methods=["GET", "POST"])
+        async def call(_what: str) -> Response:
+            given = request.headers
+            headers = {name: given[name] for name in _API_HEADERS if name in given}
+            host = given.get("Host", "")
+            if COMMAND_HEADER in given and _is_local() and is_trusted_host(host, names):
+                headers[COMMAND_HEADER] = "1"
+            return await self._hand_on(headers, API_SECONDS)
 
     def _add_desk(self, app: QuartTrio) -> None:
         @app.get(f"{DESK}status")
@@ -99,7 +117,8 @@ class Office:
 
         @app.route(f"{DESK}<path:_what>", methods=["GET", "POST"])
         async def hand_on(_what: str) -> Response:
-            return await self._hand_on()
+            headers = {COMMAND_HEADER: "1", "content-type": request.headers.get("Content-Type", "")}
+            return await self._hand_on(headers, ACT_SECONDS)
 
     async def _expose(self, accept: str) -> tuple[bytes, str]:
         families = await self._count()
@@ -167,18 +186,15 @@ class Office:
         whole = msgspec.structs.replace(views[0], members=dict(sorted(members.items())))
         return as_json(whole, HTTPStatus.OK)
 
-    async def _hand_on(self) -> Response:
+    async def _hand_on(self, headers: Mapping[str, str], seconds: float) -> Response:
         """Have one worker do what the request asks; another, if it cannot be reached.
 
         Who was reached and does not answer may have done it, and nobody does it again.
         """
         body = await request.get_data(as_text=False)
-        headers = {"Content-Type": request.headers.get("Content-Type", "")} if body else {}
         for worker in sorted(self._workers, key=_is_away):
             try:
-                said = await _ask(
-                    worker, request.method, _target(), ACT_SECONDS, content=body, headers=headers
-                )
+                said = await _ask(worker, request.method, _target(), seconds, headers, content=body)
             except httpx.ConnectError:
                 continue
             except (httpx.TransportError, trio.TooSlowError) as exc:
@@ -194,7 +210,9 @@ class Office:
 
         async def ask(worker: Worker) -> None:
             try:
-                answers[worker.number] = await _ask(worker, "GET", target, ANSWER_SECONDS)
+                answers[worker.number] = await _ask(
+                    worker, "GET", target, ANSWER_SECONDS, {COMMAND_HEADER: "1"}
+                )
             except (httpx.TransportError, trio.TooSlowError) as exc:
                 _tell_silent(worker, exc)
 
@@ -205,7 +223,12 @@ class Office:
 
 
 async def _ask(
-    worker: Worker, method: str, target: str, seconds: float, **options: Any
+    worker: Worker,
+    method: str,
+    target: str,
+    seconds: float,
+    headers: Mapping[str, str],
+    content: bytes = b"",
 ) -> httpx.Response:
     """The answer of a worker.
 
@@ -214,10 +237,9 @@ async def _ask(
         httpx.TransportError: it does not answer.
         trio.TooSlowError: it does not in time.
     """
-    headers = {COMMAND_HEADER: "1", **options.pop("headers", {})}
     with trio.fail_after(seconds):
         async with make_local_client(worker.admin) as client:
-            return await client.request(method, target, headers=headers, **options)
+            return await client.request(method, target, headers=headers, content=content)
 
 
 def _tell_silent(worker: Worker, failure: Exception) -> None:
@@ -252,6 +274,12 @@ def _target() -> str:
     """The path of the request, with its query."""
     query = request.query_string.decode()
     return f"{request.path}?{query}" if query else request.path
+
+
+def _is_local() -> bool:
+    """The request came to an address that only this machine can reach."""
+    server = request.scope["server"]  # none of a unix socket
+    return server is None or ip_address(server[0]).is_loopback
 
 
 def _is_away(worker: Worker) -> bool:
