@@ -53,5 +53,7 @@ METHODS: dict[str, Method] = {
 }
 """All but ``batch``, which calls these."""
 
+BOUNDED = frozenset(("publish", "broadcast"))
+"""Those that end in time by themselves: a deadline costs, and they are called most."""
 NOT_SERVED = frozenset(("subscribe", "refresh", "rpc", "map_publish", "shared_poll_publish"))
 """Methods of Centrifugo's API that fastimd does not have."""

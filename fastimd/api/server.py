@@ -1,12 +1,14 @@
 """The API over HTTP, beside hypercorn: a call costs a fraction of what it would cost behind it.
 
-The door has read and judged the head. Here the body is read within bounds, the key is looked at,
-and the answer written with one call of the system. Each connection comes here for one request;
-the next head goes back to the door.
+The door has read and judged the first head. Here the body is read within bounds, the key is looked
+at, and the answer written with one call of the system. A request that is no call goes back to the
+door. What usually takes no time has no deadline of its own, for each would cost as much as the rest
+of a step: the connection has one.
 """
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from collections.abc import Callable
@@ -77,15 +79,22 @@ class ApiServer:
             await self._all_answered.wait()
 
     async def serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> Head | None:
-        """Answer a request; returns the head of the next, None at the connection's end."""
-        self._asking += 1
-        try:
-            is_last = await self._serve(connection, reader, head)
-        finally:
-            self._asking -= 1
-            if not self._asking:
-                self._all_answered.set()
-        return None if is_last else await reader.read_next_head()
+        """Answer calls; returns the head of the first other request, None at the end."""
+        found: Head | None = head
+        while found is not None and is_api(found):
+            reader.extend()
+            self._asking += 1
+            try:
+                is_last = await self._serve(connection, reader, found)
+            finally:
+                self._asking -= 1
+                if not self._asking:
+                    self._all_answered.set()
+            found = None if is_last else await reader.read_head_behind()
+            if reader.is_proxied:
+                break  # the door looks whose it is
+        reader.scope.deadline = math.inf
+        return found
 
     async def _serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> bool:
         """Answer; returns whether the connection ends."""
@@ -136,17 +145,10 @@ class ApiServer:
             raise _too_long()
         if head.fields.get(b"expect", b"").lower() == b"100-continue":
             await _send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
+        if length is not None and len(reader.buffer) >= length:
+            return await reader.receive(length) if length else b""
         with trio.move_on_after(BODY_SECONDS):
-            if length is None:
-                return await _read_chunks(reader)
-            parts, left = [], length
-            while left:
-                part = await reader.receive(left)
-                if not part:
-                    raise OSError("the client went before its request was whole")
-                parts.append(part)
-                left -= len(part)
-            return parts[0] if len(parts) == 1 else b"".join(parts)
+            return await (_read_chunks(reader) if length is None else _read(reader, length))
         raise _Refused(HTTPStatus.REQUEST_TIMEOUT, "the body took too long")
 
     def _shown(self, head: Head, name: str, answer: Answer) -> tuple[HTTPStatus, bytes]:
@@ -201,6 +203,17 @@ def _is_kept(head: Head) -> bool:
     return b"close" not in wanted
 
 
+async def _read(reader: HeadReader, length: int) -> bytes:
+    parts = []
+    while length:
+        part = await reader.receive(length)
+        if not part:
+            raise OSError("the client went before its request was whole")
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
+
+
 async def _read_chunks(reader: HeadReader) -> bytes:
     content = bytearray()
     chunks, size = Chunks(content), 0
@@ -252,6 +265,8 @@ async def _send(connection: socket.socket, data: bytes) -> None:
         sent = connection.send(data)
     except BlockingIOError:
         sent = 0
+    if sent == len(data):
+        return
     rest = memoryview(data)[sent:]
     with trio.move_on_after(SEND_SECONDS):
         while rest:

@@ -16,6 +16,7 @@ from .. import __version__
 from ..groups.domain import Domain
 from ..groups.surveys import Surveys
 from ..websocket.session import Sessions
+from .appends import AppendsUnderWay
 from .bodies import ChannelInfo, Node, Process
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -34,6 +35,7 @@ class Service:
     surveys: Surveys
     name: str
     began: float
+    appends: AppendsUnderWay
 
     def answerers(self) -> dict[str, Callable[[str], object]]:
         """What this daemon says when all are asked."""
@@ -67,7 +69,7 @@ class Service:
 def make_service(domain: Domain, sessions: Sessions, surveys: Surveys) -> Service:
     """The service of this daemon, which answers what all daemons are asked from now on."""
     name = f"{socket.gethostname()}_{os.getpid()}"
-    service = Service(domain, sessions, surveys, name, trio.current_time())
+    service = Service(domain, sessions, surveys, name, trio.current_time(), AppendsUnderWay())
     surveys.answerers = service.answerers()
     return service
 

@@ -13,13 +13,14 @@ import msgspec
 import trio
 
 from ..base.codec import check_id
-from ..base.errors import BadParameter, FateUnknown
-from ..groups.store.messages import NONCE_BYTES
+from ..base.errors import BadParameter
+from ..groups.store.messages import NONCE_BYTES, Messages
 from ..hooks.tags import check_tags
 from ..live.publications import info_of
+from .appends import Appends
 from .bodies import Broadcast, BroadcastResult, Published, PublishReply
 from .bodies import Publish as PublishBody
-from .errors import INTERNAL, LIMIT_EXCEEDED, NOT_AVAILABLE, ApiError, Error, bad_request
+from .errors import LIMIT_EXCEEDED, NOT_AVAILABLE, ApiError, bad_request
 from .service import Service
 
 WITHIN_SECONDS = 8.0
@@ -85,59 +86,38 @@ def _data_of(body: PublishBody | Broadcast) -> msgspec.Raw:
         raise ValueError(f"b64data: {exc}") from None
 
 
-class _Appends:
-    """Messages of one call that are on their way, and what became of each."""
-
-    def __init__(self, count: int) -> None:
-        self.replies: list[PublishReply] = [_NO_REPLY] * count
-        self._left = count
-        self._all_told = trio.Event()
-
-    def note(self, number: int, failure: Exception | None, ts: int | None) -> None:
-        if failure is None:
-            self.replies[number] = PublishReply(result=Published(ts or 0))
-        else:
-            self.replies[number] = PublishReply(error=_error_of(failure))
-        self._left -= 1
-        if not self._left:
-            self._all_told.set()
-
-    async def wait(self) -> list[PublishReply]:
-        await self._all_told.wait()
-        return self.replies
-
-
 async def _append(service: Service, groups: Sequence[str], said: _Said) -> list[PublishReply]:
     messages = service.domain.store.messages
-    appends = _Appends(len(groups))
-    for number, group in enumerate(groups):
-        if number % AT_ONCE == 0:
-            await messages.wait_room()
-        try:
-            check_id("channel", group)
-        except BadParameter as exc:
-            appends.note(number, exc, None)
-            continue
-        messages.append_told(
-            group,
-            said.user,
-            said.info,
-            partial(appends.note, number),
-            nonce=said.nonce,
-            of_server=True,
-            tags=said.tags,
-            within=WITHIN_SECONDS,
-        )
-    return await appends.wait()
+    appends = service.appends.begin(len(groups))
+    try:
+        for number, group in enumerate(groups):
+            if number % AT_ONCE == 0 and not (
+                messages.has_room or await _finds_room(messages, appends)
+            ):
+                break
+            try:
+                check_id("channel", group)
+            except BadParameter as exc:
+                appends.note(number, exc, None)
+                continue
+            messages.append_told(
+                group,
+                said.user,
+                said.info,
+                partial(appends.note, number),
+                nonce=said.nonce,
+                of_server=True,
+                tags=said.tags,
+                within=WITHIN_SECONDS,
+            )
+        return await appends.wait()
+    finally:
+        service.appends.end(appends)
 
 
-def _error_of(failure: Exception) -> Error:
-    if isinstance(failure, BadParameter):
-        return bad_request(str(failure)).error
-    if isinstance(failure, FateUnknown):
-        hint = "it may be stored: repeat the call with the same idempotency_key"
-        return Error(INTERNAL, f"{failure}; {hint}")
-    return Error(INTERNAL, f"not stored: {failure}")
-
-
-_NO_REPLY = PublishReply()
+async def _finds_room(messages: Messages, appends: Appends) -> bool:
+    """Wait until Redis takes more, or the call has taken too long."""
+    with trio.CancelScope() as scope:
+        appends.on_given_up = scope.cancel
+        await messages.wait_room()
+    return not scope.cancel_called

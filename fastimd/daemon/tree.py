@@ -193,7 +193,9 @@ async def _serve_groups(ground: _Ground) -> None:
             moderation,
             announcer,
         )
-        calls = Calls(make_service(domain, sessions, surveys), metrics)
+        service = make_service(domain, sessions, surveys)
+        floor.start_soon(supervise, "api", service.appends.run)
+        calls = Calls(service, metrics)
         make_api = partial(ApiServer, calls, config, metrics, describe_api)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
         admin = await open_admin(

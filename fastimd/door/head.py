@@ -219,6 +219,30 @@ class HeadReader:
         self.scope.deadline = math.inf
         return head
 
+    @property
+    def is_proxied(self) -> bool:
+        """The requests of many clients may come over the connection."""
+        return self._peer_names_requests
+
+    def extend(self) -> None:
+        """Let the connection live for ``IDLE_SECONDS`` more, and up to half as long again.
+
+        Who serves it alone calls this at each request, instead of bounding each of its steps.
+        """
+        now = trio.current_time()
+        if not now + IDLE_SECONDS <= self.scope.deadline < math.inf:
+            self.scope.deadline = now + 1.5 * IDLE_SECONDS
+
+    async def read_head_behind(self) -> Head | None:
+        """Read a later head as ``read_next_head`` does, for who calls ``extend``."""
+        logs.bind(request_id=new_request_id())
+        data = await self.receive()
+        if _END in data:
+            return self._take(data)
+        with trio.move_on_after(HEAD_SECONDS):
+            return await self._complete(data)
+        raise too_late()
+
     async def read_next_head(self) -> Head | None:
         """Read a later head, of a new request; None also when nothing comes for ``IDLE_SECONDS``.
 

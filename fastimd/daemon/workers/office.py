@@ -228,7 +228,7 @@ async def _ask(
     target: str,
     seconds: float,
     headers: Mapping[str, str],
-    content: bytes = b"",
+    content: str | bytes = b"",
 ) -> httpx.Response:
     """The answer of a worker.
 
