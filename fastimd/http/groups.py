@@ -46,6 +46,13 @@ def add_groups(app: QuartTrio, store: Store, guard: Guard) -> None:
 
 async def _before(store: Store) -> Response:
     group = await read_group()
-    user = check_id("userId", await read_text("userId"))
+    user = await _read_author()
     ts, count = await read_integer("ts", least=0), await read_integer("count", least=0)
     return answer_history(await store.history.before(group, user, ts, count))
+
+
+async def _read_author() -> str:
+    """The parameter ``userId`` of a message, which is empty where the server itself has spoken."""
+    if (await request.values).get("userId") == "":
+        return ""
+    return check_id("userId", await read_text("userId"))

@@ -56,7 +56,7 @@ class Guard:
         check_id("userId", user)
         given = await request.values
         for name in ("groupId", "userId"):
-            if name in given:
+            if given.get(name):
                 check_id(name, given[name])
         if self._access.asks_hook:  # outside, as it has a deadline of its own
             group = "" if action == "groups" else await read_group()

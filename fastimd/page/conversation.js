@@ -4,10 +4,10 @@
 // At most MOST messages are in the page while its end is in sight; older ones come back from the
 // history. Of those who read further up nothing is moved.
 
-import { make, nameOf, verbatim } from "./dom.js";
+import { make, verbatim } from "./dom.js";
 import { DraftsView } from "./drafts.js";
 import { FastIMError } from "./fastim.js";
-import { addTexts, dayOf, hush, label, say, sayTime, sayTimes } from "./language.js";
+import { addTexts, authorOf, dayOf, hush, label, say, sayTime, sayTimes } from "./language.js";
 
 addTexts({
   en: {
@@ -160,7 +160,7 @@ export class Conversation {
     const isOwn = userId === this.#user;
     const text = make("p", "text", verbatim("", info, "span"), sayTime(make("time"), ts, "time"));
     const line = make("div", "line", text);
-    const row = make("li", isOwn ? "message own" : "message", make("p", "head", nameOf(userId)), line);
+    const row = make("li", isOwn ? "message own" : "message", make("p", "head", authorOf(userId)), line);
     row.message = message;
     if (isOwn && ts > this.#tooOld) line.prepend(this.#recallButton(row));
     if (!isOwn) line.append(this.#moreButton(row));

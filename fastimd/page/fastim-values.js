@@ -6,7 +6,7 @@ import { FastIMError } from "./fastim-errors.js";
 /**
  * @typedef {object} Message  one message; groupId, userId and ts together name it
  * @property {string} groupId
- * @property {string} userId  its author
+ * @property {string} userId  its author, "" for the server itself
  * @property {string} info    the text
  * @property {number} ts      milliseconds since the epoch, by the server; unique within the group
  * @property {Record<string, string>} [tags]  marks that the server has given it, on the live wire

@@ -1,7 +1,7 @@
 // The list of the user's groups: newest message, time, how many messages are unread.
 
-import { make, nameOf, verbatim } from "./dom.js";
-import { addTexts, dayOf, label, say, sayTime } from "./language.js";
+import { make, verbatim } from "./dom.js";
+import { addTexts, authorOf, dayOf, label, say, sayTime } from "./language.js";
 
 addTexts({
   en: { groupSilent: "No messages", groupUnread: "{count} unread" },
@@ -93,7 +93,7 @@ export class GroupsView {
     if (newMessage) {
       sayTime(time, newMessage.ts, dayOf(newMessage.ts) === dayOf(Date.now()) ? "time" : "shortDay");
       delete newest.dataset.text;
-      newest.replaceChildren(nameOf(newMessage.userId), verbatim("", ` ${newMessage.info}`, "span"));
+      newest.replaceChildren(authorOf(newMessage.userId), verbatim("", ` ${newMessage.info}`, "span"));
     } else {
       time.textContent = "";
       delete time.dataset.time;

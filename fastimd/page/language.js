@@ -3,7 +3,7 @@
 // Every visible word goes through `say`, `hint`, `label` or `sayTime`, which note on the element what
 // it says: a change of language rewrites the whole page.
 
-import { remember, remembered } from "./dom.js";
+import { make, nameOf, remember, remembered } from "./dom.js";
 
 const TAGS = { en: "en", zh: "zh-CN" };
 const texts = { en: {}, zh: {} };
@@ -41,6 +41,11 @@ export function say(element, key, given) {
   // What is live is read out whenever it is written.
   if (element.textContent !== text) element.textContent = text;
   return element;
+}
+
+/** The name of a message's author; without one it is the server's own. */
+export function authorOf(user) {
+  return user ? nameOf(user) : say(make("b", "server"), "chatServer");
 }
 
 /** Let an element say nothing. */

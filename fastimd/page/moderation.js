@@ -2,9 +2,9 @@
 // is told of it.
 
 import "./moderation-words.js";
-import { byId, make, nameOf, verbatim } from "./dom.js";
+import { byId, make, verbatim } from "./dom.js";
 import { FastIMError, inLanguage } from "./fastim.js";
-import { hush, label, phrase, say, sayTime } from "./language.js";
+import { authorOf, hush, label, phrase, say, sayTime } from "./language.js";
 
 const DURATIONS = [
   [600, "modMinutes"], [3_600, "modHour"], [86_400, "modDay"], [604_800, "modWeek"], [0, "modForGood"],
@@ -61,6 +61,8 @@ export class Moderation {
     if (ts) add("modReport", "report", (why) => ({ ts, reason: why }));
     if (this.#group.isModerator) {
       if (ts) add("modDelete", "delete_message", () => ({ ts }));
+    }
+    if (this.#group.isModerator && user) {
       add("modDeleteAll", "delete_messages_of", () => ({ user }));
       add("modMute", "mute", (why, seconds) => ({ user, seconds, reason: why }));
       add("modUnmute", "unmute", () => ({ user }));
@@ -68,8 +70,8 @@ export class Moderation {
       add("modUnban", "unban", () => ({ user }));
     }
     const quote = text ? [verbatim("quote", text, "p")] : [];
-    const parts = this.#group.isModerator ? [reason, duration] : [reason];
-    show(nameOf(user), ...quote, ...parts, acts);
+    const parts = this.#group.isModerator && user ? [reason, duration] : [reason];
+    show(authorOf(user), ...quote, ...parts, acts);
   }
 
   async #showRoom() {

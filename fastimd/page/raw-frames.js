@@ -1,7 +1,7 @@
 // Frames, made readable for the log of the tab "Raw".
 
-import { byId, make, nameOf, verbatim } from "./dom.js";
-import { say } from "./language.js";
+import { byId, make, verbatim } from "./dom.js";
+import { authorOf, say } from "./language.js";
 import { calendar, timeElement, writeLog } from "./raw-log.js";
 
 const isObject = (value) => typeof value === "object" && value !== null;
@@ -18,7 +18,7 @@ export function parse(text) {
 
 function messageLine(chat, ownUser) {
   const user = String(chat.userId);
-  const line = make("div", "said", nameOf(user), verbatim("text", chat.info, "span"));
+  const line = make("div", "said", authorOf(user), verbatim("text", chat.info, "span"));
   line.classList.toggle("own", user === ownUser);
   const when = new Date(chat.ts);
   if (!Number.isNaN(when.getTime())) line.append(timeElement(when, calendar));

@@ -14,7 +14,7 @@ from .commands import Command
 from .events import Acted, Came, Removed, RoomEvent, Types, Went
 from .failures import ChatError
 from .moderating import read_act, told
-from .painter import day_and_time
+from .painter import SERVER, day_and_time
 from .room import NOT_AVAILABLE, NotServed, Room
 from .screen import Screen, shortened
 
@@ -139,7 +139,7 @@ class Beside:
             await self._screen.say(f"-- {whose} were deleted --")
         elif first not in self._recalling:
             for each in gone:
-                said = shortened(f"{each.userId}: {each.info}")
+                said = shortened(f"{each.userId or SERVER}: {each.info}")
                 await self._screen.say(f"-- taken back: {said} --")
 
     async def _watch_typing(self) -> None:

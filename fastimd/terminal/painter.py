@@ -23,6 +23,8 @@ COLOURS: tuple[int, ...] = (
     196,
 )
 """Of the 256 of xterm, those with a contrast of at least 3.9 both to black and to white."""
+SERVER = "server"
+"""Whose messages those without an author are."""
 OWN_MARK = "*"
 INDENT = 10
 MOST_NAME_COLUMNS = 24
@@ -54,9 +56,11 @@ class Painter:
             self._day = day
             yield from self.note(f"-- {day} --", width)
         is_own = message.userId == self._user
-        name = cut(self._name(message.userId), MOST_NAME_COLUMNS)
+        name = cut(self._name(message.userId or SERVER), MOST_NAME_COLUMNS)
         head = f"{moment:<5} {OWN_MARK if is_own else ' '} "
         colour = f"\x1b[38;5;{colour_of(message.userId)}m" + (_BOLD if is_own else "")
+        if not message.userId:  # a user may be called so, too
+            colour = _BOLD
         first = width - columns(head) - columns(name) - 2
         margin = _margin(width)
         texts = self._rows(message.info, first, width - len(margin))

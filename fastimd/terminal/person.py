@@ -22,7 +22,7 @@ from .commands import ACTS, HELP, Command, Unknown, complete, parse, read_number
 from .conversation import END_SECONDS, Conversation
 from .events import Back, Declined, Event, Heard, Joined, Lost, NotSent
 from .failures import ChatError
-from .painter import Painter, day_and_time
+from .painter import SERVER, Painter, day_and_time
 from .prompt import TerminalGone
 from .screen import Screen, shortened
 
@@ -262,7 +262,7 @@ class _State(msgspec.Struct):
 
 def _describe(state: _State, unread: dict[str, int]) -> tuple[str, str]:
     newest = decode_message(bytes(state.newest))
-    said = shortened(f"{newest.userId}: {newest.info}")
+    said = shortened(f"{newest.userId or SERVER}: {newest.info}")
     moment = " ".join(day_and_time(newest.ts))
     group = newest.groupId
     new = f"{unread[group]} unread, " if unread.get(group) else ""
