@@ -8,7 +8,7 @@ receiver's own read is not in it.
 
     python bench/cost.py [--wire live] [--rounds 3] [--seconds 2] [--write]
 
-``--rounds 1`` is the short one: two or three minutes instead of seven.
+``--rounds 1`` is the short one: three minutes instead of eight.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from servers import BenchRedis, NotStarted
 from fastimd.bench.dialect import FASTIMD
 from fastimd.bench.live import LIVE, LIVE_PROTOBUF
 from fastimd.bench.run import Failed
+from fastimd.groups.presence.presence import LOOK_EVERY, RENEW_SECONDS
 
 WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
 SIZES = (10_000, 100_000, 1_000_000)
@@ -165,10 +166,16 @@ SHOWN = (
     Shown("carried", "CPU of each message that it carries"),
     Shown("ping", "CPU of a ping and its pong"),
     Shown("connect", "CPU of a connect"),
+    Shown("lease", "CPU of a lease that is renewed"),
+    Shown("look", "CPU of a look, each other daemon there"),
+    Shown("again", "CPU of a look, to ask again"),
     Shown("idle", "CPU of a daemon without clients", 100, "% of a core"),
     Shown("redis_batch", "CPU of Redis, a call of the append script"),
     Shown("redis_message", "CPU of Redis, each message in it"),
     Shown("redis_subscriber", "CPU of Redis, a message to one daemon"),
+    Shown("redis_lease", "CPU of Redis, a lease of a daemon alone in its group"),
+    Shown("redis_look", "CPU of Redis, a look, each other daemon there"),
+    Shown("redis_again", "CPU of Redis, a look, to ask again"),
     Shown("redis_idle", "CPU of Redis for a daemon without clients", 100, "% of a core"),
     Shown("daemon", "memory of a daemon without clients", 2**-20, "MiB"),
     Shown("socket", "memory of a socket", 2**-10, "KiB"),
@@ -176,12 +183,18 @@ SHOWN = (
     Shown("group", "memory of a group on a daemon", 2**-10, "KiB"),
     Shown("stored", "memory of Redis, a stored message", 1, "B"),
     Shown("channel", "memory of Redis, a group on a daemon", 1, "B"),
+    Shown("member", "memory of Redis, a member and the set of the user's groups", 1, "B"),
     Shown("sent", "frame of a delivery", 1, "B"),
     Shown("received", "frame of a message", 1, "B"),
     Shown("redis_in", "to Redis for a message", 1, "B"),
     Shown("redis_answer", "answer of Redis", 1, "B"),
     Shown("redis_out", "from Redis to one daemon for a message", 1, "B"),
     Shown("commands", "commands of Redis for a message, those in the script too", 1, ""),
+    Shown("lease_in", "to Redis for a lease", 1, "B"),
+    Shown("lease_out", "answer of Redis for a lease", 1, "B"),
+    Shown("lease_commands", "commands of Redis for a lease", 1, ""),
+    Shown("look_in", "to Redis for each daemon that a look names", 1, "B"),
+    Shown("look_out", "from Redis for each daemon that the answer names", 1, "B"),
 )
 
 
@@ -193,7 +206,13 @@ def price_table(price: Prices, rounds: dict[str, list[float]]) -> Iterator[str]:
         rows.append(
             [shown.what, *(three_digits(value * shown.scale) for value in values), shown.unit]
         )
-    yield from ("## Prices", "", *aligned(rows), "")
+    yield from ("## Prices", "")
+    yield (
+        f"Every {RENEW_SECONDS:g} seconds a daemon renews its lease in each group of which it has "
+        f"members. One of {LOOK_EVERY} renewals is a look at the other daemons there; it asks "
+        "again if it has not named them all."
+    )
+    yield from ("", *aligned(rows), "")
 
 
 def run_table(rounds: Sequence[Mapping[str, Sample]]) -> Iterator[str]:
@@ -250,12 +269,17 @@ def _lines(price: Prices, use: Use, sockets: int) -> Iterator[tuple[str, str]]:
     yield "their memory, GiB", three_digits(found.memory / 2**30)
     yield "to clients, Mbit/s", three_digits(found.sent * megabits)
     yield "from clients, Mbit/s", three_digits(found.received * megabits)
+    yield "leases renewed a second", f"{found.leases:,.0f}"
     yield "CPU of Redis, cores", three_digits(found.redis_cpu)
+    yield "of it for leases, cores", three_digits(found.lease_cpu)
     yield f"Redis masters, each {USE * 100:.0f} % busy", f"{found.masters:,}"
     yield "Redis commands/s", f"{found.commands:,.0f}"
     yield "to Redis, Mbit/s", three_digits(found.redis_in * megabits)
     yield "from Redis, Mbit/s", three_digits(found.redis_out * megabits)
-    yield "memory of Redis for open groups, GiB", three_digits(found.redis_memory / 2**30)
+    yield (
+        "memory of Redis for open groups and members, GiB",
+        three_digits(found.redis_memory / 2**30),
+    )
     yield "stored in an hour, GiB", three_digits(found.stored * 3600 / 2**30)
     yield (
         "everybody connects again, s of CPU of each daemon",

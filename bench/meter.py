@@ -31,6 +31,8 @@ from fastimd.groups.store.keyspace import channel_of
 TEXT_SENT = "x" * 64
 """What is published; as long as what the load generator says."""
 OPEN_SECONDS = 60.0
+PONG_SECONDS = 35.0
+"""From a ping until a client that is silent is cut off, by default."""
 WARM_SECONDS = 0.8
 LOOK_SECONDS = 0.05
 Seen = TypeVar("Seen")
@@ -49,6 +51,7 @@ class Daemon(Fastimd):
             **super().environment(),
             "FASTIMD_ADMIN__BIND": f"unix:{self.folder}/admin.sock",
             "FASTIMD_SOCKET__PING_INTERVAL": str(self.ping_interval),
+            "FASTIMD_SOCKET__PING_TIMEOUT": str(self.ping_interval + PONG_SECONDS),
         }
 
     def numbers(self) -> dict[str, float]:

@@ -4,12 +4,14 @@ A round does every run once. A price is the median over the rounds; its spread i
 highest. Runs at a pace come one message at a time, as on a daemon with time to spare, which makes a
 message dear. Runs in step send the next messages when all members have the last ones, so that it is
 known how many one write carries. Runs that read get messages of many groups at once, published as
-by other daemons.
+by other daemons. Leases of presence are renewed in the crowd with many groups, which is measured
+for as long as it takes until each group had all kinds of renewal.
 """
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, fields
@@ -18,12 +20,14 @@ from statistics import median
 from typing import Any
 
 from bill import Prices
+from looks import MANY, Looks, measure_looks
 from meter import Daemon, Meter, Sample, listening, loaded, publishing
 from servers import BenchRedis
 
 from fastimd.bench.dialect import Dialect
 from fastimd.bench.live import LIVE
 from fastimd.bench.spec import Spec
+from fastimd.groups.presence.presence import LOOK_EVERY, RENEW_SECONDS
 from fastimd.groups.store.keyspace import channel_of
 
 DAEMONS = 3
@@ -40,8 +44,15 @@ READING_SECONDS = 0.02
 LISTENERS = 16
 SOCKETS = 1000
 SUBSCRIPTIONS = 20
-OFTEN = 1.0
-"""Seconds between two pings, where pings are measured."""
+FEW = SOCKETS // 50
+"""Groups of the sockets where there are few."""
+OFTEN, NEVER = 1.0, 3600.0
+"""Seconds between two pings, where pings are measured and where they would disturb."""
+CYCLE_SECONDS = RENEW_SECONDS * LOOK_EVERY
+"""In which the lease of each group is renewed by looks and otherwise, in the proportion that is
+always theirs."""
+SETTLE_SECONDS = 5.0
+"""In which a daemon has noted that whoever tried it at its start is gone."""
 MORE_SECONDS = 2.5
 """How much longer a load lasts than it is measured."""
 
@@ -50,13 +61,12 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Crowd:
-    """The cost of silent sockets: CPU to connect, memory, and CPU per second for their pings."""
+    """The cost of silent sockets: CPU to connect, memory, and what they cost when all are there."""
 
     connect: float
     memory: float
     redis_memory: float
-    pings: float
-    sockets: int
+    sample: Sample
 
 
 @dataclass(frozen=True)
@@ -65,6 +75,7 @@ class Round:
 
     samples: Mapping[str, Sample]
     crowds: Mapping[str, Crowd]
+    looks: Looks
     daemon: float
     stored: float
 
@@ -82,6 +93,22 @@ class Round:
         """CPU of Redis for each message, without what it uses when idle."""
         sample = self.samples[name]
         return (sample.redis - self.samples["idle"].redis) / sample.messages
+
+    def of_lease(self, what: str) -> float:
+        """What Redis does for each lease, of what a sample has: of many groups, less of few."""
+        one, many = (getattr(self.crowds[name].sample, what) for name in ("one", "many"))
+        return float(many - one) * RENEW_SECONDS / (SOCKETS - FEW)
+
+    def of_look(self, what: str) -> float:
+        """What a look costs more for each other daemon."""
+        alone, beside = (getattr(each, what) for each in (self.looks.alone, self.looks.beside))
+        return float(beside - alone) / (MANY - 1)
+
+    def of_asking_again(self, what: str) -> float:
+        """What a look costs more that is asked again."""
+        beside, again = self.looks.beside, self.looks.again
+        more = getattr(again, what) - getattr(beside, what)
+        return float(more) / (again.scripts - beside.scripts)
 
 
 def prices(found: Round) -> Prices:
@@ -106,7 +133,11 @@ def prices(found: Round) -> Prices:
         0.0, (batch * found.redis_of_message(f"{batch} to {NARROW}") - redis_alone) / (batch - 1)
     )
     one, apart, live, wide = (found.crowds[name] for name in ("one", "many", "live", "wide"))
-    group = (apart.memory - one.memory) / (SOCKETS - SOCKETS / 50)
+    group = (apart.memory - one.memory) / (SOCKETS - FEW)
+    channel = (apart.redis_memory - one.redis_memory) / (SOCKETS - FEW)
+    idle = samples["idle"].daemons[0]
+    lease = (apart.sample.daemons[0] - idle) * RENEW_SECONDS / SOCKETS
+    pings = one.sample.daemons[0] - idle - lease * FEW / RENEW_SECONDS
     alone_sample = samples["alone"]
     answered = alone_sample.redis_out / alone_sample.messages
     out = (samples["listened"].redis_out / samples["listened"].messages - answered) / LISTENERS
@@ -117,25 +148,43 @@ def prices(found: Round) -> Prices:
         relay=relay,
         write=write,
         carried=carried,
-        ping=(one.pings - samples["idle"].daemons[0]) / (SOCKETS / OFTEN),
+        ping=pings * OFTEN / SOCKETS,
         connect=apart.connect / SOCKETS,
+        lease=lease,
         redis_idle=samples["idle"].redis / DAEMONS,
         redis_batch=redis_alone - per_message - subscriber,
         redis_message=per_message,
         redis_subscriber=subscriber,
         daemon=found.daemon,
-        socket=(one.memory - group * SOCKETS / 50) / SOCKETS,
+        socket=(one.memory - group * FEW) / SOCKETS,
         group=group,
         subscription=(wide.memory - live.memory) / SOCKETS / (SUBSCRIPTIONS - 1),
         stored=found.stored,
-        channel=(apart.redis_memory - one.redis_memory) / (SOCKETS - SOCKETS / 50),
+        channel=channel,
+        member=(one.redis_memory - channel * FEW) / SOCKETS,
         sent=samples["wide"].counted["bytes_sent"] / samples["wide"].deliveries,
         received=alone_sample.counted["bytes_received"] / alone_sample.messages,
         redis_in=alone_sample.redis_in / alone_sample.messages,
         redis_answer=answered - out,
         redis_out=out,
         commands=(alone_sample.commands - samples["idle"].commands) / alone_sample.messages,
+        **_of_presence(found),
     )
+
+
+def _of_presence(found: Round) -> dict[str, float]:
+    return {
+        "look": found.of_look("daemon"),
+        "again": found.of_asking_again("daemon"),
+        "redis_lease": found.of_lease("redis"),
+        "redis_look": found.of_look("redis"),
+        "redis_again": found.of_asking_again("redis"),
+        "lease_in": found.of_lease("redis_in"),
+        "lease_out": found.of_lease("redis_out"),
+        "lease_commands": found.of_lease("commands"),
+        "look_in": found.of_look("redis_in"),
+        "look_out": found.of_look("redis_out"),
+    }
 
 
 def medians(found: Sequence[Prices]) -> Prices:
@@ -155,6 +204,7 @@ def measure(folder: Path, redis: BenchRedis, seconds: float, progress: Progress)
         daemons = [stack.enter_context(Daemon(folder, redis)) for _ in range(DAEMONS)]
         daemon = Meter(daemons, redis).used().resident_bytes / DAEMONS
         progress("idle")
+        time.sleep(SETTLE_SECONDS)
         samples["idle"] = Meter(daemons, redis).sample(seconds)
         for name, (used, options) in _runs().items():
             progress(name)
@@ -164,14 +214,16 @@ def measure(folder: Path, redis: BenchRedis, seconds: float, progress: Progress)
             samples[f"read {messages}"] = _read(daemons[0], redis, seconds, messages)
     stored = _stored(redis)
     redis.flush()
+    progress("looks")
+    looks = measure_looks(redis)
     crowds = {}
     for name, (dialect, groups, each) in _crowds().items():
         progress(f"{SOCKETS:,} sockets, {name}")
-        crowds[name] = _crowd(
-            folder, redis, dialect, groups, each, seconds, OFTEN if name == "one" else 25.0
-        )
+        pings = OFTEN if name == "one" else NEVER
+        lasting = {"one": RENEW_SECONDS, "many": CYCLE_SECONDS}.get(name, seconds)
+        crowds[name] = _crowd(folder, redis, dialect, groups, each, lasting, pings)
         redis.flush()
-    return Round(samples, crowds, daemon, stored)
+    return Round(samples, crowds, looks, daemon, stored)
 
 
 def _runs() -> dict[str, tuple[int, dict[str, Any]]]:
@@ -193,10 +245,10 @@ def _runs() -> dict[str, tuple[int, dict[str, Any]]]:
 def _crowds() -> dict[str, tuple[Dialect, int, int]]:
     """Name, what is spoken, groups, and groups of each socket."""
     return {
-        "one": (Daemon.dialect, SOCKETS // 50, 1),
+        "one": (Daemon.dialect, FEW, 1),
         "many": (Daemon.dialect, SOCKETS, 1),
-        "live": (LIVE, SOCKETS // 50, 1),
-        "wide": (LIVE, SOCKETS // 50, SUBSCRIPTIONS),
+        "live": (LIVE, FEW, 1),
+        "wide": (LIVE, FEW, SUBSCRIPTIONS),
     }
 
 
@@ -262,6 +314,7 @@ def _crowd(
             groups_each=each,
             opening=32,
         )
+        time.sleep(SETTLE_SECONDS)
         redis_before, before = meter.redis_memory(), meter.used()
         with loaded(meter, [spec]):
             after, redis_after = meter.used(), meter.redis_memory()
@@ -270,8 +323,7 @@ def _crowd(
         after.cpu_seconds - before.cpu_seconds,
         after.resident_bytes - before.resident_bytes,
         redis_after - redis_before,
-        sample.daemons[0],
-        SOCKETS,
+        sample,
     )
 
 

@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from fastimd.groups.relay import GATHER_SECONDS
-
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "bench"))  # what is there are programs, not a package
-
-from bill import (  # noqa: E402
+from bill import (
     USE,
     Bill,
     Part,
@@ -28,12 +19,16 @@ from bill import (  # noqa: E402
     off_by,
     spread,
 )
-from cost import LOADS, SIZES, USES, room_table, use_table  # noqa: E402
-from meter import COUNTED, Sample  # noqa: E402
-from mixed import BUSY, CHECK, Checked, check_table  # noqa: E402
-from prices import (  # noqa: E402
+from cost import LOADS, SIZES, USES, price_table, room_table, use_table
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from looks import MANY, Look, Looks
+from meter import COUNTED, Sample
+from mixed import BUSY, CHECK, Checked, check_table
+from prices import (
     BATCH,
     DAEMONS,
+    FEW,
     LISTENERS,
     NARROW,
     OFTEN,
@@ -47,8 +42,13 @@ from prices import (  # noqa: E402
     medians,
     prices,
 )
-from results import three_digits  # noqa: E402
+from results import three_digits
 
+from fastimd.groups.presence.presence import RENEW_SECONDS
+from fastimd.groups.relay import GATHER_SECONDS
+from fastimd.groups.store.presence import MAX_OTHERS
+
+ROOT = Path(__file__).parents[2]
 NAMES = [each.name for each in fields(Prices)]
 NOTHING = Prices(**dict.fromkeys(NAMES, 0.0))
 PRICE = Prices(
@@ -60,22 +60,34 @@ PRICE = Prices(
     carried=1e-7,
     ping=20e-6,
     connect=280e-6,
+    lease=30e-6,
+    look=8e-7,
+    again=90e-6,
     redis_idle=5e-4,
     redis_batch=80e-6,
     redis_message=8e-6,
     redis_subscriber=4e-6,
+    redis_lease=22e-6,
+    redis_look=25e-7,
+    redis_again=85e-6,
     daemon=6e7,
     socket=7e3,
     group=4e3,
     subscription=500.0,
     stored=142.0,
     channel=200.0,
+    member=300.0,
     sent=141.0,
     received=70.0,
     redis_in=430.0,
     redis_answer=14.0,
     redis_out=190.0,
     commands=7.0,
+    lease_in=330.0,
+    lease_out=35.0,
+    lease_commands=9.0,
+    look_in=77.0,
+    look_out=23.0,
 )
 COSTS = [each.name for each in fields(Bill) if each.name != "daemons"]
 DOCUMENT = (ROOT / "bench" / "COST.md").read_text()
@@ -119,18 +131,18 @@ def test_a_group_is_on_no_more_daemons_than_there_are(members: int, daemons: int
 def test_a_bill_by_hand() -> None:
     """Two groups of ten on one daemon, each with three messages a second."""
     found = bill(PRICE, [Part(2, 10, 3.0)], 1)
-    pings = 20 / 25
-    assert found.cpu == pytest.approx(
-        5e-3 + 6 * (150e-6 + 130e-6 + 12e-6) + 60 * (7e-6 + 1e-7) + pings * 20e-6
-    )
+    pings, leases = 20 / 25, 2 / 7
+    spoken = 6 * (150e-6 + 130e-6 + 12e-6) + 60 * (7e-6 + 1e-7)
+    assert found.cpu == pytest.approx(5e-3 + spoken + pings * 20e-6 + leases * 30e-6)
     assert found.memory == pytest.approx(6e7 + 20 * 7e3 + 2 * 4e3)
     assert found.sent == pytest.approx(60 * 141 + (60 + 6) * 52 + pings * 106)
     assert found.received == pytest.approx(6 * 70 + (60 + 6) * 52 + pings * 110)
-    assert found.redis_cpu == pytest.approx(5e-4 + 6 * (80e-6 + 8e-6 + 4e-6))
-    assert found.redis_memory == pytest.approx(2 * 200)
-    assert found.redis_in == pytest.approx(6 * 430)
-    assert found.redis_out == pytest.approx(6 * (14 + 190))
-    assert (found.commands, found.stored) == pytest.approx((6 * 7, 6 * 142))
+    assert (found.leases, found.lease_cpu) == pytest.approx((leases, leases * 22e-6))
+    assert found.redis_cpu == pytest.approx(5e-4 + 6 * (80e-6 + 8e-6 + 4e-6) + leases * 22e-6)
+    assert found.redis_memory == pytest.approx(2 * 200 + 20 * 300)
+    assert found.redis_in == pytest.approx(6 * 430 + leases * 330)
+    assert found.redis_out == pytest.approx(6 * (14 + 190) + leases * 35)
+    assert (found.commands, found.stored) == pytest.approx((6 * 7 + leases * 9, 6 * 142))
     assert found.masters == 1
 
 
@@ -150,8 +162,9 @@ def test_a_bill_is_the_sum_of_its_prices(
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"connect", "subscription"}))
 def test_every_price_is_in_the_bill(name: str) -> None:
     """But for those of which no use has any: nobody connects, no socket is in more groups."""
-    found = bill(replace(NOTHING, **{name: 1.0}), [Part(10, 10, 1.0)], 2)
-    headers = bill(NOTHING, [Part(10, 10, 1.0)], 2)
+    parts, daemons = [Part(10, 10, 1.0)], 2 + MAX_OTHERS
+    found = bill(replace(NOTHING, **{name: 1.0}), parts, daemons)
+    headers = bill(NOTHING, parts, daemons)
     assert any(getattr(found, each) > getattr(headers, each) for each in COSTS)
 
 
@@ -260,24 +273,41 @@ def round_of(price: Prices) -> Round:
         **steps,
         **{f"read {messages}": read(messages) for messages in READINGS},
     }
-    return Round(samples, crowds_of(price), price.daemon, price.stored)
+    return Round(samples, crowds_of(price), looks_of(price), price.daemon, price.stored)
 
 
 def crowds_of(price: Prices) -> dict[str, Crowd]:
     """What silent sockets cost."""
-    pings = price.idle + SOCKETS / OFTEN * price.ping
 
-    def crowd(groups: int, more: int = 0) -> Crowd:
+    def crowd(groups: int, more: int = 0, pings: float = 0.0) -> Crowd:
         memory = SOCKETS * (price.socket + more * price.subscription) + groups * price.group
-        return Crowd(price.connect * SOCKETS, memory, groups * price.channel, pings, SOCKETS)
+        redis_memory = groups * price.channel + SOCKETS * price.member
+        leases = groups / RENEW_SECONDS
+        silent = sample(
+            (price.idle + pings * price.ping + leases * price.lease,),
+            price.redis_idle + leases * price.redis_lease,
+            commands=leases * price.lease_commands,
+            redis_in=leases * price.lease_in,
+            redis_out=leases * price.lease_out,
+        )
+        return Crowd(price.connect * SOCKETS, memory, redis_memory, silent)
 
-    few = SOCKETS // 50
     return {
-        "one": crowd(few),
+        "one": crowd(FEW, pings=SOCKETS / OFTEN),
         "many": crowd(SOCKETS),
-        "live": crowd(few),
-        "wide": crowd(few, SUBSCRIPTIONS - 1),
+        "live": crowd(FEW),
+        "wide": crowd(FEW, SUBSCRIPTIONS - 1),
     }
+
+
+def looks_of(price: Prices) -> Looks:
+    """What looks cost, of which two of three are asked again where that is measured."""
+    alone = 20e-6, 25e-6, 380.0, 140.0, 1.0
+    each = price.look, price.redis_look, price.look_in, price.look_out, 0.0
+    more = price.again, price.redis_again, 400.0, 300.0, 1.0
+    beside = [own + (MANY - 1) * other for own, other in zip(alone, each, strict=True)]
+    again = [now + then * 2 / 3 for now, then in zip(beside, more, strict=True)]
+    return Looks(*(Look(*look) for look in (alone, beside, again)))
 
 
 @settings(max_examples=30)
@@ -335,9 +365,9 @@ def labels(rows: list[list[str]]) -> list[str]:
 
 
 def test_the_document_has_the_form_that_the_script_prints() -> None:
-    """Each use at each size, and each line; the numbers are of a run."""
+    """Each price, each use at each size, and each line; the numbers are of a run."""
     printed = [line for use in USES for line in use_table(PRICE, use)]
-    printed += room_table(PRICE)
+    printed += [*room_table(PRICE), *price_table(PRICE, columns([PRICE]))]
     written = dict(tables(DOCUMENT))
     for heading, rows in tables("\n" + "\n".join(printed)):
         assert labels(written[heading]) == labels(rows)

@@ -261,6 +261,19 @@ async def test_nobody_is_told_in_large_groups(autojump_clock: MockClock) -> None
         assert ("u0", False) not in first.told[watcher]
 
 
+async def test_typing_knows_how_large_a_group_has_become(autojump_clock: MockClock) -> None:
+    """Where nobody is told of others, a daemon looks when it is asked to tell somebody."""
+    async with daemons(2, announce_up_to=3) as (first, second):
+        ann, ben = first.come("g", "ann"), first.come("g", "ben")
+        await trio.sleep(1)
+        assert await first.presence.type("g", ann) is True
+        for number in range(5):
+            second.come("g", f"u{number}")
+        await trio.sleep(31)
+        assert await first.presence.type("g", ann) is False
+        assert ben.typing == ["ann"]
+
+
 async def test_data_that_is_lost_is_noted_again(autojump_clock: MockClock) -> None:
     """And nobody is told of it."""
     async with daemons(2) as (first, second):
@@ -333,7 +346,7 @@ async def test_an_idle_room_costs_nothing_by_member(autojump_clock: MockClock) -
             before, looks = redis.calls, redis.looks
             await trio.sleep(112)
             calls.append((redis.calls - before, redis.looks - looks))
-    assert calls == [(32, 8), (32, 8)]
+    assert calls == [(32, 0), (32, 0)]
 
 
 async def test_what_redis_refuses_is_tried_again_in_its_turn(autojump_clock: MockClock) -> None:

@@ -240,12 +240,27 @@ async def test_daemons_are_met_once(redis: Redis) -> None:
         values = [(f"u{number}", value_of([Place("c")]))]
         await daemon.note(values, "told", announced=0, listed=-1, is_last=False)
     assert [daemon.client.calls for daemon in daemons] == [1, 2, 2]
-    for daemon in daemons:
-        await daemon.note([], "told", announced=0, listed=-1, is_last=False)
-    assert [daemon.client.calls for daemon in daemons] == [3, 4, 3]
-    for daemon in daemons:
-        await daemon.note([], "told", announced=0, listed=-1, is_last=False)
-    assert [daemon.client.calls for daemon in daemons] == [4, 5, 4]
+    calls = [1, 2, 2]
+    for more in ([2, 2, 1], [1, 1, 1]):
+        for number, daemon in enumerate(daemons):
+            values = [(f"u{number}", value_of([Place(f"c{more}")]))]
+            await daemon.note(values, "told", announced=0, listed=-1, is_last=False)
+        calls = [before + each for before, each in zip(calls, more, strict=True)]
+        assert [daemon.client.calls for daemon in daemons] == calls
+
+
+async def test_where_nothing_has_changed_nobody_need_be_met(redis: Redis) -> None:
+    """Counts are in the index; a list of all is not."""
+    model = Model(lambda *_: None)
+    daemons = [Daemon(redis, model, f"d{number}") for number in range(3)]
+    for number, daemon in enumerate(daemons):
+        values = [(f"u{number}", value_of([Place("c")]))]
+        await daemon.note(values, "told", announced=0, listed=-1, is_last=False)
+    first = daemons[0]
+    await first.note([], "told", announced=0, listed=-1, is_last=False)
+    assert first.client.calls == 2
+    await first.note([], "told", announced=0, listed=100, is_last=False)
+    assert first.client.calls == 3  # it knows by now whom to name
 
 
 async def test_what_is_told_reaches_the_others(redis: Redis) -> None:

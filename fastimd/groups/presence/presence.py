@@ -2,8 +2,8 @@
 
 Theory of operation: a change waits for a moment, so that many are noted with one script; that
 script also renews the lease of this daemon in the group, which a turn of a few seconds does
-otherwise. Where nobody wants to be told, most turns use a script that looks at no other daemon,
-which costs Redis little. Whatever changes there gets the next version of the group, and is
+otherwise. Where nobody wants to be told, a turn uses a script that looks at no other daemon, which
+costs Redis little. Whatever changes there gets the next version of the group, and is
 published to the daemons that want to be told. So each knows whether it has missed something; then
 it reads all, and tells what is different. See ``roster.py``, ``present.lua`` and ``renew.lua``.
 """
@@ -31,8 +31,8 @@ RENEW_SECONDS = 7.0
 """How often each lease is renewed: one that was lost once is in time the next time."""
 TURNS = 28
 """In how many turns: each has as many groups."""
-LOOK_EVERY = 4
-"""Which renewal of a group looks at the other daemons, though nobody wants to be told of them."""
+LOOK_SECONDS = 30.0
+"""How long who types is told to others without a look at how many there are."""
 RETRY_SECONDS = 0.5
 AT_ONCE = 256
 """Groups whose changes are under way to Redis."""
@@ -135,6 +135,8 @@ class Presence:
             StoreUnavailable, KeyUnusable: other daemons may not have been told.
         """
         roster = self._rosters[group]
+        if trio.current_time() - roster.looked_at > LOOK_SECONDS:
+            await self._read(group, -1)
         if max(roster.users, len(roster.here)) > self._config.presence.announce_up_to:
             return False
         if self._typists.note(group, member.user):
@@ -192,7 +194,7 @@ class Presence:
         self._is_marked.set()
 
     async def _renew_all(self) -> None:
-        turn, due = 0, trio.current_time()  # turns are counted on and on
+        turn, due = 0, trio.current_time()
         while True:
             due += RENEW_SECONDS / TURNS
             await trio.sleep_until(due)
@@ -201,9 +203,8 @@ class Presence:
                 _, roster, user = self._away.popleft()
                 if roster.expire(user, now):
                     self._mark(roster)
-            turn += 1
-            is_look = turn // TURNS % LOOK_EVERY == 0
-            await self._note_all(self._turns[turn % TURNS], are_changed=is_look)
+            turn = (turn + 1) % TURNS
+            await self._note_all(self._turns[turn], are_changed=False)
 
     async def _note_all(self, rosters: Iterable[Roster], *, are_changed: bool) -> None:
         left = list(rosters)

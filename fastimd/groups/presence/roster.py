@@ -58,7 +58,8 @@ class Roster:
     ``had`` is how many of this daemon it has, since version ``noted_at``. Unless that ``is_sure``
     all is noted anew, and until that ``is_rebuilt`` Redis has a part. ``told`` are all users of the
     group with their values, as the listeners were told, while that is known; ``version`` is what it
-    was like then. ``late`` are letters that came while a change was under way.
+    was like then. ``late`` are letters that came while a change was under way. ``users`` is how
+    many were in the group when it was ``looked_at``.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Roster:
         "is_sure",
         "late",
         "listeners",
+        "looked_at",
         "name",
         "noted_at",
         "quiet_until",
@@ -98,6 +100,7 @@ class Roster:
         self.born = ""
         self.version = 0
         self.users = 0
+        self.looked_at = 0.0
         self.is_stale = False
         self.quiet_until = 0.0
         self.late: list[Letter] | None = None
@@ -219,7 +222,7 @@ class Roster:
         """Redis has it; returns what the listeners are to be told."""
         self.is_busy = False
         self.had, self.users, self.wanted = roll.fields, roll.users, change.wants
-        self.noted_at = roll.version
+        self.noted_at, self.looked_at = roll.version, now
         if not self.unnoted:
             self.is_rebuilt = True
         comings = self._follow(roll, announced, now) if self.listeners and change.wants else []

@@ -119,14 +119,18 @@ class Presences:
         """The channel of what only this daemon must know."""
         return INBOX + self.daemon
 
-    def send(self, group: str, change: Change, announced: int, listed: int) -> SentScript:
+    def send(
+        self, group: str, change: Change, announced: int, listed: int, *, is_again: bool = False
+    ) -> SentScript:
         """Send a change, for ``reply``.
 
         Args:
+            is_again: the script has asked for the members of others.
             announced: up to how many users others are told who came and went.
             listed: up to how many connections ``Roll.all`` has them; -1 for never.
         """
-        daemons = [self.daemon, *self._others]
+        needs_others = change.values or change.how == "anew" or listed >= 0 or is_again
+        daemons = [self.daemon, *(self._others if needs_others else ())]
         beside = messages_key(group), _index_key(group), _shared_key(group)
         keys = (*beside, *(_key(each, group) for each in daemons))
         return self._keys.send(
@@ -161,7 +165,7 @@ class Presences:
             if reply[0] != b"AGAIN":
                 return self._read(reply)
             self._meet(reply[1])
-            call = self.send(group, change, announced, listed)
+            call = self.send(group, change, announced, listed, is_again=True)
         raise AssertionError("daemons come and go faster than they are met")
 
     def renew(self, group: str, had: int, noted: int) -> SentScript:

@@ -11,7 +11,7 @@
 -- A value is a JSON array of the user's connections on this daemon, empty for one who has just gone
 -- and may come back; "" takes the user out. Changes are meant as "told" ones, or as a part of all
 -- that the daemon has: the first ("anew"), or a "later" one.
--- Returns "AGAIN" and the ids of daemons whose members are to be in KEYS too; "ANEW" when Redis does
+-- Returns "AGAIN" and the ids of daemons whose members have to be in KEYS too; "ANEW" when Redis does
 -- not have what the daemon had before; else when the index was begun, its version before and after,
 -- how many connections and users are in the group and how many users of this daemon, the ids of the
 -- daemons, how many have died, a channel and why it may not be published in or "", who came, or came
@@ -36,7 +36,8 @@ for id, daemon in pairs(daemons) do
     others[#others + 1] = keys[id]
   end
 end
-if #others < #ids then
+local needs_others = first_change <= #ARGV or #dead > 0 or how == 'anew' or listed >= 0
+if needs_others and #others < #ids then
   return {'AGAIN', ids}
 end
 if how ~= 'anew' and had > 0 then
