@@ -34,6 +34,8 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """What a broadcast to the most groups with the longest ids needs."""
 BODY_SECONDS = 10.0
 SEND_SECONDS = 10.0
+LINGER_SECONDS = 1.0
+"""How long a request that is refused is still read."""
 UNAUTHORIZED = 101
 """The code in the body of a 401."""
 
@@ -114,9 +116,12 @@ class ApiServer:
         except _Refused as exc:
             status, fields = exc.status, exc.fields
             body = Answer(b"", Error(exc.code, str(exc))).body
-        has_body = head.body_bytes != 0
-        is_last = self.is_ending or not _is_kept(head) or (has_body and not was_read)
-        await _send(connection, _answer(status, body, fields, is_last=is_last))
+        is_cut = head.body_bytes != 0 and not was_read
+        is_last = is_cut or self.is_ending or not _is_kept(head) or head.method == b"HEAD"
+        shown = b"" if head.method == b"HEAD" else body
+        await _send(connection, _answer(status, shown, fields, is_last=is_last))
+        if is_cut:
+            await _hear_out(connection, reader)
         return is_last
 
     def _find_caller(self, head: Head) -> Caller:
@@ -257,6 +262,14 @@ def _date() -> bytes:
     if now != _last_date[0]:
         _last_date = now, formatdate(now, usegmt=True).encode()
     return _last_date[1]
+
+
+async def _hear_out(connection: socket.socket, reader: HeadReader) -> None:
+    """Read what nobody wants: bytes that nobody has read would cost the client the answer."""
+    connection.shutdown(socket.SHUT_WR)
+    with trio.move_on_after(LINGER_SECONDS):
+        while await reader.receive():
+            pass
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:

@@ -22,7 +22,8 @@ from ..http.admin import is_trusted_host
 from ..http.forms import COMMAND_HEADER
 from ..http.server import HttpServer, serve_http
 
-ADMIN_CONNECTIONS = 64
+ADMIN_CONNECTIONS = 1024
+"""What a backend's connections need, beside those of operators."""
 
 
 async def open_admin(
