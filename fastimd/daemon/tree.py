@@ -32,22 +32,18 @@ from ..door.head import Head
 from ..door.listeners import Listener
 from ..door.receiver import Readiness
 from ..groups.access import Access
-from ..groups.announcements import Announcements
 from ..groups.domain import Domain
-from ..groups.events import Events
 from ..groups.following import follow_master
 from ..groups.hub import Hub
 from ..groups.kicks import Kicks
-from ..groups.lists.poller import Poller
 from ..groups.moderation.acts import Moderation
-from ..groups.moderation.announcer import Announcer
 from ..groups.moderation.judge import Judge
 from ..groups.moderation.policies import Policies
 from ..groups.moderation.waiting import Waiting
 from ..groups.presence.presence import Presence
-from ..groups.relays import GroupRelay, make_relay
+from ..groups.relays import GroupRelay
 from ..groups.store import Store
-from ..groups.surveys import ANSWER_BEGINS, Surveys
+from ..groups.surveys import Surveys
 from ..groups.visits.burials import Burials
 from ..hooks.runner import HookRunner, open_hooks
 from ..hooks.tellings import Tellings
@@ -64,6 +60,7 @@ from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
 from .ground import open_redis, take_listeners
+from .hub import build_hub
 from .public import is_public_api, serve_public
 from .stop import Stop
 from .workers.link import Link, Report
@@ -151,8 +148,8 @@ async def _serve_groups(ground: _Ground) -> None:
         presence = Presence(store.presences, config)
         policies = Policies(store.policies)
         surveys = Surveys(store.announcing, store.presences.daemon, store.presences.inbox)
-        relay, hub, poller, announcer = _build_hub(
-            ground, kicks, sessions, presence, policies, surveys
+        relay, hub, poller, announcer = build_hub(
+            client, store, config, metrics, kicks, sessions, presence, policies, surveys
         )
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
@@ -297,88 +294,9 @@ def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> li
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
 
 
-def _build_hub(
-    ground: _Ground,
-    kicks: Kicks,
-    sessions: Sessions,
-    presence: Presence,
-    policies: Policies,
-    surveys: Surveys,
-) -> tuple[GroupRelay, Hub, Poller, Announcer]:
-    client, store, metrics = ground.client, ground.store, ground.metrics
-    relay = make_relay(client, store.history, metrics)
-    client.appender.heard, client.appender.hear_out = relay.newest_of, relay.hear_out
-    hub = Hub(relay, store.history, metrics, ground.config, policies)
-    poller = Poller(relay, store, metrics, ground.config)
-    announcer = Announcer(
-        policies, store.policies, store.members, partial(_users_of, sessions), hub.notice
-    )
-
-    def on_gap() -> None:
-        poller.sweep()
-        kicks.look()
-        presence.note_gap()
-
-    events = Events(
-        on_change=poller.note_event,
-        on_removal=hub.notice,
-        on_leave=sessions.leave,
-        on_kick=kicks.receive,
-        on_policy=announcer.receive,
-        on_question=surveys.receive_question,
-    )
-
-    def on_letter(payload: bytes) -> None:
-        is_answer = payload.startswith(ANSWER_BEGINS)
-        (surveys.receive_answer if is_answer else presence.receive)(payload)
-
-    announcements = Announcements(
-        store.presences.inbox,
-        on_event=events.receive,
-        on_letter=on_letter,
-        on_gap=on_gap,
-    )
-    relay.hand_to(on_batch=hub.flush, announcements=announcements)
-    metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
-    metrics.add_gauge(
-        "members", "Connections in groups here, once a group.", lambda: presence.connections
-    )
-    metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
-    metrics.add_gauge(
-        "held_messages", "Appends without an answer.", lambda: store.messages.unanswered
-    )
-    metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
-    metrics.add_divided_gauge(
-        "redis_masters",
-        "Masters of Redis, by whether they can be spoken with.",
-        "state",
-        client.count_masters,
-    )
-    metrics.add_divided_gauge(
-        "redis_up",
-        "Whether Redis can be used, by what for.",
-        "purpose",
-        lambda: {"commands": client.last_error is None, "messages": relay.last_error is None},
-    )
-    return relay, hub, poller, announcer
-
-
-def _users_of(sessions: Sessions, groups: set[str]) -> dict[str, set[str]]:
-    """The users with sockets in each of some groups."""
-    users: dict[str, set[str]] = {}
-    for session in sessions:
-        for group in groups.intersection(session.groups):
-            users.setdefault(group, set()).add(session.user)
-    return users
-
-
 def _nobody(_head: Head) -> bool:
     """On the public address everybody needs a key."""
     return False
-
-
-def _living_tasks() -> int:
-    return trio.lowlevel.current_statistics().tasks_living
 
 
 def _warn_of_open_login(config: Config, hooks: HookRunner) -> None:
