@@ -39,6 +39,7 @@ from ..groups.moderation.announcer import Announcer
 from ..groups.moderation.judge import Judge
 from ..groups.moderation.policies import Policies
 from ..groups.moderation.waiting import Waiting
+from ..groups.outgoing.outgoing import Outgoing, make_outgoing
 from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay, make_relay
 from ..groups.store import Store
@@ -144,6 +145,9 @@ async def _serve_groups(ground: _Ground) -> None:
         kicks = Kicks(store.kicks, store.history, sessions.kick)
         presence = Presence(store.presences, config)
         policies = Policies(store.policies)
+        outgoing = make_outgoing(ground.hooks, store, client, config, metrics)
+        if outgoing is not None:
+            floor.start_soon(supervise, "events", outgoing.run)
         relay, hub, poller, announcer = _build_hub(ground, kicks, sessions, presence, policies)
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
@@ -194,11 +198,16 @@ async def _serve_groups(ground: _Ground) -> None:
             moderation,
             announcer,
         )
-        await _serve_front(ground, domain, sessions, admin, tellings)
+        await _serve_front(ground, domain, sessions, admin, tellings, outgoing)
 
 
 async def _serve_front(
-    ground: _Ground, domain: Domain, sessions: Sessions, admin: str, tellings: Tellings
+    ground: _Ground,
+    domain: Domain,
+    sessions: Sessions,
+    admin: str,
+    tellings: Tellings,
+    outgoing: Outgoing | None,
 ) -> None:
     config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
@@ -226,20 +235,21 @@ async def _serve_front(
             ground.inherited["http"],
             ground.link,
         )
-        appender = ground.client.appender
         with trio.move_on_after(LAST_SECONDS):
-            await appender.wait_all_answered()
+            await domain.store.messages.wait_all_answered()
             await visits.wait_all_told()
             await domain.presence.wait_all_noted()
             await tellings.wait_all_told()
             if burials is not None:
                 await burials.close()
+            if outgoing is not None:
+                await outgoing.wait_idle()
         if visits.waiting:
             log.warning("daemon.presence_untold", connections=visits.waiting)
         if tellings.waiting:
             log.warning("daemon.acts_untold", acts=tellings.waiting)
-        if appender.unanswered:
-            log.warning("daemon.unanswered", messages=appender.unanswered)
+        if unanswered := domain.store.messages.unanswered:
+            log.warning("daemon.unanswered", messages=unanswered)
 
 
 def _state(

@@ -670,7 +670,7 @@ async def test_no_secret_gets_into_the_log(ask: Ask, receiver: Receiver) -> None
 
 
 async def test_presence_is_told_again_until_it_is_taken(ask: Ask, receiver: Receiver) -> None:
-    """Any 2xx takes it; join before leave, under failures too; what waits is told in the drain."""
+    """Any 2xx takes it; join before leave, under failures too, and each under its id."""
     failing = {"left": 2}
 
     def answer(_asked: Asked) -> Answer:
@@ -683,10 +683,14 @@ async def test_presence_is_told_again_until_it_is_taken(ask: Ask, receiver: Rece
     daemon = ask("on_join,on_leave")
     async with connect(daemon.chat_url("7", "ann")) as member:
         await receive(member)
-    assert await trio.to_thread.run_sync(daemon.stop) == 0
+    await trio.to_thread.run_sync(wait_for, lambda: receiver.of("on_leave"), daemon)
     kinds = [each.event["type"] for each in receiver.asked]
     assert kinds == ["on_join"] * 3 + ["on_leave"]
-    assert causes(daemon) == []
+    assert len({each.headers["webhook-id"] for each in receiver.asked}) == 2
+    (failed,) = daemon.events("event.failed")
+    assert failed["error"] == "it answered 503"
+    assert metrics(daemon)['fastimd_events_failed_total{event="on_join"}'] == 2
+    assert metrics(daemon)['fastimd_events_delivered_total{event="on_join"}'] == 1
 
 
 async def test_presence_that_hangs_holds_up_no_question(ask: Ask, receiver: Receiver) -> None:

@@ -20,6 +20,7 @@ from .members import Members
 from .messages import Messages
 from .policy import Policies
 from .presence import Presences
+from .queues import Queues
 from .removals import Removals
 from .reports import Reports
 from .stand import Stands
@@ -44,3 +45,4 @@ class Store:
         self.removals = Removals(keys, config)
         self.reports = Reports(keys)
         self.ledgers = Ledgers(keys)
+        self.queues = Queues(keys, config)
