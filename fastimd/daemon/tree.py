@@ -145,9 +145,7 @@ async def _serve_groups(ground: _Ground) -> None:
         kicks = Kicks(store.kicks, store.history, sessions.kick)
         presence = Presence(store.presences, config)
         policies = Policies(store.policies)
-        outgoing = make_outgoing(ground.hooks, store, client, config, metrics)
-        if outgoing is not None:
-            floor.start_soon(supervise, "events", outgoing.run)
+        outgoing = _start_outgoing(ground, floor)
         relay, hub, poller, announcer = _build_hub(ground, kicks, sessions, presence, policies)
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
@@ -199,6 +197,15 @@ async def _serve_groups(ground: _Ground) -> None:
             announcer,
         )
         await _serve_front(ground, domain, sessions, admin, tellings, outgoing)
+
+
+def _start_outgoing(ground: _Ground, floor: trio.Nursery) -> Outgoing | None:
+    """What brings events to the backend, if it is told any."""
+    config, metrics, client, store = ground.config, ground.metrics, ground.client, ground.store
+    outgoing = make_outgoing(ground.hooks, store, client, config, metrics)
+    if outgoing is not None:
+        floor.start_soon(supervise, "events", outgoing.run)
+    return outgoing
 
 
 async def _serve_front(

@@ -69,8 +69,8 @@ class Receiver:
 
 
 @contextmanager
-def run_receiver(certificate: Path | None = None) -> Iterator[tuple[Receiver, str]]:
-    """A receiver on a free port, with TLS if there is a certificate, and its URL."""
+def run_receiver(certificate: Path | None = None, port: int = 0) -> Iterator[tuple[Receiver, str]]:
+    """A receiver on a free port or this one, with TLS if there is a certificate, and its URL."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,7 +104,7 @@ def run_receiver(certificate: Path | None = None) -> Iterator[tuple[Receiver, st
 
         def log_message(self, *_: Any) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         if certificate:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(certificate)

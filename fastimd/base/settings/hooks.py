@@ -144,7 +144,8 @@ class Hooks(Section, frozen=True):
         Period,
         About(
             "The same for `on_join`, `on_leave`, `on_moderation` and `on_report`; nothing waits for"
-            " them. For a backend, the deadline of each request that tells it an event.",
+            " them. For a backend, the deadline of each request that tells it an event, at most a"
+            " minute.",
             holds=AFTER_RESTART,
         ),
     ] = 5.0

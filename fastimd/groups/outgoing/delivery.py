@@ -25,6 +25,8 @@ from .circuit import Circuit, pause
 
 GATHER_SECONDS = 0.05
 """How long what happens in a group is gathered before it is told."""
+MAX_SECONDS = 60.0
+"""How long an attempt may take, whatever is set: a killed daemon's lease lasts longer than that."""
 MARGIN_SECONDS = 15.0
 """How much longer a lease lasts than an attempt."""
 RETRY_SECONDS = 1.0
@@ -54,7 +56,7 @@ class Delivery:
         self._queues = queues
         self._send = send
         self._metrics = metrics
-        self._seconds = config.hooks.presence_timeout
+        self._seconds = min(config.hooks.presence_timeout, MAX_SECONDS)
         self._lease = self._seconds + MARGIN_SECONDS
         self._at_once = max(1, config.hooks.webhook_connections // 2)
         self._holder = secrets.token_hex(8)

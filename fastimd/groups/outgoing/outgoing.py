@@ -58,16 +58,16 @@ class Outgoing:
                 self._delivery.known,
                 self._delivery.look,
             )
-        metrics.add_gauge(
-            "events_waiting",
-            "Events that this daemon knows to wait for the backend.",
-            lambda: self._delivery.waiting,
-        )
-        metrics.add_gauge(
-            "events_oldest_seconds",
-            "For how long the first of them has waited.",
-            lambda: self._delivery.oldest_seconds,
-        )
+
+    @property
+    def waiting(self) -> int:
+        """How many events wait for the backend, as far as this daemon knows."""
+        return self._delivery.waiting
+
+    @property
+    def oldest_seconds(self) -> float:
+        """For how long the first of them has."""
+        return self._delivery.oldest_seconds
 
     async def push(self, event: Event) -> None:
         """Put an event into the queue of its group.
@@ -76,12 +76,13 @@ class Outgoing:
             StoreUnavailable: it may be there or not.
         """
         group = event.group
-        try:
-            if not self._noted.is_noted(group):
-                began = trio.current_time()
+        if not self._noted.is_noted(group):
+            began = trio.current_time()
+            with suppress(KeyUnusable):  # the log has said why; this daemon tells it all the same
                 await self._queues.register([group])
-                self._noted.add(group, began)
-                self._noted.forget_old()
+            self._noted.add(group, began)
+            self._noted.forget_old()
+        try:
             dropped = await self._queues.push(group, event.name, event.id, event.body)
         except KeyUnusable as exc:
             self._drop(event.name, group, str(exc))
@@ -130,8 +131,18 @@ def make_outgoing(
     hooks: HookRunner, store: Store, client: RedisClient, config: Config, metrics: Metrics
 ) -> Outgoing | None:
     """What takes the events for the backend, if it is told any."""
-    if hooks.webhook is None or not hooks.events:
-        return None
-    outgoing = Outgoing(store, client.appender.room, hooks.webhook.send, config, metrics)
-    hooks.outlet = outgoing
+    outgoing: Outgoing | None = None
+    if hooks.webhook is not None and hooks.events:
+        outgoing = Outgoing(store, client.appender.room, hooks.webhook.send, config, metrics)
+        hooks.outlet = outgoing
+    metrics.add_gauge(
+        "events_waiting",
+        "Events that this daemon knows to wait for the backend.",
+        lambda: outgoing.waiting if outgoing else 0,
+    )
+    metrics.add_gauge(
+        "events_oldest_seconds",
+        "For how long the first of them has waited.",
+        lambda: outgoing.oldest_seconds if outgoing else 0,
+    )
     return outgoing

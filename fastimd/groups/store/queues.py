@@ -8,6 +8,7 @@ killed one has left.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 from zlib import crc32
@@ -265,4 +266,5 @@ def _part_key(part: int) -> str:
 
 def _event(rest: Sequence[bytes]) -> Waiting:
     place, name, number, body = rest
-    return Waiting(place, name.decode(errors="replace"), number.decode(errors="replace"), body)
+    shown = re.sub(rb"[^!-~]", b"?", number or place).decode()  # others may have written there
+    return Waiting(place, name.decode(errors="replace"), shown, body)

@@ -26,16 +26,16 @@ elseif has[1] == ARGV[1] and ARGV[11] == 'messages' then
   has[3], has[4], has[5] = ARGV[12], ARGV[13], false
 end
 
--- The first event that is not too old.
+-- The first event that is not too old: its place, when it was put there, and its fields.
 local dropped, first, is_more = {}, nil, true
 while not first and is_more and #dropped < DROPPED_AT_ONCE do
   is_more = false
   for _, event in ipairs(redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', dropped[1] and 100 or 1)) do
     local at = tonumber(string.match(event[1], '^%d+'))
     if clock - at <= tonumber(ARGV[4]) then
-      first = {place = event[1], at = at}
+      first = {place = event[1], at = at, has = {}}
       for field = 1, #event[2], 2 do
-        first[event[2][field]] = event[2][field + 1]
+        first.has[event[2][field]] = event[2][field + 1]
       end
       break
     end
@@ -68,7 +68,7 @@ if ARGV[5] == '1' then
     ts, is_gap = begins - 1, 1
     redis.call('HSET', KEYS[3], 'ts', as_text(ts), 'entry', '')
   end
-  local after = first and (tonumber(first.after or '') or 0)
+  local after = first and (tonumber(first.has.after or '') or 0)
   -- A batch that is told again ends where it ended.
   local to = whole(tonumber(has[5] or ''))
   repeat
@@ -112,6 +112,7 @@ redis.call('PEXPIRE', KEYS[3], ARGV[3])
 if batch[1] then
   return reply('messages', as_text(before), as_text(newest), batch)
 elseif first then
-  return reply('event', first.place, first.type or '', first.id or '', first.body or '')
+  local has = first.has
+  return reply('event', first.place, has.type or '', has.id or '', has.body or '')
 end
 return reply(is_more and 'again' or '')
