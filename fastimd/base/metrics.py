@@ -92,6 +92,7 @@ class Metrics(Collector):
         self.presence_dropped = 0
         self.tellings_dropped = 0
         self.presence_buried = 0
+        self.event_gaps = 0
         self.commands: dict[tuple[str, str, str], int] = {}
         self.http_requests: dict[tuple[str, int], int] = {}
         self.redis_reconnects = {"commands": 0, "messages": 0}
@@ -106,6 +107,7 @@ class Metrics(Collector):
         self.relay_seconds = Histogram()
         self.delivery_seconds = Histogram()
         self.event_loop_lag_seconds = Histogram()
+        self.events: dict[str, dict[str, int]] = {"delivered": {}, "failed": {}, "dropped": {}}
         self.hook_calls: dict[tuple[str, str], int] = {}
         self.hook_seconds: dict[str, Histogram] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
@@ -145,6 +147,15 @@ class Metrics(Collector):
         called = method, key, code
         self.api_calls[called] = self.api_calls.get(called, 0) + 1
         self.api_seconds.setdefault(method, Histogram()).observe(seconds)
+
+    def count_event(self, outcome: str, event: str, count: int = 1) -> None:
+        """Count events that a backend was told, or was not: ``delivered``, ``failed``, ``dropped``.
+
+        Of what failed, requests are counted.
+        """
+        events = self.events[outcome]
+        known = event if event in _EVENTS else "other"
+        events[known] = events.get(known, 0) + count
 
     def count_token_refused(self, cause: str) -> None:
         """Count one JWT that was refused, by one of a few causes."""
@@ -186,6 +197,7 @@ class Metrics(Collector):
         yield from self._moderation()
         yield from self._hooks()
         yield from self._api()
+        yield from self._events()
         for name, help_text, read in self._gauges:
             yield GaugeMetricFamily(f"fastimd_{name}", help_text, value=read())
         for name, help_text, label, read_all in self._divided:
@@ -270,6 +282,13 @@ class Metrics(Collector):
             histogram.add_to(seconds, method)
         yield seconds
 
+    def _events(self) -> Iterator[Metric]:
+        for outcome, help_text in _EVENT_OUTCOMES.items():
+            family = CounterMetricFamily(f"fastimd_events_{outcome}", help_text, labels=["event"])
+            for event, count in self.events[outcome].items():
+                family.add_metric([event], count)
+            yield family
+
     def _hooks(self) -> Iterator[Metric]:
         calls = CounterMetricFamily(
             "fastimd_hook_calls", "Calls of hooks, by how they ended.", labels=["hook", "outcome"]
@@ -284,6 +303,13 @@ class Metrics(Collector):
             histogram.add_to(seconds, hook)
         yield seconds
 
+
+_EVENTS = frozenset(("on_join", "on_leave", "on_moderation", "on_report", "message"))
+_EVENT_OUTCOMES = {
+    "delivered": "Events that the backend took, each message one.",
+    "failed": "Requests with events that the backend did not take; they are sent again.",
+    "dropped": "Events that the backend was never told.",
+}
 
 _COUNTERS = {
     "sockets_opened": "Sockets opened.",
@@ -302,6 +328,7 @@ _COUNTERS = {
     "tellings_dropped": "Acts and reports that no hook was told, as too many waited.",
     "presence_buried": "Connections of killed daemons whose leave was told here.",
     "api_keys_refused": "Calls of the server API with a wrong key.",
+    "event_gaps": "Times that messages of a group were trimmed before the backend was told.",
     "corrupt_entries": "Values in Redis that are neither messages nor groups and were left out.",
     "unusable_keys": "Requests that Redis refused for what stands at one group's or user's key.",
     "foreign_ts": "Messages of others whose ts is no measure, as it is too far ahead of the clock.",

@@ -40,6 +40,7 @@ from ..groups.moderation.acts import Moderation
 from ..groups.moderation.judge import Judge
 from ..groups.moderation.policies import Policies
 from ..groups.moderation.waiting import Waiting
+from ..groups.outgoing.outgoing import Outgoing, make_outgoing
 from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay
 from ..groups.store import Store
@@ -151,6 +152,7 @@ async def _serve_groups(ground: _Ground) -> None:
         relay, hub, poller, announcer = build_hub(
             client, store, config, metrics, kicks, sessions, presence, policies, surveys
         )
+        outgoing = _start_outgoing(ground, floor)
         floor.start_soon(supervise, "relay", relay.run)
         if isinstance(client.address, Service):
             floor.start_soon(supervise, "sentinels", follow_master, client.address, client, relay)
@@ -206,7 +208,16 @@ async def _serve_groups(ground: _Ground) -> None:
         )
         await client.wait_connected()
         await relay.wait_connected()
-        await _serve_front(ground, domain, sessions, admin, tellings, make_api(_nobody))
+        await _serve_front(ground, domain, sessions, admin, tellings, make_api(_nobody), outgoing)
+
+
+def _start_outgoing(ground: _Ground, floor: trio.Nursery) -> Outgoing | None:
+    """What brings events to the backend, if it is told any."""
+    config, metrics, client, store = ground.config, ground.metrics, ground.client, ground.store
+    outgoing = make_outgoing(ground.hooks, store, client, config, metrics)
+    if outgoing is not None:
+        floor.start_soon(supervise, "events", outgoing.run)
+    return outgoing
 
 
 async def _serve_front(
@@ -216,6 +227,7 @@ async def _serve_front(
     admin: str,
     tellings: Tellings,
     api: ApiServer,
+    outgoing: Outgoing | None,
 ) -> None:
     config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
@@ -245,20 +257,21 @@ async def _serve_front(
             ground.inherited["http"],
             ground.link,
         )
-        appender = ground.client.appender
         with trio.move_on_after(LAST_SECONDS):
-            await appender.wait_all_answered()
+            await domain.store.messages.wait_all_answered()
             await visits.wait_all_told()
             await domain.presence.wait_all_noted()
             await tellings.wait_all_told()
             if burials is not None:
                 await burials.close()
+            if outgoing is not None:
+                await outgoing.wait_idle()
         if visits.waiting:
             log.warning("daemon.presence_untold", connections=visits.waiting)
         if tellings.waiting:
             log.warning("daemon.acts_untold", acts=tellings.waiting)
-        if appender.unanswered:
-            log.warning("daemon.unanswered", messages=appender.unanswered)
+        if unanswered := domain.store.messages.unanswered:
+            log.warning("daemon.unanswered", messages=unanswered)
 
 
 def _state(

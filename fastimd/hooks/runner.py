@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import structlog
@@ -23,7 +23,11 @@ from ..base.settings import Config
 from . import Action, Message, ModerationAct, ReportedMessage
 from .cause import describe, trace
 from .load import Hook, load_hooks
+from .outgoing import EVENTS, Outlet, visit_event
 from .tags import judge_tags, size_of
+
+if TYPE_CHECKING:
+    from .webhook import Webhook
 
 _Judged = TypeVar("_Judged")
 
@@ -31,12 +35,28 @@ log = structlog.get_logger("fastimd.hooks")
 
 
 class HookRunner:
-    """The hooks of this daemon, by their names."""
+    """The hooks of this daemon, by their names.
 
-    def __init__(self, hooks: Mapping[str, Hook], config: Config, metrics: Metrics) -> None:
+    Args:
+        webhook: the backend, if there is one.
+
+    ``outlet`` takes the events that it is told; it must be set before there are any.
+    """
+
+    def __init__(
+        self,
+        hooks: Mapping[str, Hook],
+        config: Config,
+        metrics: Metrics,
+        webhook: Webhook | None = None,
+    ) -> None:
         self._hooks = hooks
         self._config = config
         self._metrics = metrics
+        self.webhook = webhook
+        self.events = EVENTS.intersection(config.hooks.webhook_events if webhook else ())
+        """The events that the backend is told."""
+        self.outlet: Outlet | None = None
         settings = config.hooks
         self._seconds = {
             "login": settings.login_timeout,
@@ -50,7 +70,7 @@ class HookRunner:
 
     def has(self, name: str) -> bool:
         """Whether there is a hook of that name."""
-        return name in self._hooks
+        return name in self._hooks or name in self.events
 
     async def login(self, user: str, password: str) -> msgspec.Raw:
         """What the answer to a login shows, as JSON; without a hook everybody may log in.
@@ -97,8 +117,20 @@ class HookRunner:
                 raise
             return replace(message, tags=tags)
 
+    async def tell_visit(self, name: str, group: str, user: str, connection_id: str) -> None:
+        """Tell a join or a leave; as ``tell``.
+
+        Raises:
+            StoreUnavailable: the backend is told over Redis, and that is away.
+        """
+        if name in self.events:
+            assert self.outlet is not None
+            await self.outlet.push(visit_event(name, group, user, connection_id))
+        else:
+            await self.tell(name, group, user, connection_id)
+
     async def tell(self, name: str, *told: str | ModerationAct | ReportedMessage) -> None:
-        """Tell what has happened; a failure is logged and counted, and that is all."""
+        """Tell a handler what has happened; a failure is logged and counted, and that is all."""
         with suppress(HookFailed, Refused):  # nobody waits for it, and the log says what is wrong
             await self._call(name, _ignore, (), *told)
 
@@ -173,8 +205,9 @@ async def open_hooks(config: Config, metrics: Metrics) -> AsyncIterator[HookRunn
     from .webhook import open_webhook
 
     async with open_webhook(config) as webhook:
-        asked = {name: getattr(webhook, name) for name in config.hooks.webhook_events}
-        yield HookRunner(hooks | asked, config, metrics)
+        questions = [name for name in config.hooks.webhook_events if name not in EVENTS]
+        asked = {name: getattr(webhook, name) for name in questions}
+        yield HookRunner(hooks | asked, config, metrics, webhook)
 
 
 def _split(failure: BaseException) -> tuple[BaseException | None, BaseException | None]:

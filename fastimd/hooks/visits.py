@@ -17,10 +17,13 @@ from typing import Protocol
 import structlog
 import trio
 
+from ..base.errors import StoreUnavailable
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from .runner import HookRunner
 
+RETRY_SECONDS = 0.25
+"""After Redis was away, when a backend is told over it."""
 AT_ONCE = 16
 """How many joins and leaves are told at the same time, at most."""
 MAX_WAITING = 10_000
@@ -51,7 +54,16 @@ class Ledger(Protocol):
 class Visit:
     """One chat socket's time in a group; ``untold`` are the events still to be told."""
 
-    __slots__ = ("connection_id", "group", "is_over", "is_queued", "ledger", "untold", "user")
+    __slots__ = (
+        "connection_id",
+        "group",
+        "is_given_up",
+        "is_over",
+        "is_queued",
+        "ledger",
+        "untold",
+        "user",
+    )
 
     def __init__(self, group: str, user: str, connection_id: str, ledger: Ledger | None) -> None:
         self.group = group
@@ -61,6 +73,12 @@ class Visit:
         self.untold: deque[str] = deque()
         self.is_queued = False  # or with a worker, or not ready
         self.is_over = False
+        self.is_given_up = False
+
+    def give_up(self) -> None:
+        """Tell nothing more of it: another daemon does."""
+        self.untold.clear()
+        self.is_given_up = True
 
 
 class Visits:
@@ -184,7 +202,15 @@ class Visits:
                 self._all_told.set()
 
     async def _tell(self, visit: Visit, name: str) -> None:
-        await self._hooks.tell(name, visit.group, visit.user, visit.connection_id)
+        number = visit.connection_id
+        try:
+            await self._hooks.tell_visit(name, visit.group, visit.user, number)
+        except StoreUnavailable:
+            await trio.sleep(RETRY_SECONDS)
+            # Unless it has begun anew meanwhile, or others tell of it.
+            if visit.connection_id == number and not visit.is_given_up:
+                visit.untold.appendleft(name)
+            return
         if name == "on_leave" and visit.ledger is not None:
             visit.ledger.forget(visit)
 

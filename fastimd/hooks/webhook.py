@@ -1,4 +1,4 @@
-"""The hooks over HTTP, for backends that are not Python: one signed POST a question.
+"""The hooks over HTTP, for backends that are not Python: one signed POST a question or event.
 
 Requests are signed as the Standard Webhooks specification 1.0 says (standardwebhooks.com). What is
 asked again has the same ``webhook-id``, so that a receiver can tell it from a new question. What
@@ -27,7 +27,7 @@ from ..base.asking import first_cause, make_client, read_body
 from ..base.codec import USER_INFO
 from ..base.errors import HookFailed, Refused
 from ..base.settings import SECRET_PREFIX, Config
-from . import Action, Message, ModerationAct, ReportedMessage
+from . import Action, Message
 
 MAX_ANSWER_BYTES = 64 * 1024
 FIRST_PAUSE = 0.1
@@ -55,7 +55,7 @@ class _MessageVerdict(_Verdict, frozen=True, forbid_unknown_fields=True):
 
 
 class Webhook:
-    """A backend that is asked over HTTP; it has the methods of ``Handler``.
+    """A backend that is asked over HTTP; it has the methods of ``Handler`` that are questions.
 
     Error handling: ``Refused`` when it refuses with a reason; ``HookFailed`` when no good answer
     came from any of the attempts. How long it may take is the caller's to bound.
@@ -110,40 +110,16 @@ class Webhook:
             tags=message.tags if verdict.tags is None else verdict.tags,
         )
 
-    async def on_join(self, group_id: str, user_id: str, connection_id: str) -> None:
-        await self._tell("on_join", group_id, user_id, connection_id)
+    async def send(self, message_id: str, body: bytes) -> None:
+        """Send an event, once; any answer with a 2xx status takes it.
 
-    async def on_leave(self, group_id: str, user_id: str, connection_id: str) -> None:
-        await self._tell("on_leave", group_id, user_id, connection_id)
-
-    async def on_moderation(self, act: ModerationAct) -> None:
-        await self._post(
-            "on_moderation",
-            groupId=act.group_id,
-            act=act.act,
-            moderatorId=act.moderator_id,
-            userId=act.user_id,
-            seconds=act.seconds,
-            reason=act.reason,
-            ts=act.ts,
-            count=act.count,
-        )
-
-    async def on_report(self, report: ReportedMessage) -> None:
-        await self._post(
-            "on_report",
-            groupId=report.group_id,
-            ts=report.ts,
-            userId=report.user_id,
-            reporterId=report.reporter_id,
-            reason=report.reason,
-        )
-
-    async def _tell(self, event: str, group: str, user: str, connection_id: str) -> None:
-        """Tell of a visit: under the same id, whichever daemon does it, and however often."""
-        message_id = f"msg_{connection_id}_{event}"
-        fields = {"groupId": group, "userId": user, "connectionId": connection_id}
-        await self._post(event, message_id, **fields)
+        Raises:
+            HookFailed: it was not taken.
+        """
+        try:
+            await self._attempt(message_id, body)
+        except _NotNowError as exc:
+            raise HookFailed(str(exc)) from None
 
     async def _ask(self, event: str, kind: type[_Answer], **fields: str) -> _Answer:
         body = await self._post(event, **fields)
@@ -152,10 +128,10 @@ class Webhook:
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise HookFailed(f"its answer is not understood: {_what_is_wrong(exc)}") from None
 
-    async def _post(self, event: str, message_id: str = "", **fields: str | int) -> bytes:
-        """Send an event until it is taken, under its own id; returns the answer's body."""
+    async def _post(self, event: str, **fields: str) -> bytes:
+        """Ask until there is an answer, under one id; returns the answer's body."""
         body = msgspec.json.encode({"type": event, **fields})
-        message_id = message_id or f"msg_{secrets.token_hex(16)}"
+        message_id = f"msg_{secrets.token_hex(16)}"
         for attempt in range(self._retries + 1):
             try:
                 return await self._attempt(message_id, body)

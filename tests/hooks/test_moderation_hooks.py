@@ -153,10 +153,10 @@ async def test_what_concerns_a_group_is_told_in_order_and_not_without_bound(
     what.append(ReportedMessage("1", 5, "3", "4", "rude"))
     for each in what:
         name = "on_report" if isinstance(each, ReportedMessage) else "on_moderation"
-        telling.tell(name, each)
+        await telling.tell(name, each)
     await wait_all_tasks_blocked()
     assert (telling.waiting, told) == (5, [])
-    telling.tell("on_report", what[-1])
+    await telling.tell("on_report", what[-1])
     assert metrics.tellings_dropped == 1
     may_go_on.set()
     await telling.wait_all_told()

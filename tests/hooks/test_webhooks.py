@@ -69,8 +69,8 @@ class Receiver:
 
 
 @contextmanager
-def run_receiver(certificate: Path | None = None) -> Iterator[tuple[Receiver, str]]:
-    """A receiver on a free port, with TLS if there is a certificate, and its URL."""
+def run_receiver(certificate: Path | None = None, port: int = 0) -> Iterator[tuple[Receiver, str]]:
+    """A receiver on a free port or this one, with TLS if there is a certificate, and its URL."""
     receiver = Receiver()
 
     class Handler(BaseHTTPRequestHandler):
@@ -104,7 +104,7 @@ def run_receiver(certificate: Path | None = None) -> Iterator[tuple[Receiver, st
 
         def log_message(self, *_: Any) -> None: ...
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         if certificate:
             tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             tls.load_cert_chain(certificate)
@@ -670,7 +670,7 @@ async def test_no_secret_gets_into_the_log(ask: Ask, receiver: Receiver) -> None
 
 
 async def test_presence_is_told_again_until_it_is_taken(ask: Ask, receiver: Receiver) -> None:
-    """Any 2xx takes it; join before leave, under failures too; what waits is told in the drain."""
+    """Any 2xx takes it; join before leave, under failures too, and each under its id."""
     failing = {"left": 2}
 
     def answer(_asked: Asked) -> Answer:
@@ -683,10 +683,14 @@ async def test_presence_is_told_again_until_it_is_taken(ask: Ask, receiver: Rece
     daemon = ask("on_join,on_leave")
     async with connect(daemon.chat_url("7", "ann")) as member:
         await receive(member)
-    assert await trio.to_thread.run_sync(daemon.stop) == 0
+    await trio.to_thread.run_sync(wait_for, lambda: receiver.of("on_leave"), daemon)
     kinds = [each.event["type"] for each in receiver.asked]
     assert kinds == ["on_join"] * 3 + ["on_leave"]
-    assert causes(daemon) == []
+    assert len({each.headers["webhook-id"] for each in receiver.asked}) == 2
+    (failed,) = daemon.events("event.failed")
+    assert failed["error"] == "it answered 503"
+    assert metrics(daemon)['fastimd_events_failed_total{event="on_join"}'] == 2
+    assert metrics(daemon)['fastimd_events_delivered_total{event="on_join"}'] == 1
 
 
 async def test_presence_that_hangs_holds_up_no_question(ask: Ask, receiver: Receiver) -> None:

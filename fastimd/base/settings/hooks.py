@@ -13,7 +13,14 @@ from .url import check_url
 SECRET_PREFIX = "whsec_"  # noqa: S105 - of Standard Webhooks; what follows is the secret
 
 _Event = Literal[
-    "login", "authorize", "on_message", "on_join", "on_leave", "on_moderation", "on_report"
+    "login",
+    "authorize",
+    "on_message",
+    "on_join",
+    "on_leave",
+    "on_moderation",
+    "on_report",
+    "message",
 ]
 _OnFailure = Annotated[Literal["refuse", "allow"], Meta(description='"refuse" or "allow"')]
 
@@ -71,11 +78,12 @@ class Hooks(Section, frozen=True):
         tuple[_Event, ...],
         Meta(
             description='a list of "login", "authorize", "on_message", "on_join", "on_leave",'
-            ' "on_moderation" and "on_report"',
+            ' "on_moderation", "on_report" and "message"',
         ),
         About(
-            "The hooks that the backend answers. webhook_url needs at least one; handler must not"
-            " define the same ones.",
+            "The hooks that the backend answers, and the events that it is told. `message` is told"
+            " of each message after it was stored. webhook_url needs at least one; handler must"
+            " not define the same ones.",
             holds=AFTER_RESTART,
         ),
     ] = ()
@@ -83,8 +91,8 @@ class Hooks(Section, frozen=True):
         int,
         Meta(ge=0, le=10, description="a whole number, from 0 to 10"),
         About(
-            "How often a request is retried, within the deadline, if the backend is unreachable"
-            " or answers 429 or 5xx.",
+            "How often a question is repeated, within the deadline, if the backend is unreachable"
+            " or answers 429 or 5xx. Events are repeated until the backend takes them.",
             holds=AFTER_RESTART,
         ),
     ] = 2
@@ -92,11 +100,30 @@ class Hooks(Section, frozen=True):
         int,
         Meta(ge=2, le=10_000, description="a whole number, from 2 to 10000"),
         About(
-            "The maximum number of connections to the backend; `on_join` and `on_leave` use at"
-            " most half of them, `on_moderation` and `on_report` at most four.",
+            "The maximum number of connections to the backend; events use at most half of them.",
             holds=AFTER_RESTART,
         ),
     ] = 32
+    webhook_keep_seconds: Annotated[
+        float,
+        Meta(
+            ge=3600, le=2_592_000, description="seconds, from 3600 (an hour) to 2592000 (30 days)"
+        ),
+        About(
+            "How long an event waits in Redis for a backend that does not take it; then it is"
+            " dropped.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 86_400.0
+    webhook_queue: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000, description="a whole number, from 1 to 10000000"),
+        About(
+            "How many events of a group may wait in Redis; beyond that, the oldest are dropped."
+            " Messages do not count: they wait in the group's list.",
+            holds=AFTER_RESTART,
+        ),
+    ] = 100_000
     login_timeout: Annotated[
         Period,
         About(
@@ -117,7 +144,8 @@ class Hooks(Section, frozen=True):
         Period,
         About(
             "The same for `on_join`, `on_leave`, `on_moderation` and `on_report`; nothing waits for"
-            " them.",
+            " them. For a backend, the deadline of each request that tells it an event, at most a"
+            " minute.",
             holds=AFTER_RESTART,
         ),
     ] = 5.0

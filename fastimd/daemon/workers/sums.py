@@ -18,7 +18,7 @@ Key: TypeAlias = tuple[str, tuple[tuple[str, str], ...]]
 FIRST = frozenset(("fastimd_build_info", "process_start_time_seconds"))
 """Families of which the first process speaks for all."""
 LEAST = frozenset(("fastimd_redis_up",))
-MOST = frozenset(("fastimd_redis_masters",))
+MOST = frozenset(("fastimd_redis_masters", "fastimd_events_oldest_seconds"))
 """Families of which the least or the greatest value holds for all; all others are added up."""
 
 _GROWING = frozenset(("counter", "histogram"))

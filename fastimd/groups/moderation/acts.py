@@ -1,6 +1,7 @@
 """What moderators and operators do, whichever way it is asked: the one place where it is done.
 
-Each act is answered when Redis has it, and may be done again: what is so already stays so.
+Each act is answered when Redis has it, and the event for a backend, and may be done again: what is
+so already stays so.
 """
 
 from __future__ import annotations
@@ -120,7 +121,7 @@ class Moderation:
         user = await self._store.removals.delete(body.channel, body.ts)
         if user is None:
             raise NoSuchMessage("no such message")
-        self._tell(ModerationAct(body.channel, "delete_message", by.user, user, ts=body.ts))
+        await self._tell(ModerationAct(body.channel, "delete_message", by.user, user, ts=body.ts))
 
     async def delete_messages_of(self, by: Actor, body: bodies.OfUser) -> int:
         """Delete all messages of a user in a group; returns how many there were."""
@@ -134,7 +135,7 @@ class Moderation:
                 act = ModerationAct(
                     body.channel, "delete_messages_of", by.user, body.user, count=count
                 )
-                self._tell(act)
+                await self._tell(act)
         return count
 
     async def report(self, user: str, body: bodies.Complaint) -> None:
@@ -158,7 +159,7 @@ class Moderation:
             reason=body.reason,
         )
         reported = ReportedMessage(body.channel, body.ts, author, user, body.reason)
-        self._tellings.tell("on_report", reported)
+        await self._tellings.tell("on_report", reported)
 
     async def reports(self, by: Actor, body: bodies.OfGroup) -> list[bodies.Report]:
         """What members have reported, by the ``ts`` of the messages."""
@@ -190,9 +191,9 @@ class Moderation:
         act = ModerationAct(
             change.group, change.act, change.by, change.user, change.seconds, change.reason
         )
-        self._tell(act)
+        await self._tell(act)
 
-    def _tell(self, act: ModerationAct) -> None:
+    async def _tell(self, act: ModerationAct) -> None:
         self._metrics.count_moderation_act(act.act)
         log.info(
             "moderation.act",
@@ -205,7 +206,7 @@ class Moderation:
             message_ts=act.ts or None,
             messages=act.count if act.act == "delete_messages_of" else None,
         )
-        self._tellings.tell("on_moderation", act)
+        await self._tellings.tell("on_moderation", act)
 
     async def _check(self, by: Actor, group: str, target: str = "", act: str = "") -> None:
         """Let somebody moderate a group, and do something to a user of it, or raise."""

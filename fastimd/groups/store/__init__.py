@@ -21,6 +21,7 @@ from .members import Members
 from .messages import Messages
 from .policy import Policies
 from .presence import Presences
+from .queues import Queues
 from .removals import Removals
 from .reports import Reports
 from .stand import Stands
@@ -46,3 +47,4 @@ class Store:
         self.reports = Reports(keys)
         self.ledgers = Ledgers(keys)
         self.announcing = Announcing(keys)
+        self.queues = Queues(keys, config)

@@ -154,6 +154,16 @@ def reports_key(group: str) -> str:
     return f"fastimd:reports:{group}"
 
 
+def told_key(group: str) -> str:
+    """Up to where the backend was told a group's messages, and which daemon tells it now."""
+    return f"fastimd:told:{group}"
+
+
+def out_key(group: str) -> str:
+    """The events of a group that the backend is still to be told."""
+    return f"fastimd:out:{group}"
+
+
 def turn_key(group: str, user: str) -> str:
     """When a user last spoke in a group in slow mode; see ``nonces_key``."""
     return f"fastimd:turn:{len(group)}:{group}:{user}"

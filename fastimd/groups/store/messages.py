@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -12,7 +12,7 @@ from ...base import codec
 from ...base.errors import BadParameter
 from ...base.settings import Config
 from ...redis import scripts
-from ...redis.batch import Nonce, OnAppended, OnTold, Told
+from ...redis.batch import Nonce, OnAppended, OnTold, Place, Told
 from ...redis.clients import RedisClient
 from ..events import Event
 from .keyspace import NONCES, Keyspace, life_key, list_keys, nonces_key, place, removals_key
@@ -26,10 +26,21 @@ SERVER_NONCES = 100_000
 """How many a group remembers of backends: what 300 messages a second need."""
 
 
+class Appends(Protocol):
+    """Takes appends; as ``Appender``."""
+
+    def append(
+        self, place: Place, prefix: bytes, on_appended: OnAppended | Told, within: float = math.inf
+    ) -> None:
+        """Queue one append."""
+        ...
+
+
 class Messages:
-    """Writes the messages of groups."""
+    """Writes the messages of groups. ``appends`` takes them."""
 
     def __init__(self, keys: Keyspace, client: RedisClient, config: Config) -> None:
+        self.appends: Appends = client.appender
         self._keys = keys
         self._client = client
         self._config = config
@@ -50,7 +61,7 @@ class Messages:
             within: seconds in which it must have left for Redis; else it is taken back.
         """
         prefix = codec.message_prefix(group, user, info, tags)
-        self._client.appender.append(place(group), prefix, on_appended, within)
+        self.appends.append(place(group), prefix, on_appended, within)
 
     def append_told(
         self,
@@ -85,13 +96,18 @@ class Messages:
             raise BadParameter("nonce", f"must be at most {NONCE_BYTES} bytes of UTF-8")
         prefix = codec.message_prefix(group, user, info, tags)
         told = Told(on_told, _nonce(group, "" if of_server else user, text) if text else None)
-        self._client.appender.append(place(group), prefix, told, within)
+        self.appends.append(place(group), prefix, told, within)
 
     @property
     def unanswered(self) -> int:
         """How many appends have no answer of Redis yet."""
         appender = self._client.appender
         return appender.unanswered + appender.room.kept
+
+    async def wait_all_answered(self) -> None:
+        """Wait until the fate of every append is known."""
+        while self.unanswered:
+            await self._client.appender.room.wait_answer()
 
     @property
     def has_room(self) -> bool:

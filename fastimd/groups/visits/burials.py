@@ -85,7 +85,7 @@ class Burials:
         alive = [visit for visit in seen if not visit.is_over]
         for visit in seen:
             if visit.is_over:
-                visit.untold.clear()
+                visit.give_up()
             else:
                 self._visits.begin_anew(visit)
         for visit in unseen:
@@ -148,7 +148,7 @@ class Burials:
             await ledger.wait_empty()
             if ledger.is_lost:
                 for visit in ledger.left()[0]:
-                    visit.untold.clear()
+                    visit.give_up()
                 self._visits.look()
                 return
             told += len(found)

@@ -23,7 +23,7 @@ class Script:
 
 
 _CLOCK, _ENTRY, _FLOOR, _SEARCH, _PAGE = "clock", "entry", "floor", "search", "page"
-_LIFE, _REMOVAL, _INDEX = "life", "removal", "index"
+_LIFE, _REMOVAL, _INDEX, _TELLING = "life", "removal", "index", "telling"
 _ALL_OF_A_LIST = (_CLOCK, _ENTRY, _FLOOR, _SEARCH)
 
 
@@ -78,6 +78,13 @@ RENEW = _read("renew", _CLOCK)
 TELL = _read("tell", _CLOCK, _INDEX)
 LEDGER = _read("ledger", _CLOCK)
 DAEMONS = _read("daemons", _CLOCK)
+NOTE = _read("note", _CLOCK, _ENTRY, _FLOOR, _TELLING)
+PUSH = _read("push", _CLOCK, _ENTRY, _FLOOR)
+TAKE = _read("take", *_ALL_OF_A_LIST, _TELLING)
+GIVE = _read("give")
+REGISTER = _read("register", _CLOCK)
+UNREGISTER = _read("unregister")
+SWEEP = _read("sweep", _CLOCK)
 
 ALL = (
     *(APPEND, SETTLE),
@@ -88,4 +95,6 @@ ALL = (
     *(MARK, MARKS, UNREAD),
     *(PRESENT, RENEW, TELL),
     *(LEDGER, DAEMONS),
+    *(NOTE, PUSH, TAKE, GIVE),
+    *(REGISTER, UNREGISTER, SWEEP),
 )
