@@ -32,6 +32,8 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """What a broadcast to the most groups with the longest ids needs."""
 BODY_SECONDS = 10.0
 SEND_SECONDS = 10.0
+LINGER_SECONDS = 2.0
+"""How long a client that still writes may take to see that it was answered."""
 UNAUTHORIZED = 101
 """The code in the body of a 401."""
 
@@ -85,7 +87,10 @@ class ApiServer:
             self._asking -= 1
             if not self._asking:
                 self._all_answered.set()
-        return None if is_last else await reader.read_next_head()
+        if not is_last:
+            return await reader.read_next_head()
+        await _linger(connection, reader)
+        return None
 
     async def _serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> bool:
         """Answer; returns whether the connection ends."""
@@ -93,7 +98,7 @@ class ApiServer:
         try:
             caller = self._find_caller(head)
             name = _method_of(head)
-            if head.method == b"GET" and name == "openapi.json":
+            if head.method in (b"GET", b"HEAD") and name == "openapi.json":
                 body = self._document()
             elif head.method != b"POST":
                 raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, "use POST", b"Allow: POST\r\n")
@@ -107,7 +112,7 @@ class ApiServer:
             body = Answer(b"", Error(exc.code, str(exc))).body
         has_body = head.body_bytes != 0
         is_last = self.is_ending or not _is_kept(head) or (has_body and not was_read)
-        await _send(connection, _answer(status, body, fields, is_last=is_last))
+        await _send(connection, _answer(head, status, body, fields, is_last=is_last))
         return is_last
 
     def _find_caller(self, head: Head) -> Caller:
@@ -132,6 +137,10 @@ class ApiServer:
 
     async def _read_body(self, connection: socket.socket, reader: HeadReader, head: Head) -> bytes:
         length = head.body_bytes
+        if length is None and head.fields[b"transfer-encoding"].lower() != b"chunked":
+            raise _Refused(
+                HTTPStatus.NOT_IMPLEMENTED, "bad request: a body comes whole or in chunks"
+            )
         if length is not None and length > MAX_BODY_BYTES:
             raise _too_long()
         if head.fields.get(b"expect", b"").lower() == b"100-continue":
@@ -196,9 +205,12 @@ def _secret_of(head: Head) -> bytes | None:
 
 def _is_kept(head: Head) -> bool:
     wanted = head.fields.get(b"connection", b"").lower()
-    if head.raw.split(b"\r\n", 1)[0].endswith(b"1.0"):
-        return b"keep-alive" in wanted
-    return b"close" not in wanted
+    return b"keep-alive" in wanted if _is_old(head) else b"close" not in wanted
+
+
+def _is_old(head: Head) -> bool:
+    """Whether a client of HTTP/1.0 asks, which has to be told that its connection is kept."""
+    return head.raw.split(b"\r\n", 1)[0].endswith(b"1.0")
 
 
 async def _read_chunks(reader: HeadReader) -> bytes:
@@ -218,7 +230,8 @@ async def _read_chunks(reader: HeadReader) -> bytes:
     return bytes(content)
 
 
-def _answer(status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) -> bytes:
+def _answer(head: Head, status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) -> bytes:
+    kept = b"Connection: keep-alive\r\n" if _is_old(head) else b""
     return _ANSWER % (
         status,
         status.phrase.encode(),
@@ -226,8 +239,8 @@ def _answer(status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) ->
         request_id_field(),
         fields,
         len(body),
-        b"Connection: close\r\n" if is_last else b"",
-        body,
+        b"Connection: close\r\n" if is_last else kept,
+        b"" if head.method == b"HEAD" else body,
     )
 
 
@@ -244,6 +257,17 @@ def _date() -> bytes:
     if now != _last_date[0]:
         _last_date = now, formatdate(now, usegmt=True).encode()
     return _last_date[1]
+
+
+async def _linger(connection: socket.socket, reader: HeadReader) -> None:
+    """End a connection so that its client has the answer.
+
+    Closed while bytes of it wait to be read, it would be reset, and the answer might be lost.
+    """
+    connection.shutdown(socket.SHUT_WR)
+    with trio.move_on_after(LINGER_SECONDS):
+        while await reader.receive():
+            pass
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:

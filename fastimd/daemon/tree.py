@@ -19,8 +19,7 @@ import trio
 
 from .. import __version__
 from ..api.calls import Calls
-from ..api.document import describe_api
-from ..api.server import ApiServer
+from ..api.servers import ApiServers
 from ..api.service import make_service
 from ..base import log as logs
 from ..base import systemd
@@ -28,7 +27,6 @@ from ..base.metrics import Metrics
 from ..base.settings import Config, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
-from ..door.head import Head
 from ..door.listeners import Listener
 from ..door.receiver import Readiness
 from ..groups.access import Access
@@ -63,6 +61,7 @@ from ..redis.sentinel import Service
 from ..websocket.keepalive import Keepalive
 from ..websocket.session import Sessions, Surroundings
 from .admin import open_admin
+from .gauges import add_gauges
 from .ground import open_redis, take_listeners
 from .public import is_public_api, serve_public
 from .stop import Stop
@@ -170,13 +169,7 @@ async def _serve_groups(ground: _Ground) -> None:
         tellings = Tellings(ground.hooks, metrics)
         moderation = Moderation(store, policies, tellings, metrics)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
-        if ground.link is not None:
-            tell_parent = partial(_report, ground, reasons, hub, sessions)
-            floor.start_soon(supervise, "parent", ground.link.keep_told, tell_parent)
-        if systemd.is_listening():
-            tell = partial(_state, reasons, hub, sessions, metrics)
-            serving = ground.stop.serving
-            floor.start_soon(supervise, "systemd", systemd.keep_told, tell, serving)
+        _start_telling(ground, floor, reasons, hub, sessions)
         access = Access(config, store, ground.hooks)
         visits = Visits(ground.hooks, config, metrics)
         domain = Domain(
@@ -194,20 +187,36 @@ async def _serve_groups(ground: _Ground) -> None:
             announcer,
         )
         calls = Calls(make_service(domain, sessions, surveys), metrics)
-        make_api = partial(ApiServer, calls, config, metrics, describe_api)
+        apis = ApiServers(calls, config, metrics)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
         admin = await open_admin(
             config,
             floor,
             metrics,
             ground.readiness,
-            partial(create_admin_app, metrics, desk, moderation),
+            lambda names, _is_local: create_admin_app(metrics, desk, moderation, names),
             ground.inherited["admin"],
-            make_api,
+            apis.make,
         )
         await client.wait_connected()
         await relay.wait_connected()
-        await _serve_front(ground, domain, sessions, admin, tellings, make_api(_nobody))
+        await _serve_front(ground, domain, sessions, admin, tellings, apis)
+
+
+def _start_telling(
+    ground: _Ground,
+    floor: trio.Nursery,
+    reasons: Callable[[], list[str]],
+    hub: Hub,
+    sessions: Sessions,
+) -> None:
+    """Have the parent of workers told how this one is, and systemd how the daemon is."""
+    if ground.link is not None:
+        tell_parent = partial(_report, ground, reasons, hub, sessions)
+        floor.start_soon(supervise, "parent", ground.link.keep_told, tell_parent)
+    if systemd.is_listening():
+        tell = partial(_state, reasons, hub, sessions, ground.metrics)
+        floor.start_soon(supervise, "systemd", systemd.keep_told, tell, ground.stop.serving)
 
 
 async def _serve_front(
@@ -216,7 +225,7 @@ async def _serve_front(
     sessions: Sessions,
     admin: str,
     tellings: Tellings,
-    api: ApiServer,
+    apis: ApiServers,
 ) -> None:
     config, metrics, visits = ground.config, ground.metrics, domain.visits
     keepalive = Keepalive(config)
@@ -240,7 +249,7 @@ async def _serve_front(
             domain,
             ground.tokens,
             http,
-            api,
+            apis,
             ground.stop,
             admin,
             ground.inherited["http"],
@@ -337,27 +346,7 @@ def _build_hub(
         on_gap=on_gap,
     )
     relay.hand_to(on_batch=hub.flush, announcements=announcements)
-    metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
-    metrics.add_gauge(
-        "members", "Connections in groups here, once a group.", lambda: presence.connections
-    )
-    metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
-    metrics.add_gauge(
-        "held_messages", "Appends without an answer.", lambda: store.messages.unanswered
-    )
-    metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
-    metrics.add_divided_gauge(
-        "redis_masters",
-        "Masters of Redis, by whether they can be spoken with.",
-        "state",
-        client.count_masters,
-    )
-    metrics.add_divided_gauge(
-        "redis_up",
-        "Whether Redis can be used, by what for.",
-        "purpose",
-        lambda: {"commands": client.last_error is None, "messages": relay.last_error is None},
-    )
+    add_gauges(metrics, client, relay, hub, presence)
     return relay, hub, poller, announcer
 
 
@@ -368,15 +357,6 @@ def _users_of(sessions: Sessions, groups: set[str]) -> dict[str, set[str]]:
         for group in groups.intersection(session.groups):
             users.setdefault(group, set()).add(session.user)
     return users
-
-
-def _nobody(_head: Head) -> bool:
-    """On the public address everybody needs a key."""
-    return False
-
-
-def _living_tasks() -> int:
-    return trio.lowlevel.current_statistics().tasks_living
 
 
 def _warn_of_open_login(config: Config, hooks: HookRunner) -> None:
