@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..base.errors import Restrained
 from ..groups.moderation.bodies import OfGroup, OfUser
 from ..groups.whispers import may_enter
-from ..websocket.session import Kick
+from ..websocket.kick import Kick
 from . import bodies
 from .errors import LIMIT_EXCEEDED, PERMISSION_DENIED, ApiError
 from .service import Service

@@ -34,8 +34,8 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 """What a broadcast to the most groups with the longest ids needs."""
 BODY_SECONDS = 10.0
 SEND_SECONDS = 10.0
-LINGER_SECONDS = 1.0
-"""How long a request that is refused is still read."""
+LINGER_SECONDS = 2.0
+"""How long a client that still writes may take to see that it was answered."""
 UNAUTHORIZED = 101
 """The code in the body of a 401."""
 
@@ -53,6 +53,7 @@ class ApiServer:
     Args:
         document: the OpenAPI description, as JSON.
         trusts: whether a request without a key is an operator's.
+        serves: whether a request is served here.
     """
 
     def __init__(
@@ -62,11 +63,13 @@ class ApiServer:
         metrics: Metrics,
         document: Callable[[], bytes],
         trusts: Callable[[Head], bool],
+        serves: Callable[[Head], bool],
     ) -> None:
         self._calls = calls
         self._config = config
         self._metrics = metrics
         self._trusts = trusts
+        self._serves = serves
         self._document = document
         self._strangers = Strangers()
         self._asking = 0
@@ -83,7 +86,7 @@ class ApiServer:
     async def serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> Head | None:
         """Answer calls; returns the head of the first other request, None at the end."""
         found: Head | None = head
-        while found is not None and is_api(found):
+        while found is not None and self._serves(found):
             reader.extend()
             self._asking += 1
             try:
@@ -92,7 +95,10 @@ class ApiServer:
                 self._asking -= 1
                 if not self._asking:
                     self._all_answered.set()
-            found = None if is_last else await reader.read_head_behind()
+            if is_last:
+                await _linger(connection, reader)
+                return None
+            found = await reader.read_head_behind()
             if reader.is_proxied:
                 break  # the door looks whose it is
         reader.scope.deadline = math.inf
@@ -104,7 +110,7 @@ class ApiServer:
         try:
             caller = self._find_caller(head)
             name = _method_of(head)
-            if head.method == b"GET" and name == "openapi.json":
+            if head.method in (b"GET", b"HEAD") and name == "openapi.json":
                 body = self._document()
             elif head.method != b"POST":
                 raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, "use POST", b"Allow: POST\r\n")
@@ -116,12 +122,9 @@ class ApiServer:
         except _Refused as exc:
             status, fields = exc.status, exc.fields
             body = Answer(b"", Error(exc.code, str(exc))).body
-        is_cut = head.body_bytes != 0 and not was_read
-        is_last = is_cut or self.is_ending or not _is_kept(head) or head.method == b"HEAD"
-        shown = b"" if head.method == b"HEAD" else body
-        await _send(connection, _answer(status, shown, fields, is_last=is_last))
-        if is_cut:
-            await _hear_out(connection, reader)
+        has_body = head.body_bytes != 0
+        is_last = self.is_ending or not _is_kept(head) or (has_body and not was_read)
+        await _send(connection, _answer(head, status, body, fields, is_last=is_last))
         return is_last
 
     def _find_caller(self, head: Head) -> Caller:
@@ -146,6 +149,10 @@ class ApiServer:
 
     async def _read_body(self, connection: socket.socket, reader: HeadReader, head: Head) -> bytes:
         length = head.body_bytes
+        if length is None and head.fields[b"transfer-encoding"].lower() != b"chunked":
+            raise _Refused(
+                HTTPStatus.NOT_IMPLEMENTED, "bad request: a body comes whole or in chunks"
+            )
         if length is not None and length > MAX_BODY_BYTES:
             raise _too_long()
         if head.fields.get(b"expect", b"").lower() == b"100-continue":
@@ -203,9 +210,12 @@ def _secret_of(head: Head) -> bytes | None:
 
 def _is_kept(head: Head) -> bool:
     wanted = head.fields.get(b"connection", b"").lower()
-    if head.raw.split(b"\r\n", 1)[0].endswith(b"1.0"):
-        return b"keep-alive" in wanted
-    return b"close" not in wanted
+    return b"keep-alive" in wanted if _is_old(head) else b"close" not in wanted
+
+
+def _is_old(head: Head) -> bool:
+    """Whether a client of HTTP/1.0 asks, which has to be told that its connection is kept."""
+    return head.raw.split(b"\r\n", 1)[0].endswith(b"1.0")
 
 
 async def _read(reader: HeadReader, length: int) -> bytes:
@@ -236,7 +246,8 @@ async def _read_chunks(reader: HeadReader) -> bytes:
     return bytes(content)
 
 
-def _answer(status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) -> bytes:
+def _answer(head: Head, status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) -> bytes:
+    kept = b"Connection: keep-alive\r\n" if _is_old(head) else b""
     return _ANSWER % (
         status,
         status.phrase.encode(),
@@ -244,8 +255,8 @@ def _answer(status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) ->
         request_id_field(),
         fields,
         len(body),
-        b"Connection: close\r\n" if is_last else b"",
-        body,
+        b"Connection: close\r\n" if is_last else kept,
+        b"" if head.method == b"HEAD" else body,
     )
 
 
@@ -264,8 +275,11 @@ def _date() -> bytes:
     return _last_date[1]
 
 
-async def _hear_out(connection: socket.socket, reader: HeadReader) -> None:
-    """Read what nobody wants: bytes that nobody has read would cost the client the answer."""
+async def _linger(connection: socket.socket, reader: HeadReader) -> None:
+    """End a connection so that its client has the answer.
+
+    Closed while bytes of it wait to be read, it would be reset, and the answer might be lost.
+    """
     connection.shutdown(socket.SHUT_WR)
     with trio.move_on_after(LINGER_SECONDS):
         while await reader.receive():

@@ -31,14 +31,15 @@ async def open_admin(
     floor: trio.Nursery,
     metrics: Metrics,
     readiness: Readiness,
-    create_app: Callable[[Sequence[str]], object],
+    create_app: Callable[[Sequence[str], bool], object],
     inherited: Sequence[Listener],
     make_api: Callable[[Callable[[Head], bool]], ApiServer] | None = None,
 ) -> str:
     """Serve the admin address.
 
     Args:
-        create_app: makes the app from the names that a request may address it by.
+        create_app: makes the app from the names that a request may address it by, and whether only
+            this machine can reach it.
         make_api: makes the server API, from whether a request without a key is an operator's; None
             if the app has it.
 
@@ -56,7 +57,8 @@ async def open_admin(
     else:
         listeners = inherited or [listen(bind, "admin.bind")]
     api = None if make_api is None else make_api(partial(_trusts, listeners[0], names))
-    http = HttpServer(create_app(names), is_api if api is not None else _never)
+    app = create_app(names, _is_local(listeners[0]))
+    http = HttpServer(app, is_api if api is not None else _never)
     await start(floor, "admin http", http.run_lifespan)
     address = address_of(listeners[0])
     door = Door(

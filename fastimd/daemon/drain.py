@@ -7,7 +7,7 @@ import random
 import structlog
 import trio
 
-from ..api.server import ApiServer
+from ..api.servers import ApiServers
 from ..door.door import Door
 from ..hooks.visits import Visits
 from ..http.server import HttpServer
@@ -30,7 +30,7 @@ log = structlog.get_logger("fastimd.daemon")
 async def drain(
     door: Door,
     http: HttpServer,
-    api: ApiServer,
+    apis: ApiServers,
     around: Surroundings,
     visits: Visits,
     *,
@@ -39,7 +39,7 @@ async def drain(
     """Tell every socket to go, evenly over most of the time, and wait for them within it."""
     sockets, seconds = len(around.sessions), around.config.server.drain_seconds
     log.info("daemon.draining", sockets=sockets, seconds=seconds)
-    api.is_ending = True
+    apis.end()
     pace = 0 if at_once else seconds * DRAIN_SHARE / max(sockets, 1)
     hear_until = trio.current_time() + (0 if at_once else HEAR_SECONDS)
     with trio.move_on_after(seconds):
@@ -48,7 +48,7 @@ async def drain(
             await door.wait_heard()
         await _end_sockets(around, 0, at_once=at_once)
         await http.wait_answered()
-        await api.wait_answered()
+        await apis.wait_answered()
         await visits.wait_all_told()
     door.close_all()
     around.readiness.wake_all()

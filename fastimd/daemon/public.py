@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from ..api.server import ApiServer, is_api
+from ..api.servers import ApiServers
 from ..base import systemd
 from ..base.settings import Config
 from ..base.supervise import open_floor, supervise
@@ -38,7 +39,7 @@ async def serve_public(
     domain: Domain,
     tokens: Tokens,
     http: HttpServer,
-    api: ApiServer,
+    apis: ApiServers,
     stop: Stop,
     admin: str,
     inherited: Sequence[Listener],
@@ -58,7 +59,9 @@ async def serve_public(
     async with trio.open_nursery() as connections:
         classic = ClassicSockets(around, domain, connections)
         live = LiveSockets(around, domain, tokens, connections)
-        handle = _public_handler(classic, live, http, api, config)
+        handle = _public_handler(
+            classic, live, http, apis.make(_nobody, partial(is_public_api, config)), config
+        )
         door = Door(
             listeners,
             handle,
@@ -87,7 +90,7 @@ async def serve_public(
             systemd.notify("READY=1", f"MAINPID={os.getpid()}")
             await stop.asked.wait()
         systemd.notify("STOPPING=1")
-        await drain(door, http, api, around, domain.visits, at_once=stop.at_once)
+        await drain(door, http, apis, around, domain.visits, at_once=stop.at_once)
         connections.cancel_scope.cancel()
 
 
@@ -106,6 +109,11 @@ def _public_handler(
         return serve_http(http, connection, reader, head)
 
     return handle
+
+
+def _nobody(_head: Head) -> bool:
+    """On the public address everybody needs a key."""
+    return False
 
 
 def is_public_api(config: Config, head: Head) -> bool:

@@ -19,8 +19,7 @@ import trio
 
 from .. import __version__
 from ..api.calls import Calls
-from ..api.document import describe_api
-from ..api.server import ApiServer
+from ..api.servers import ApiServers
 from ..api.service import make_service
 from ..base import log as logs
 from ..base import systemd
@@ -28,7 +27,6 @@ from ..base.metrics import Metrics
 from ..base.settings import Config, parse_bind
 from ..base.supervise import open_floor, start, supervise
 from ..classic.sockets import KINDS
-from ..door.head import Head
 from ..door.listeners import Listener
 from ..door.receiver import Readiness
 from ..groups.access import Access
@@ -169,13 +167,7 @@ async def _serve_groups(ground: _Ground) -> None:
         tellings = Tellings(ground.hooks, metrics)
         moderation = Moderation(store, policies, tellings, metrics)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
-        if ground.link is not None:
-            tell_parent = partial(_report, ground, reasons, hub, sessions)
-            floor.start_soon(supervise, "parent", ground.link.keep_told, tell_parent)
-        if systemd.is_listening():
-            tell = partial(_state, reasons, hub, sessions, metrics)
-            serving = ground.stop.serving
-            floor.start_soon(supervise, "systemd", systemd.keep_told, tell, serving)
+        _start_telling(ground, floor, reasons, hub, sessions)
         access = Access(config, store, ground.hooks)
         visits = Visits(ground.hooks, config, metrics)
         domain = Domain(
@@ -195,20 +187,20 @@ async def _serve_groups(ground: _Ground) -> None:
         service = make_service(domain, sessions, surveys)
         floor.start_soon(supervise, "api", service.appends.run)
         calls = Calls(service, metrics)
-        make_api = partial(ApiServer, calls, config, metrics, describe_api)
+        apis = ApiServers(calls, config, metrics)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
         admin = await open_admin(
             config,
             floor,
             metrics,
             ground.readiness,
-            partial(create_admin_app, metrics, desk, moderation),
+            lambda names, _is_local: create_admin_app(metrics, desk, moderation, names),
             ground.inherited["admin"],
-            make_api,
+            apis.make,
         )
         await client.wait_connected()
         await relay.wait_connected()
-        await _serve_front(ground, domain, sessions, admin, tellings, make_api(_nobody), outgoing)
+        await _serve_front(ground, domain, sessions, admin, tellings, apis, outgoing)
 
 
 def _start_outgoing(ground: _Ground, floor: trio.Nursery) -> Outgoing | None:
@@ -220,13 +212,29 @@ def _start_outgoing(ground: _Ground, floor: trio.Nursery) -> Outgoing | None:
     return outgoing
 
 
+def _start_telling(
+    ground: _Ground,
+    floor: trio.Nursery,
+    reasons: Callable[[], list[str]],
+    hub: Hub,
+    sessions: Sessions,
+) -> None:
+    """Have the parent of workers told how this one is, and systemd how the daemon is."""
+    if ground.link is not None:
+        tell_parent = partial(_report, ground, reasons, hub, sessions)
+        floor.start_soon(supervise, "parent", ground.link.keep_told, tell_parent)
+    if systemd.is_listening():
+        tell = partial(_state, reasons, hub, sessions, ground.metrics)
+        floor.start_soon(supervise, "systemd", systemd.keep_told, tell, ground.stop.serving)
+
+
 async def _serve_front(
     ground: _Ground,
     domain: Domain,
     sessions: Sessions,
     admin: str,
     tellings: Tellings,
-    api: ApiServer,
+    apis: ApiServers,
     outgoing: Outgoing | None,
 ) -> None:
     config, metrics, visits = ground.config, ground.metrics, domain.visits
@@ -251,7 +259,7 @@ async def _serve_front(
             domain,
             ground.tokens,
             http,
-            api,
+            apis,
             ground.stop,
             admin,
             ground.inherited["http"],
@@ -305,11 +313,6 @@ def _reasons_not_ready(client: RedisClient, relay: GroupRelay, stop: Stop) -> li
     reasons += [f"relay: {relay.outage}"] if relay.outage else []
     reasons += ["draining"] if stop.asked.is_set() else []
     return reasons if stop.serving.is_set() else [*reasons, "starting"]
-
-
-def _nobody(_head: Head) -> bool:
-    """On the public address everybody needs a key."""
-    return False
 
 
 def _warn_of_open_login(config: Config, hooks: HookRunner) -> None:

@@ -20,7 +20,8 @@ class Chunks:
         self.content = content
         self.has_ended = False
         self.is_malformed = False
-        self._left = 0  # bytes of the chunk that are still to come, with its CRLF
+        self._left = 0  # bytes of the chunk that are still to come
+        self._at_end = False  # the CRLF of the chunk comes next
         self._line = b""
         self._in_trailer = False
 
@@ -44,7 +45,7 @@ class Chunks:
     def _take_content(self, data: bytes, at: int) -> int:
         step = min(self._left, len(data) - at)
         if self.content is not None:
-            self.content += data[at : at + min(step, max(0, self._left - 2))]
+            self.content += data[at : at + step]
         self._left -= step
         return step
 
@@ -52,10 +53,14 @@ class Chunks:
         if self._in_trailer:
             self.has_ended = line == b"\r\n"
             return
+        if self._at_end:
+            self._at_end = False
+            self.is_malformed = line != b"\r\n"  # hypercorn refuses it
+            return
         size = _LINE.fullmatch(line)
         if size is None:
-            self.is_malformed = True  # hypercorn refuses it
+            self.is_malformed = True
         elif int(size[1], 16):
-            self._left = int(size[1], 16) + 2
+            self._left, self._at_end = int(size[1], 16), True
         else:
             self._in_trailer = True

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import trio
 
 from ..base.errors import KeyUnusable, StoreUnavailable
-from ..websocket.session import Kick
+from ..websocket.kick import Kick
 from .events import Event
 from .store.history import History
 from .store.kicks import RememberedKicks

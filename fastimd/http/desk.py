@@ -24,7 +24,8 @@ from ..groups.hub import Hub
 from ..groups.relays import GroupRelay
 from ..groups.store import Store
 from ..redis.clients import RedisClient
-from ..websocket.session import Kick, Sessions
+from ..websocket.kick import Kick
+from ..websocket.session import Sessions
 from .forms import Counters, GroupView, Kicked, LoggedOut, Purged, RedisState, Said, Status
 
 SAY_SECONDS = 5.0

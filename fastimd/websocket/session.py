@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from random import getrandbits
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import trio
 
@@ -32,6 +32,7 @@ from .frames import (
     text_frame,
 )
 from .keepalive import Keepalive
+from .kick import Kick
 from .outbox import Outbox
 from .pace import Pace
 from .subprotocol import LOST, Reason, Subprotocol
@@ -54,24 +55,6 @@ class Surroundings:
     keepalive: Keepalive
     readiness: Readiness
     sessions: Sessions
-
-
-class Kick(NamedTuple):
-    """Which sockets are closed: a user's, in ``group``, or all when that is "".
-
-    With ``client`` it is the one with this id, and none of ``keep`` is closed. ``close`` is the
-    code and the reason on sockets that close, if not the usual ones.
-    """
-
-    user: str
-    group: str = ""
-    client: str = ""
-    keep: Collection[str] = ()
-    close: Reason | None = None
-
-    def concerns(self, client: str) -> bool:
-        """Whether the socket of the user with this id is meant."""
-        return client not in self.keep and self.client in ("", client)
 
 
 class Sessions(set["Session"]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 
 from fastimd.base.errors import ConfigError
 from fastimd.base.settings import Config, default_data_dir, load, parse_bind, reading, settings
+from fastimd.base.settings.api import ApiKey
 
 EXAMPLE = Path(__file__).parent.parent.parent / "fastimd.toml"
+DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 DEFAULTS: dict[str, dict[str, Any]] = {
     "server": {
@@ -63,6 +66,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "authorize_on_failure": "refuse",
         "message_on_failure": "refuse",
     },
+    "api": {"public": False, "keys": []},
     "admin": {"bind": "127.0.0.1:9001"},
     "log": {"format": "auto", "level": "info", "message_text": False},
 }
@@ -278,6 +282,18 @@ def test_an_empty_file_gives_the_defaults() -> None:
         ("hooks.handler", '"game:Hooks"', "game:Hooks"),
         ("hooks.message_timeout", "0.5", 0.5),
         ("hooks.message_on_failure", '"allow"', "allow"),
+        ("api.public", "true", True),
+        ("api.keys", "[]", ()),
+        (
+            "api.keys",
+            f'[{{name = "a.b-c_1", sha256 = "{DIGEST}"}}]',
+            (ApiKey("a.b-c_1", DIGEST, ("*",), ("*",)),),
+        ),
+        (
+            "api.keys",
+            f'[{{name = "game", sha256 = "{DIGEST}", methods = [], groups = ["match-*", "7"]}}]',
+            (ApiKey("game", DIGEST, (), ("match-*", "7")),),
+        ),
         ("admin.bind", '""', ""),
         ("admin.bind", '"[::]:9001"', "[::]:9001"),
         ("admin.bind", '"unix:/run/fastimd/admin.sock"', "unix:/run/fastimd/admin.sock"),
@@ -395,6 +411,15 @@ def test_a_good_value_is_taken(name: str, toml: str, expected: object) -> None:
         ("hooks.authorize_on_failure", '"ask"'),
         ("hooks.message_on_failure", "true"),
         ("login.token_ttl", "0"),
+        ("api.public", '"yes"'),
+        ("api.keys", '"secret"'),
+        ("api.keys", '[{name = "game"}]'),
+        ("api.keys", f'[{{sha256 = "{DIGEST}"}}]'),
+        ("api.keys", '[{name = "game", sha256 = "secret"}]'),
+        ("api.keys", f'[{{name = "a game", sha256 = "{DIGEST}"}}]'),
+        ("api.keys", f'[{{name = "{"x" * 65}", sha256 = "{DIGEST}"}}]'),
+        ("api.keys", f'[{{name = "game", sha256 = "{DIGEST}", methods = "publish"}}]'),
+        ("api.keys", f'[{{name = "game", sha256 = "{DIGEST}", secret = "x"}}]'),
         ("admin.bind", '"9001"'),
         ("admin.bind", '"unix:admin.sock"'),
         ("admin.bind", '"unix:///run/admin.sock"'),
@@ -759,6 +784,20 @@ def test_the_example_file_lists_every_key_with_its_default() -> None:
     for setting in settings():
         assert tables[setting.section][setting.key] == as_toml(setting.default)
     assert sections(load_text(text)) == sections(Config())
+
+
+def test_the_example_of_a_key_is_a_key() -> None:
+    """The table that the example file shows in a comment is one that the settings take."""
+    text = "\n".join(re.findall(r"^#     (.*)$", EXAMPLE.read_text(), re.M))
+    [key] = load_text(text).api.keys
+    assert key == ApiKey("game", DIGEST, ("publish", "broadcast"), ("match-*",))
+
+
+def test_two_keys_of_one_name_are_a_mistake() -> None:
+    """Logs and metrics could not tell them apart."""
+    table = f'[[api.keys]]\nname = "game"\nsha256 = "{DIGEST}"\n'
+    mistake = only_mistake(table * 2 + table.replace("game", "shop"))
+    assert "api.keys: 'game' is there more than once; accepted: each name once" in mistake
 
 
 def test_the_example_file_explains_every_key() -> None:

@@ -43,7 +43,8 @@ async def draining(mock_clock: MockClock, nursery: trio.Nursery) -> AsyncIterato
     """A drain that began when a client had connected and said nothing yet."""
     config = Config()
     listener = listen("127.0.0.1:0", "server.bind")
-    http = HttpServer(_app)
+    http = HttpServer(_app, lambda _head: False)
+    apis = SimpleNamespace(end=lambda: None, wait_answered=_nothing)
 
     async def handle(connection: socket.socket, reader: Any, head: Any) -> Any:
         return await serve_http(http, connection, reader, head)
@@ -60,7 +61,8 @@ async def draining(mock_clock: MockClock, nursery: trio.Nursery) -> AsyncIterato
     over = trio.Event()
 
     async def run_drain() -> None:
-        await drain(door, http, cast(Any, around), cast(Any, presence), at_once=False)
+        visits = cast(Any, presence)
+        await drain(door, http, cast(Any, apis), cast(Any, around), visits, at_once=False)
         over.set()
 
     async with trio.open_nursery() as accepting:

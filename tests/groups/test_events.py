@@ -13,6 +13,7 @@ JOIN = b'{"group":"1","user":"3"}'
 LEAVE = b'{"group":"1","user":"3","leave":true}'
 ACT = b'{"group":"1","kind":"moderation","act":"mute","user":"3","changes":[["m:3",""]]}'
 KICK = b'{"group":"1","user":"3","kick":true}'
+QUESTION = b'{"group":"","user":"","kind":"survey","survey":"x","inbox":"i"}'
 MUTED = PolicyChange("1", "moderation", "mute", "3", changes=[("m:3", "")])
 
 TOLD: dict[bytes, list[object]] = {
@@ -22,6 +23,7 @@ TOLD: dict[bytes, list[object]] = {
     LEAVE: [("leave", "3", "1"), ("change", Event("1", "3", leave=True))],
     KICK: [("kick", Event("1", "3", kick=True))],
     ACT: [("policy", MUTED, ACT)],
+    QUESTION: [("question", QUESTION)],
     b'{"group":"1","user":"","kind":"of a newer daemon"}': [],
     b"no event": [],
     b'{"group":1}': [],
@@ -48,6 +50,7 @@ def test_each_event_reaches_those_whom_it_concerns(payload: bytes, is_anybody_th
         on_leave=lambda user, group: told.append(("leave", user, group)),
         on_kick=lambda event: told.append(("kick", event)),
         on_policy=on_policy,
+        on_question=lambda payload: told.append(("question", payload)),
     )
     with capture_logs() as lines:
         is_to_be_flushed = events.receive(payload)

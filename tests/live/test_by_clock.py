@@ -48,6 +48,7 @@ from fastimd.live.service import Service
 from fastimd.live.tokens import Tokens
 from fastimd.live.wire import Wire
 from fastimd.websocket.keepalive import Keepalive
+from fastimd.websocket.kick import Kick
 from fastimd.websocket.replies import Replies
 from fastimd.websocket.session import Sessions, Surroundings
 from fastimd.websocket.timers import TURN_SECONDS, Timers
@@ -387,26 +388,26 @@ async def test_a_subscription_is_kicked_by_kicks_that_are_later(
     client.told()
     await trio.sleep(5)
     sessions = connection.service.around.sessions
-    sessions.kick("ann", "g", age=7)
-    sessions.kick("ann", "g", age=100)
-    sessions.kick("eve", "g")
+    sessions.kick(Kick("ann", "g"), age=7)
+    sessions.kick(Kick("ann", "g"), age=100)
+    sessions.kick(Kick("eve", "g"))
     assert client.told() == []
-    sessions.kick("ann", "g", age=2)
+    sessions.kick(Kick("ann", "g"), age=2)
     assert list(connection.subscriptions) == ["other"]
     assert client.told() == [{"push": {"channel": "g", "unsubscribe": OUT}}]
-    sessions.kick("ann", "", age=100)
+    sessions.kick(Kick("ann"), age=100)
     assert connection.is_open
-    sessions.kick("ann", "", age=1)
+    sessions.kick(Kick("ann"), age=1)
     assert client.told() == [(3503, "force disconnect")]
 
 
 OUT = {"code": 2000, "reason": "server unsubscribe"}
 COME_AGAIN = {"code": 2500, "reason": "insufficient state"}
 WHILE_ENTERING: list[tuple[Callable[[Client], object], Any]] = [
-    (lambda client: client.house.sessions.kick("ann", "g"), OUT),
-    (lambda client: client.house.sessions.kick("ann", "g", age=3), None),  # before it came
-    (lambda client: client.house.sessions.kick("ann", "other"), None),
-    (lambda client: client.house.sessions.kick("eve", "g"), None),
+    (lambda client: client.house.sessions.kick(Kick("ann", "g")), OUT),
+    (lambda client: client.house.sessions.kick(Kick("ann", "g"), age=3), None),  # before it came
+    (lambda client: client.house.sessions.kick(Kick("ann", "other")), None),
+    (lambda client: client.house.sessions.kick(Kick("eve", "g")), None),
     (lambda client: client.house.sessions.leave("ann", "g"), OUT),
     (lambda client: client.connection.lose("g"), COME_AGAIN),
 ]
@@ -527,7 +528,7 @@ async def test_who_is_kicked_while_a_message_is_judged_does_not_say_it(
             await subscribing.subscribe(connection, 2, Subscribe(group))
             nursery.start_soon(say, group)
         await trio.sleep(1)
-        house.sessions.kick("ann", "g")
+        house.sessions.kick(Kick("ann", "g"))
     assert refused == ["g 103"]
     assert len(house.groups.said) == 1
     assert "other" in house.groups.said[0]

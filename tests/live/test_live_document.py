@@ -262,8 +262,8 @@ def test_the_page_has_every_method() -> None:
         ]
         returned = results.get(method)
         names = [field.name for field in msgspec.structs.fields(returned)] if returned else []
-        if method in METHODS and METHODS[method].result:
-            names = [METHODS[method].result]
+        if method in METHODS:
+            names = [field.name for field in msgspec.structs.fields(METHODS[method].answer)]
         assert re.findall(r'\{"(\w+)', result)[:1] == names
 
 

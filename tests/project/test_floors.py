@@ -23,12 +23,13 @@ FLOORS = {
     "fastimd.classic": 5,
     "fastimd.http": 5,
     "fastimd.live": 5,
-    "fastimd.daemon": 6,
-    "fastimd.operate": 6,
-    "fastimd.terminal": 6,
-    "fastimd.bench": 6,
-    "fastimd.cli": 7,
-    "fastimd.__main__": 8,
+    "fastimd.api": 6,
+    "fastimd.daemon": 7,
+    "fastimd.operate": 7,
+    "fastimd.terminal": 7,
+    "fastimd.bench": 7,
+    "fastimd.cli": 8,
+    "fastimd.__main__": 9,
 }
 """Where each folder stands; a module imports its own folder and those of lower floors."""
 
@@ -196,6 +197,8 @@ def test_the_walk_sees_the_house() -> None:
         ("fastimd.classic.chat", "from ..http.app import create_app"),
         ("fastimd.http.app", "from ..classic.chat import serve_chat"),
         ("fastimd.door.door", "from ..daemon.tree import serve"),
+        ("fastimd.live.inbox", "from ..api import bodies"),
+        ("fastimd.api.server", "from ..daemon.admin import open_admin"),
         ("fastimd.daemon.tree", "from .. import cli"),
         ("fastimd.operate.client", "from ..daemon.tree import serve"),
     ],

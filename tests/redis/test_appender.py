@@ -18,6 +18,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from fastimd.base.errors import FateUnknown, KeyUnusable, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Redis
+from fastimd.groups.store.keyspace import NONCES
 from fastimd.redis.appender import Appender
 from fastimd.redis.batch import BATCH_BYTES, BATCH_MESSAGES, Nonce, Place, Told
 from fastimd.redis.clock import RedisClock
@@ -129,9 +130,9 @@ class Peer:
     def _store(self, prefixes: list[bytes], asked: list[Any], keys: list[str]) -> list[int]:
         """Store messages, and remember those that have a nonce; returns the ts of each."""
         nonces = asked[-1] if asked else 0
-        assert len(asked) in (0, 2 * nonces + 1)
+        assert len(asked) in (0, 3 * nonces + 1)
         names = {
-            asked[2 * each]: (keys[len(keys) - nonces + each], asked[2 * each + 1])
+            asked[3 * each]: (keys[len(keys) - nonces + each], asked[3 * each + 1])
             for each in range(nonces)
         }
         given = []
@@ -202,7 +203,7 @@ class House:
         await wait_all_tasks_blocked()
 
     def send_told(self, text: str, *, nonce: str = "", group: str = "1") -> None:
-        name = Nonce(f"nonces:{group}", nonce.encode()) if nonce else None
+        name = Nonce(f"nonces:{group}", nonce.encode(), NONCES) if nonce else None
         place = Place(f"gml:{group}", f"floor:{group}", f"life:{group}", f"mq:{group}".encode())
         told = Told(partial(self._note_ts, text), name)
         self.appender.append(place, text.encode().ljust(10), told)

@@ -25,6 +25,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from fastimd.base.errors import FateUnknown, KeyUnusable, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.base.settings import Config, Redis
+from fastimd.groups.store.keyspace import NONCES
 from fastimd.redis.address import Address
 from fastimd.redis.batch import Nonce, Place, Told
 from fastimd.redis.clock import RedisClock
@@ -167,7 +168,7 @@ class Master:
             raise Refusal("WRONGTYPE Operation against a key holding the wrong kind of value")
         named = {
             int(number): (key, nonce)
-            for key, number, nonce in zip(others, rest[:-1:2], rest[1:-1:2], strict=True)
+            for key, number, nonce in zip(others, rest[:-1:3], rest[1:-1:3], strict=True)
         }
         given = []
         for number, (key, prefix) in enumerate(prefixes, 1):
@@ -403,7 +404,7 @@ class House:
         self.said.append(said)
         place = Place(f"gml:{group}", f"floor:{group}", f"life:{group}", f"mq:{group}".encode())
         note = partial(self._note, said)
-        name = Nonce(f"nonces:{group}", nonce.encode()) if nonce else None
+        name = Nonce(f"nonces:{group}", nonce.encode(), NONCES) if nonce else None
         on_appended = Told(note, name) if wants_ts or nonce else note
         self.lanes.append(place, said.text.encode(), on_appended, within)
         return said

@@ -69,6 +69,10 @@ def _comment(text: str) -> str:
     return textwrap.indent(filled.replace("\0", " "), "# ")
 
 
+def _example(text: str) -> str:
+    return f"# Instead, for example:\n{textwrap.indent(text, '#     ')}" if text else ""
+
+
 def render_example() -> str:
     """fastimd.toml: every key, explained, with its default, which a comment keeps as it is."""
     parts = [_EXAMPLE_HEAD]
@@ -84,6 +88,7 @@ def render_example() -> str:
                 f"{_comment(f'{setting.about.does} {own}')}\n"
                 f"{_comment(f'Accepted: {_accepted(setting)}.')}\n"
                 f"# {setting.key} = {as_toml(setting.default)}\n"
+                f"{_example(setting.about.example)}"
             )
     return "\n".join(parts)
 
@@ -103,7 +108,7 @@ def render_table() -> str:
             for setting in SETTINGS[section].values()
         )
         parts.append(
-            f"## {section}\n\n{struct.__doc__}\n\n"
+            f"## {section}\n\n{_markdown(struct.__doc__ or '')}\n\n"
             "| key | default | meaning | accepted | takes effect |\n"
             f"|---|---|---|---|---|\n{rows}"
         )

@@ -28,13 +28,15 @@ class About(NamedTuple):
     """What a setting does, and how it is treated.
 
     ``check`` raises ValueError for a value, or for an item of a list, that is refused. A setting
-    that ``is_secret`` is shown in no report and no ``repr``.
+    that ``is_secret`` is shown in no report and no ``repr``. ``example`` is how it is written
+    where its default does not show that.
     """
 
     does: str
     check: Callable[[Any], object] = _pass
     holds: str = AT_ONCE
     is_secret: bool = False
+    example: str = ""
 
 
 class Section(msgspec.Struct, frozen=True):

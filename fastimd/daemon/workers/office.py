@@ -9,7 +9,6 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
-from ipaddress import ip_address
 
 import httpx
 import msgspec
@@ -87,22 +86,27 @@ class Office:
         self._lives = {worker.number: Lives() for worker in workers}
         self._began = trio.current_time()
 
-    def create_app(self, names: Sequence[str]) -> QuartTrio:
-        """The app; ``names`` as for ``create_admin_app``."""
+    def create_app(self, names: Sequence[str], is_local: bool) -> QuartTrio:
+        """The app.
+
+        Args:
+            names: as for ``create_admin_app``.
+            is_local: only this machine can reach it.
+        """
 
         def add(app: QuartTrio) -> None:
             self._add_desk(app)
-            self._add_api(app, names)
+            self._add_api(app, names, is_local=is_local)
 
         return create_app_around(self._expose, self._reasons_not_ready, add, names)
 
-    def _add_api(self, app: QuartTrio, names: Sequence[str]) -> None:
+    def _add_api(self, app: QuartTrio, names: Sequence[str], *, is_local: bool) -> None:
         @app.route(f"{PATH}<path:_what>", methods=["GET", "POST"])
         async def call(_what: str) -> Response:
             given = request.headers
             headers = {name: given[name] for name in _API_HEADERS if name in given}
-            host = given.get("Host", "")
-            if COMMAND_HEADER in given and _is_local() and is_trusted_host(host, names):
+            host, hosts = given.get("Host", ""), ("localhost", *names)
+            if COMMAND_HEADER in given and is_local and is_trusted_host(host, hosts):
                 headers[COMMAND_HEADER] = "1"
             return await self._hand_on(headers, API_SECONDS)
 
@@ -274,12 +278,6 @@ def _target() -> str:
     """The path of the request, with its query."""
     query = request.query_string.decode()
     return f"{request.path}?{query}" if query else request.path
-
-
-def _is_local() -> bool:
-    """The request came to an address that only this machine can reach."""
-    server = request.scope["server"]  # none of a unix socket
-    return server is None or ip_address(server[0]).is_loopback
 
 
 def _is_away(worker: Worker) -> bool:

@@ -7,7 +7,7 @@ import msgspec
 from ...base.codec import read_json
 from ...base.settings import Config
 from ...redis import scripts
-from ...websocket.session import Kick
+from ...websocket.kick import Kick
 from ..events import EVENTS_CHANNEL, Event
 from .keyspace import Keyspace
 
