@@ -4,8 +4,8 @@
 the daemons by chance, and a message goes to every daemon that has one of them. A daemon reads the
 relay at most once in ``GATHER_SECONDS``; this is where batching comes in. Appends are counted
 one by one, which is the dearest they can be. Each daemon renews a lease in each group of which it
-has members. One of ``LOOK_EVERY`` renewals is a look at the other daemons, as nobody wants to be
-told who comes and goes.
+has members. Nobody wants to be told who comes and goes, so no renewal looks at other daemons, and
+all cost the same as those that are measured, of a daemon that is alone in its groups.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastimd.groups.presence.presence import LOOK_EVERY, RENEW_SECONDS
+from fastimd.groups.presence.presence import RENEW_SECONDS
 from fastimd.groups.relay import GATHER_SECONDS
-from fastimd.groups.store.presence import MAX_OTHERS
 
 USE = 0.6
 """How busy a daemon or a Redis may be: the rest is for peaks and for clients that come back."""
@@ -40,17 +39,12 @@ class Prices:
         carried: of each message in a write.
         ping: of a ping and its pong.
         connect: of a handshake and the greeting.
-        lease: of the renewal of a lease, on average of looks and of others, where a daemon is
-            alone in its group.
-        look: for each other daemon in the group, of a look.
-        again: of a look that has to be asked again.
+        lease: of the renewal of a lease.
         redis_idle: CPU of Redis for each daemon, a second.
         redis_batch: of one call of the append script.
         redis_message: of each message in it.
         redis_subscriber: of sending a message to one daemon.
-        redis_lease: of a renewal, as ``lease``.
-        redis_look: for each other daemon in the group, of a look.
-        redis_again: of a look that has to be asked again.
+        redis_lease: of the renewal of a lease.
         daemon: memory of a daemon without clients.
         socket: memory of a socket in one group.
         group: memory of a group with members, on each daemon that has some.
@@ -64,11 +58,9 @@ class Prices:
         redis_answer: bytes of its answer.
         redis_out: bytes from Redis to each daemon for a message.
         commands: of Redis for a message that comes alone, with those in the script.
-        lease_in: bytes to Redis for a renewal, as ``lease``.
+        lease_in: bytes to Redis for the renewal of a lease.
         lease_out: bytes of its answer.
         lease_commands: of Redis for it, with those in the script.
-        look_in: bytes to Redis for each other daemon that a look names.
-        look_out: bytes from Redis for each other daemon that an answer names.
     """
 
     idle: float
@@ -80,15 +72,11 @@ class Prices:
     ping: float
     connect: float
     lease: float
-    look: float
-    again: float
     redis_idle: float
     redis_batch: float
     redis_message: float
     redis_subscriber: float
     redis_lease: float
-    redis_look: float
-    redis_again: float
     daemon: float
     socket: float
     group: float
@@ -105,8 +93,6 @@ class Prices:
     lease_in: float
     lease_out: float
     lease_commands: float
-    look_in: float
-    look_out: float
 
 
 @dataclass(frozen=True)
@@ -188,53 +174,6 @@ def spread(members: int, daemons: int) -> float:
     return daemons * (1 - (1 - 1 / daemons) ** members)
 
 
-def beside(members: int, daemons: int) -> float:
-    """How many other daemons have members of a group, on average for a daemon that has some."""
-    here = spread(members, daemons)
-    # Daemons that have some, in pairs: all but those of which the one or the other has none.
-    none, neither = (1 - 1 / daemons) ** members, max(0.0, 1 - 2 / daemons) ** members
-    return daemons * (daemons - 1) * (1 - 2 * none + neither) / here
-
-
-@dataclass(frozen=True)
-class Leases:
-    """What daemons do a second to renew their leases, together.
-
-    Args:
-        renewed: how many they renew.
-        others: other daemons that have members there, in those renewals that look at them.
-        again: how many of these have to be asked again.
-        named: daemons that they name.
-        told: daemons that their answers name.
-    """
-
-    renewed: float
-    others: float
-    again: float
-    named: float
-    told: float
-
-    @classmethod
-    def of(cls, parts: Sequence[Part], daemons: int) -> Leases:
-        """A daemon names those that it met last, and has to ask again if the group has others.
-
-        Up to ``MAX_OTHERS`` it has all in mind. Beyond that most groups have others, unless they
-        are so large that they are on all daemons.
-        """
-        renewed = others = again = named = told = 0.0
-        for part in parts:
-            here = part.groups * spread(part.members, daemons) / RENEW_SECONDS
-            looks, met = here / LOOK_EVERY, beside(part.members, daemons)
-            in_mind = min(daemons - 1.0, max(MAX_OTHERS, met))
-            enough = (in_mind / (daemons - 1)) ** met if daemons > 1 else 1.0
-            renewed += here
-            others += looks * met
-            again += looks * (1 - enough)
-            named += looks * (2 - enough) * in_mind
-            told += looks * (2 - enough) * met
-        return cls(renewed, others, again, named, told)
-
-
 def bill(prices: Prices, parts: Sequence[Part], daemons: int) -> Bill:
     """The cost of some groups on a number of daemons."""
     messages = sum(part.messages for part in parts)
@@ -245,12 +184,8 @@ def bill(prices: Prices, parts: Sequence[Part], daemons: int) -> Bill:
     channels = sum(part.groups * spread(part.members, daemons) for part in parts)
     turns = daemons * min(relays / daemons, 1 / GATHER_SECONDS)
     pings = sockets / PING_SECONDS
-    leases = Leases.of(parts, daemons)
-    lease_cpu = (
-        leases.renewed * prices.redis_lease
-        + leases.others * prices.redis_look
-        + leases.again * prices.redis_again
-    )
+    leases = channels / RENEW_SECONDS
+    lease_cpu = leases * prices.redis_lease
     return Bill(
         daemons,
         cpu=daemons * prices.idle
@@ -260,9 +195,7 @@ def bill(prices: Prices, parts: Sequence[Part], daemons: int) -> Bill:
         + writes * prices.write
         + deliveries * prices.carried
         + pings * prices.ping
-        + leases.renewed * prices.lease
-        + leases.others * prices.look
-        + leases.again * prices.again,
+        + leases * prices.lease,
         memory=daemons * prices.daemon + sockets * prices.socket + channels * prices.group,
         # Every segment is acknowledged by one, at worst.
         sent=deliveries * prices.sent
@@ -275,17 +208,14 @@ def bill(prices: Prices, parts: Sequence[Part], daemons: int) -> Bill:
         + messages * (prices.redis_batch + prices.redis_message)
         + relays * prices.redis_subscriber
         + lease_cpu,
-        leases=leases.renewed,
+        leases=leases,
         lease_cpu=lease_cpu,
         redis_memory=channels * prices.channel + sockets * prices.member,
-        redis_in=messages * prices.redis_in
-        + leases.renewed * prices.lease_in
-        + leases.named * prices.look_in,
+        redis_in=messages * prices.redis_in + leases * prices.lease_in,
         redis_out=messages * prices.redis_answer
         + relays * prices.redis_out
-        + leases.renewed * prices.lease_out
-        + leases.told * prices.look_out,
-        commands=messages * prices.commands + leases.renewed * prices.lease_commands,
+        + leases * prices.lease_out,
+        commands=messages * prices.commands + leases * prices.lease_commands,
         stored=messages * prices.stored,
     )
 

@@ -8,7 +8,7 @@ receiver's own read is not in it.
 
     python bench/cost.py [--wire live] [--rounds 3] [--seconds 2] [--write]
 
-``--rounds 1`` is the short one: three minutes instead of eight.
+``--rounds 1`` is the short one: two or three minutes instead of seven.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from servers import BenchRedis, NotStarted
 from fastimd.bench.dialect import FASTIMD
 from fastimd.bench.live import LIVE, LIVE_PROTOBUF
 from fastimd.bench.run import Failed
-from fastimd.groups.presence.presence import LOOK_EVERY, RENEW_SECONDS
+from fastimd.groups.presence.presence import RENEW_SECONDS
 
 WIRES = {dialect.name: dialect for dialect in (FASTIMD, LIVE, LIVE_PROTOBUF)}
 SIZES = (10_000, 100_000, 1_000_000)
@@ -167,15 +167,11 @@ SHOWN = (
     Shown("ping", "CPU of a ping and its pong"),
     Shown("connect", "CPU of a connect"),
     Shown("lease", "CPU of a lease that is renewed"),
-    Shown("look", "CPU of a look, each other daemon there"),
-    Shown("again", "CPU of a look, to ask again"),
     Shown("idle", "CPU of a daemon without clients", 100, "% of a core"),
     Shown("redis_batch", "CPU of Redis, a call of the append script"),
     Shown("redis_message", "CPU of Redis, each message in it"),
     Shown("redis_subscriber", "CPU of Redis, a message to one daemon"),
-    Shown("redis_lease", "CPU of Redis, a lease of a daemon alone in its group"),
-    Shown("redis_look", "CPU of Redis, a look, each other daemon there"),
-    Shown("redis_again", "CPU of Redis, a look, to ask again"),
+    Shown("redis_lease", "CPU of Redis, a lease that is renewed"),
     Shown("redis_idle", "CPU of Redis for a daemon without clients", 100, "% of a core"),
     Shown("daemon", "memory of a daemon without clients", 2**-20, "MiB"),
     Shown("socket", "memory of a socket", 2**-10, "KiB"),
@@ -193,8 +189,6 @@ SHOWN = (
     Shown("lease_in", "to Redis for a lease", 1, "B"),
     Shown("lease_out", "answer of Redis for a lease", 1, "B"),
     Shown("lease_commands", "commands of Redis for a lease", 1, ""),
-    Shown("look_in", "to Redis for each daemon that a look names", 1, "B"),
-    Shown("look_out", "from Redis for each daemon that the answer names", 1, "B"),
 )
 
 
@@ -209,8 +203,7 @@ def price_table(price: Prices, rounds: dict[str, list[float]]) -> Iterator[str]:
     yield from ("## Prices", "")
     yield (
         f"Every {RENEW_SECONDS:g} seconds a daemon renews its lease in each group of which it has "
-        f"members. One of {LOOK_EVERY} renewals is a look at the other daemons there; it asks "
-        "again if it has not named them all."
+        "members. That is its price where nobody wants to be told of joins and leaves."
     )
     yield from ("", *aligned(rows), "")
 

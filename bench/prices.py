@@ -5,7 +5,7 @@ highest. Runs at a pace come one message at a time, as on a daemon with time to 
 message dear. Runs in step send the next messages when all members have the last ones, so that it is
 known how many one write carries. Runs that read get messages of many groups at once, published as
 by other daemons. Leases of presence are renewed in the crowd with many groups, which is measured
-for as long as it takes until each group had all kinds of renewal.
+for as long as it takes until each has been renewed.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from statistics import median
 from typing import Any
 
 from bill import Prices
-from looks import MANY, Looks, measure_looks
 from meter import Daemon, Meter, Sample, listening, loaded, publishing
 from servers import BenchRedis
 
 from fastimd.bench.dialect import Dialect
 from fastimd.bench.live import LIVE
 from fastimd.bench.spec import Spec
-from fastimd.groups.presence.presence import LOOK_EVERY, RENEW_SECONDS
+from fastimd.groups.presence.presence import RENEW_SECONDS
 from fastimd.groups.store.keyspace import channel_of
 
 DAEMONS = 3
@@ -48,9 +47,6 @@ FEW = SOCKETS // 50
 """Groups of the sockets where there are few."""
 OFTEN, NEVER = 1.0, 3600.0
 """Seconds between two pings, where pings are measured and where they would disturb."""
-CYCLE_SECONDS = RENEW_SECONDS * LOOK_EVERY
-"""In which the lease of each group is renewed by looks and otherwise, in the proportion that is
-always theirs."""
 SETTLE_SECONDS = 5.0
 """In which a daemon has noted that whoever tried it at its start is gone."""
 MORE_SECONDS = 2.5
@@ -75,7 +71,6 @@ class Round:
 
     samples: Mapping[str, Sample]
     crowds: Mapping[str, Crowd]
-    looks: Looks
     daemon: float
     stored: float
 
@@ -98,17 +93,6 @@ class Round:
         """What Redis does for each lease, of what a sample has: of many groups, less of few."""
         one, many = (getattr(self.crowds[name].sample, what) for name in ("one", "many"))
         return float(many - one) * RENEW_SECONDS / (SOCKETS - FEW)
-
-    def of_look(self, what: str) -> float:
-        """What a look costs more for each other daemon."""
-        alone, beside = (getattr(each, what) for each in (self.looks.alone, self.looks.beside))
-        return float(beside - alone) / (MANY - 1)
-
-    def of_asking_again(self, what: str) -> float:
-        """What a look costs more that is asked again."""
-        beside, again = self.looks.beside, self.looks.again
-        more = getattr(again, what) - getattr(beside, what)
-        return float(more) / (again.scripts - beside.scripts)
 
 
 def prices(found: Round) -> Prices:
@@ -155,6 +139,7 @@ def prices(found: Round) -> Prices:
         redis_batch=redis_alone - per_message - subscriber,
         redis_message=per_message,
         redis_subscriber=subscriber,
+        redis_lease=found.of_lease("redis"),
         daemon=found.daemon,
         socket=(one.memory - group * FEW) / SOCKETS,
         group=group,
@@ -168,23 +153,10 @@ def prices(found: Round) -> Prices:
         redis_answer=answered - out,
         redis_out=out,
         commands=(alone_sample.commands - samples["idle"].commands) / alone_sample.messages,
-        **_of_presence(found),
+        lease_in=found.of_lease("redis_in"),
+        lease_out=found.of_lease("redis_out"),
+        lease_commands=found.of_lease("commands"),
     )
-
-
-def _of_presence(found: Round) -> dict[str, float]:
-    return {
-        "look": found.of_look("daemon"),
-        "again": found.of_asking_again("daemon"),
-        "redis_lease": found.of_lease("redis"),
-        "redis_look": found.of_look("redis"),
-        "redis_again": found.of_asking_again("redis"),
-        "lease_in": found.of_lease("redis_in"),
-        "lease_out": found.of_lease("redis_out"),
-        "lease_commands": found.of_lease("commands"),
-        "look_in": found.of_look("redis_in"),
-        "look_out": found.of_look("redis_out"),
-    }
 
 
 def medians(found: Sequence[Prices]) -> Prices:
@@ -214,16 +186,14 @@ def measure(folder: Path, redis: BenchRedis, seconds: float, progress: Progress)
             samples[f"read {messages}"] = _read(daemons[0], redis, seconds, messages)
     stored = _stored(redis)
     redis.flush()
-    progress("looks")
-    looks = measure_looks(redis)
     crowds = {}
     for name, (dialect, groups, each) in _crowds().items():
         progress(f"{SOCKETS:,} sockets, {name}")
         pings = OFTEN if name == "one" else NEVER
-        lasting = {"one": RENEW_SECONDS, "many": CYCLE_SECONDS}.get(name, seconds)
+        lasting = RENEW_SECONDS if name in ("one", "many") else seconds
         crowds[name] = _crowd(folder, redis, dialect, groups, each, lasting, pings)
         redis.flush()
-    return Round(samples, crowds, looks, daemon, stored)
+    return Round(samples, crowds, daemon, stored)
 
 
 def _runs() -> dict[str, tuple[int, dict[str, Any]]]:

@@ -22,7 +22,6 @@ from bill import (
 from cost import LOADS, SIZES, USES, price_table, room_table, use_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from looks import MANY, Look, Looks
 from meter import COUNTED, Sample
 from mixed import BUSY, CHECK, Checked, check_table
 from prices import (
@@ -46,7 +45,6 @@ from results import three_digits
 
 from fastimd.groups.presence.presence import RENEW_SECONDS
 from fastimd.groups.relay import GATHER_SECONDS
-from fastimd.groups.store.presence import MAX_OTHERS
 
 ROOT = Path(__file__).parents[2]
 NAMES = [each.name for each in fields(Prices)]
@@ -61,15 +59,11 @@ PRICE = Prices(
     ping=20e-6,
     connect=280e-6,
     lease=30e-6,
-    look=8e-7,
-    again=90e-6,
     redis_idle=5e-4,
     redis_batch=80e-6,
     redis_message=8e-6,
     redis_subscriber=4e-6,
     redis_lease=22e-6,
-    redis_look=25e-7,
-    redis_again=85e-6,
     daemon=6e7,
     socket=7e3,
     group=4e3,
@@ -86,8 +80,6 @@ PRICE = Prices(
     lease_in=330.0,
     lease_out=35.0,
     lease_commands=9.0,
-    look_in=77.0,
-    look_out=23.0,
 )
 COSTS = [each.name for each in fields(Bill) if each.name != "daemons"]
 DOCUMENT = (ROOT / "bench" / "COST.md").read_text()
@@ -146,6 +138,19 @@ def test_a_bill_by_hand() -> None:
     assert found.masters == 1
 
 
+def test_each_daemon_with_members_of_a_group_renews_a_lease_there() -> None:
+    """Of 56 groups of two, half are on both of two daemons, and the others on one."""
+    found = bill(replace(PRICE, idle=0.0, redis_idle=0.0, ping=0.0), [Part(56, 2, 0.0)], 2)
+    renewals = (28 * 2 + 28) / 7
+    assert found.leases == pytest.approx(renewals)
+    assert found.cpu == pytest.approx(renewals * 30e-6)
+    assert found.redis_cpu == found.lease_cpu == pytest.approx(renewals * 22e-6)
+    assert found.redis_memory == pytest.approx((28 * 2 + 28) * 200 + 112 * 300)
+    assert found.redis_in == pytest.approx(renewals * 330)
+    assert found.redis_out == pytest.approx(renewals * 35)
+    assert found.commands == pytest.approx(renewals * 9)
+
+
 @settings(max_examples=30)
 @given(some_prices, some_prices, some_parts, st.integers(1, 100))
 def test_a_bill_is_the_sum_of_its_prices(
@@ -162,9 +167,8 @@ def test_a_bill_is_the_sum_of_its_prices(
 @pytest.mark.parametrize("name", sorted(set(NAMES) - {"connect", "subscription"}))
 def test_every_price_is_in_the_bill(name: str) -> None:
     """But for those of which no use has any: nobody connects, no socket is in more groups."""
-    parts, daemons = [Part(10, 10, 1.0)], 2 + MAX_OTHERS
-    found = bill(replace(NOTHING, **{name: 1.0}), parts, daemons)
-    headers = bill(NOTHING, parts, daemons)
+    found = bill(replace(NOTHING, **{name: 1.0}), [Part(10, 10, 1.0)], 2)
+    headers = bill(NOTHING, [Part(10, 10, 1.0)], 2)
     assert any(getattr(found, each) > getattr(headers, each) for each in COSTS)
 
 
@@ -273,7 +277,7 @@ def round_of(price: Prices) -> Round:
         **steps,
         **{f"read {messages}": read(messages) for messages in READINGS},
     }
-    return Round(samples, crowds_of(price), looks_of(price), price.daemon, price.stored)
+    return Round(samples, crowds_of(price), price.daemon, price.stored)
 
 
 def crowds_of(price: Prices) -> dict[str, Crowd]:
@@ -298,16 +302,6 @@ def crowds_of(price: Prices) -> dict[str, Crowd]:
         "live": crowd(FEW),
         "wide": crowd(FEW, SUBSCRIPTIONS - 1),
     }
-
-
-def looks_of(price: Prices) -> Looks:
-    """What looks cost, of which two of three are asked again where that is measured."""
-    alone = 20e-6, 25e-6, 380.0, 140.0, 1.0
-    each = price.look, price.redis_look, price.look_in, price.look_out, 0.0
-    more = price.again, price.redis_again, 400.0, 300.0, 1.0
-    beside = [own + (MANY - 1) * other for own, other in zip(alone, each, strict=True)]
-    again = [now + then * 2 / 3 for now, then in zip(beside, more, strict=True)]
-    return Looks(*(Look(*look) for look in (alone, beside, again)))
 
 
 @settings(max_examples=30)
