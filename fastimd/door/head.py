@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from random import getrandbits
@@ -135,6 +135,10 @@ def _is_host(field: bytes) -> bool:
     return _HOST_FIELD.fullmatch(field) is not None
 
 
+_parse_again = lru_cache(maxsize=256)(parse_head)
+"""For who asks again and again: most of such heads are the same."""
+
+
 def too_late() -> Refused:
     """A head that has begun and did not come to its end in time."""
     return Refused(408, "the request head took too long")
@@ -238,7 +242,7 @@ class HeadReader:
         logs.bind(request_id=new_request_id())
         data = await self.receive()
         if _END in data:
-            return self._take(data)
+            return self._take(data, _parse_again)
         with trio.move_on_after(HEAD_SECONDS):
             return await self._complete(data)
         raise too_late()
@@ -270,7 +274,7 @@ class HeadReader:
             data += more
         return self._take(data)
 
-    def _take(self, data: bytes) -> Head:
+    def _take(self, data: bytes, parse: Callable[[bytes], Head] = parse_head) -> Head:
         """The head that ``data`` begins with; what follows it is read next."""
         end = data.find(_END)
         if end < 0 or end > MAX_HEAD_BYTES:
@@ -278,7 +282,7 @@ class HeadReader:
         end += len(_END)
         self.has_begun = False
         self.buffer = data[end:] + self.buffer
-        head = parse_head(data[:end])
+        head = parse(data[:end])
         if self._peer_names_requests and head.given_id:
             logs.bind(request_id=head.given_id)
         return head

@@ -33,6 +33,8 @@ def check_tags(tags: Mapping[Any, Any]) -> dict[str, str]:
         ValueError: they are not; the error has nothing of their text.
     """
     judged = dict(tags)
+    if not judged:
+        return judged
     if len(judged) > MOST_TAGS:
         raise ValueError(f"{len(judged)} tags, more than {MOST_TAGS}")
     for text in (*judged, *judged.values()):
