@@ -162,12 +162,12 @@ async def test_an_hour_without_a_backend_costs_nothing(
     assert house.backend.most_at_once == 1
     assert daemon.circuit.is_away
     assert HOUR - 60 <= daemon.oldest_seconds <= HOUR + 60
-    assert metrics.events["failed"] == {"on_join": len(house.backend.attempts)}
+    assert metrics.events["failed"]["on_join"] == len(house.backend.attempts)
     house.backend.is_away = False
     await trio.sleep(2 * LONGEST_PAUSE)
     assert {group: house.backend.of(group) for group in expected} == expected
     assert (daemon.waiting, daemon.oldest_seconds) == (0, 0)
-    assert metrics.events["delivered"] == {"on_join": 1200}
+    assert metrics.events["delivered"]["on_join"] == 1200
     assert len(house.backend.taken) == 1200
 
 
