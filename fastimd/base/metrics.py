@@ -107,7 +107,8 @@ class Metrics(Collector):
         self.relay_seconds = Histogram()
         self.delivery_seconds = Histogram()
         self.event_loop_lag_seconds = Histogram()
-        self.events: dict[str, dict[str, int]] = {"delivered": {}, "failed": {}, "dropped": {}}
+        # From 0 on: Prometheus sees no increase in a series that begins with 1.
+        self.events = {outcome: dict.fromkeys(_EVENTS, 0) for outcome in _EVENT_OUTCOMES}
         self.hook_calls: dict[tuple[str, str], int] = {}
         self.hook_seconds: dict[str, Histogram] = {}
         self._gauges: list[tuple[str, str, Callable[[], float]]] = []
@@ -304,7 +305,7 @@ class Metrics(Collector):
         yield seconds
 
 
-_EVENTS = frozenset(("on_join", "on_leave", "on_moderation", "on_report", "message"))
+_EVENTS = ("on_join", "on_leave", "on_moderation", "on_report", "message")
 _EVENT_OUTCOMES = {
     "delivered": "Events that the backend took, each message one.",
     "failed": "Requests with events that the backend did not take; they are sent again.",

@@ -424,6 +424,8 @@ HEALTHY = {
     "fastimd_deliveries_total": "0+60000x60",
     "fastimd_deliveries_shed_total": "0+1000x60",
     "fastimd_slow_closes_total": "0+0.2x60",
+    "fastimd_events_oldest_seconds": "0x60",
+    'fastimd_events_dropped_total{event="on_leave"}': "0x60",
     "fastimd_appends_failed_total": "0x60",
     "fastimd_connections_crashed_total": "0x60",
     "fastimd_connections_refused_total": "0x60",
@@ -469,6 +471,10 @@ FAULTS: dict[str, dict[str, str]] = {
     "FastimdHttpErrors": {'fastimd_http_requests_total{status="503",route="/a"}': "0+20x60"},
     "FastimdHooksFailing": {
         'fastimd_hook_calls_total{hook="login",outcome="failed"}': "0+20x60",
+    },
+    "FastimdEventsWait": {"fastimd_events_oldest_seconds": "0+60x60"},
+    "FastimdEventsDropped": {
+        'fastimd_events_dropped_total{event="on_leave"}': "0x57 1x3",
     },
     "FastimdKeySetAway": {'fastimd_jwks_reads_total{outcome="failed"}': "0+2x60"},
     "FastimdTurnedAway": {"fastimd_connections_refused_total": "0+1x60"},

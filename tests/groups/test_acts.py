@@ -38,11 +38,15 @@ class CutOff:
 async def test_a_deletion_that_is_cut_off_is_told_as_far_as_it_came(count: int) -> None:
     """What was deleted is gone; and who asked is told that it is not over."""
     told: list[Any] = []
+
+    async def tell(name: str, act: Any) -> None:
+        told.append((name, act.count))
+
     removals = SimpleNamespace(deletion_of=lambda *_: CutOff(count))
     moderation = Moderation(
         cast(Store, SimpleNamespace(removals=removals)),
         cast(Policies, None),
-        cast(Tellings, SimpleNamespace(tell=lambda name, act: told.append((name, act.count)))),
+        cast(Tellings, SimpleNamespace(tell=tell)),
         Metrics(),
     )
     with capture_logs() as logged, pytest.raises(StoreUnavailable):

@@ -142,9 +142,26 @@ async def test_a_lease_that_has_ended_is_taken(redis: Redis) -> None:
     first = await take(queues, holder="a")
     redis.hset(TOLD, "until", 1)
     assert (await take(queues, holder="b")).event == first.event
-    # The first comes back and says that it has told it: it does not hold it.
     assert (await take(queues, first.event, holder="a")).held_for
     assert redis.xlen(OUT) == 1
+    # What was told need not be told again, whoever says so.
+    await queues.give("1", "b")
+    assert texts(await take(queues, first.event, holder="a")) == []
+    assert redis.xlen(OUT) == 0
+
+
+async def test_who_holds_a_group_no_longer_moves_nothing_back(redis: Redis) -> None:
+    """It told a batch, stood still, and says so when another has told more."""
+    queues = make(redis)
+    await queues.note("1", None)
+    append(redis, "a")
+    first = (await take(queues, holder="x")).batch
+    redis.hset(TOLD, "until", 1)
+    append(redis, "b")
+    assert await tell_all(queues, "y") == [["a"], ["b"]]
+    turn = await take(queues, first, holder="x")
+    assert texts(turn) == []
+    assert await tell_all(queues, "y") == []
 
 
 async def test_a_batch_that_is_told_again_is_the_same(redis: Redis) -> None:
@@ -235,6 +252,22 @@ async def test_messages_that_were_trimmed_are_known_to_be(redis: Redis) -> None:
     assert turn.is_gap
     assert texts(turn) == ["g", "h", "i"]
     assert not (await take(queues)).is_gap
+
+
+async def test_a_foreign_time_at_the_start_of_a_trimmed_list(redis: Redis) -> None:
+    """It is no measure of what was told."""
+    queues = make(redis, longest=2)
+    await queues.note("1", None)
+    append(redis, "a", longest=2)
+    assert await tell_all(queues) == [["a"]]
+    later = int(redis.time()[0]) * 1000 + HOUR
+    redis.delete(LIST)
+    redis.rpush(LIST, json.dumps({"groupId": "1", "userId": "j", "info": "f", "ts": later}))
+    append(redis, "b", longest=2)
+    assert (await tell_all(queues))[-1][-1] == "b"
+    redis.rpop(LIST)
+    append(redis, "c", longest=3)
+    assert (await tell_all(queues))[-1][-1] == "c"
 
 
 async def test_messages_of_a_foreign_time_are_told_once(redis: Redis) -> None:

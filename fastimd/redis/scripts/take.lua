@@ -18,7 +18,7 @@ local ends = tonumber(has[2] or '') or 0
 if has[1] and has[1] ~= ARGV[1] and ends >= clock then
   return {-1, ends - clock}
 end
-if has[1] == ARGV[1] and ARGV[11] == 'event' then
+if ARGV[11] == 'event' then  -- whoever told it
   redis.call('XDEL', KEYS[4], ARGV[12])
 elseif has[1] == ARGV[1] and ARGV[11] == 'messages' then
   redis.call('HSET', KEYS[3], 'ts', ARGV[12], 'entry', ARGV[13])
