@@ -193,9 +193,9 @@ async def _serve_groups(ground: _Ground) -> None:
             moderation,
             announcer,
         )
-        calls = Calls(make_service(domain, sessions, surveys), metrics)
-        make_api = partial(ApiServer, calls, config, metrics, describe_api)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
+        service = make_service(domain, sessions, surveys, desk.status, ground.stop.drain)
+        make_api = partial(ApiServer, Calls(service, metrics), config, metrics, describe_api)
         admin = await open_admin(
             config,
             floor,
