@@ -562,6 +562,15 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One real browser; without it not even a daemon is started."""
+    from browser import find_programs, running_browser  # most tests do without
+
+    with running_browser(find_programs(), tmp_path_factory.mktemp("profile"), "en-US") as driver:
+        yield driver
+
+
+@pytest.fixture(scope="module")
 def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
     """Two real browsers, as two people have; without them not even a daemon is started."""
     from browser import find_programs, running_browser  # most tests do without

@@ -12,7 +12,9 @@ from msgspec import Meta, Raw, Struct, field
 
 from ..base.codec import MAX_TS, check_id
 from ..base.errors import BadParameter
+from ..base.recent import Trouble
 from ..groups.moderation.bodies import OfGroup
+from ..http.forms import Counters, RedisState
 from ..live.protocol import ClientInfo, Publication
 from .errors import Error
 
@@ -218,6 +220,99 @@ class InfoResult(Struct, omit_defaults=True):
 
     nodes: list[Node]
     missing: int = 0
+
+
+class Rights(Struct):
+    """Who calls: the methods that it may call, and globs of the groups in which it may."""
+
+    name: str
+    methods: list[str]
+    groups: list[str]
+
+
+class Sentenced(Struct):
+    """A ban or a mute of a user, by a moderator, or by "" for the server or an operator.
+
+    ``until`` is in milliseconds since the epoch, 0 until it is lifted.
+    """
+
+    user: str
+    until: int
+    reason: str
+    by: str
+
+
+class PolicyResult(Struct):
+    """What moderators have decided in a group.
+
+    ``slow_mode`` is in seconds, 0 for off; when ``mute_all`` is on only ``moderators`` may write.
+    """
+
+    bans: list[Sentenced]
+    mutes: list[Sentenced]
+    moderators: list[str]
+    slow_mode: int
+    mute_all: bool
+
+
+class Search(OfGroup, kw_only=True):
+    """Look for messages of ``user`` in which ``text`` stands, in letters of either case.
+
+    Either may be left out. ``before`` is the ``ts`` before which is looked, 0 for the newest.
+    """
+
+    user: str = ""
+    text: Annotated[str, Meta(max_length=256)] = ""
+    before: Annotated[int, Meta(ge=0, le=MAX_TS)] = 0
+    limit: Annotated[int, Meta(ge=1, le=100)] = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check("user", self.user)
+
+
+class SearchResult(Struct):
+    """What was found, newest first; ``before`` is where to go on, 0 when all was looked through."""
+
+    publications: list[Publication]
+    before: int
+
+
+class DaemonStatus(Struct):
+    """How a daemon is, and what it has counted since it began.
+
+    ``sockets`` are by kind, ``outbox_bytes`` wait for slow readers, ``reasons`` say why it is not
+    ``ready``; ``troubles`` are its last warnings and errors, oldest first.
+    """
+
+    uid: str
+    name: str
+    version: str
+    pid: int
+    uptime: int
+    ready: bool
+    reasons: list[str]
+    sockets: dict[str, int]
+    groups: int
+    outbox_bytes: int
+    bytes_received: int
+    bytes_sent: int
+    redis: RedisState
+    counters: Counters
+    troubles: list[Trouble]
+
+
+class StatusResult(Struct, omit_defaults=True):
+    """The daemons; ``missing`` ones did not answer in time."""
+
+    daemons: list[DaemonStatus]
+    missing: int = 0
+
+
+class OfDaemon(Struct):
+    """A daemon, by its ``uid``."""
+
+    daemon: Annotated[str, Meta(min_length=1, max_length=128)]
 
 
 class Batch(Struct):

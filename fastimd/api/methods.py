@@ -9,19 +9,24 @@ from ..groups.moderation.acts import OPERATOR
 from ..groups.moderation.bodies import OfGroup, OfUser
 from ..groups.moderation.methods import METHODS as MODERATION
 from ..groups.moderation.methods import Method as ModerationMethod
-from . import acting, bodies, reading, shapes, speaking
+from . import acting, bodies, console, reading, shapes, speaking
+from .keys import Caller
 from .service import Service
 
-Act: TypeAlias = Callable[[Service, Any], Awaitable[object]]
+Act: TypeAlias = Callable[[Any, Any], Awaitable[object]]
 
 
 class Method(NamedTuple):
-    """A method. One that ``spans`` groups needs a key for all of them."""
+    """A method. One that ``spans`` groups needs a key for all of them.
+
+    One that ``is_open`` any key may call, and it is told who calls instead of the service.
+    """
 
     body: type[Any]
     act: Act
     result: Any
     spans: bool = False
+    is_open: bool = False
 
 
 def _moderation(method: ModerationMethod) -> Act:
@@ -30,6 +35,16 @@ def _moderation(method: ModerationMethod) -> Act:
 
     act.__doc__ = method.act.__doc__
     return act
+
+
+async def whoami(caller: Caller, _body: bodies.Nothing) -> bodies.Rights:
+    """Who calls, and what it may do; any key may ask."""
+    methods = [
+        name
+        for name, method in METHODS.items()
+        if method.is_open or (caller.may_call(name) and (caller.has_all_groups or not method.spans))
+    ]
+    return bodies.Rights(caller.name, methods, list(caller.groups))
 
 
 METHODS: dict[str, Method] = {
@@ -46,6 +61,11 @@ METHODS: dict[str, Method] = {
     "join": Method(OfUser, acting.join, bodies.Nothing),
     "leave": Method(OfUser, acting.leave, bodies.Nothing),
     "groups": Method(bodies.Groups, reading.groups, shapes.ListedGroups, spans=True),
+    "policy": Method(OfGroup, console.policy, bodies.PolicyResult),
+    "search": Method(bodies.Search, console.search, shapes.SearchResult),
+    "status": Method(bodies.Nothing, console.status, bodies.StatusResult, spans=True),
+    "drain": Method(bodies.OfDaemon, console.drain, bodies.Nothing, spans=True),
+    "whoami": Method(bodies.Nothing, whoami, bodies.Rights, is_open=True),
     **{
         name: Method(method.body, _moderation(method), method.answer)
         for name, method in MODERATION.items()

@@ -15,9 +15,10 @@ import trio
 from .. import __version__
 from ..groups.domain import Domain
 from ..groups.surveys import Surveys
+from ..http.forms import Status
 from ..websocket.session import Sessions
 from .appends import AppendsUnderWay
-from .bodies import ChannelInfo, Node, Process
+from .bodies import ChannelInfo, DaemonStatus, Node, Process
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -28,18 +29,32 @@ class Service:
 
     Args:
         name: of this daemon, for people.
+        read_status: how it is.
+        begin_drain: has it drain, as on SIGTERM; False when it does not serve yet.
     """
 
     domain: Domain
     sessions: Sessions
     surveys: Surveys
+    read_status: Callable[[], Status]
+    begin_drain: Callable[[], bool]
     name: str
     began: float
     appends: AppendsUnderWay
 
+    @property
+    def uid(self) -> str:
+        """By which the daemons of a Redis know this one."""
+        return self.domain.store.presences.daemon
+
     def answerers(self) -> dict[str, Callable[[str], object]]:
         """What this daemon says when all are asked."""
-        return {"channels": self.channels, "info": self.info}
+        return {
+            "channels": self.channels,
+            "info": self.info,
+            "status": self.status,
+            "drain": self.drain,
+        }
 
     def channels(self, pattern: str) -> dict[str, ChannelInfo]:
         """The groups with members here, those that the glob fits."""
@@ -54,7 +69,7 @@ class Service:
         """How this daemon is."""
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return Node(
-            uid=self.domain.store.presences.daemon,
+            uid=self.uid,
             name=self.name,
             version=__version__,
             num_clients=len(self.sessions),
@@ -65,11 +80,51 @@ class Service:
             process=Process(round(usage.ru_utime + usage.ru_stime, 3), _resident_bytes()),
         )
 
+    def status(self, _about: str = "") -> DaemonStatus:
+        """How this daemon is, in full."""
+        state, metrics = self.read_status(), self.domain.metrics
+        return DaemonStatus(
+            uid=self.uid,
+            name=self.name,
+            version=state.version,
+            pid=state.pid,
+            uptime=round(state.uptime_seconds),
+            ready=state.ready,
+            reasons=state.reasons,
+            sockets=state.sockets,
+            groups=state.groups,
+            outbox_bytes=state.outbox_bytes,
+            bytes_received=metrics.bytes_received,
+            bytes_sent=metrics.bytes_sent,
+            redis=state.redis,
+            counters=state.counters,
+            troubles=state.troubles,
+        )
 
-def make_service(domain: Domain, sessions: Sessions, surveys: Surveys) -> Service:
+    def drain(self, uid: str) -> bool:
+        """Have this daemon drain, if it is the one that is meant; whether it does."""
+        return uid == self.uid and self.begin_drain()
+
+
+def make_service(
+    domain: Domain,
+    sessions: Sessions,
+    surveys: Surveys,
+    read_status: Callable[[], Status],
+    begin_drain: Callable[[], bool],
+) -> Service:
     """The service of this daemon, which answers what all daemons are asked from now on."""
     name = f"{socket.gethostname()}_{os.getpid()}"
-    service = Service(domain, sessions, surveys, name, trio.current_time(), AppendsUnderWay())
+    service = Service(
+        domain,
+        sessions,
+        surveys,
+        read_status,
+        begin_drain,
+        name,
+        trio.current_time(),
+        AppendsUnderWay(),
+    )
     surveys.answerers = service.answerers()
     return service
 

@@ -33,6 +33,13 @@ class HistoryResult(Struct):
     offset: int
 
 
+class SearchResult(Struct):
+    """What was found, newest first; ``before`` is where to go on, 0 when all was looked through."""
+
+    publications: list[Publication]
+    before: int
+
+
 class PresenceResult(Struct):
     """Who is in a group, by the ids of connections."""
 

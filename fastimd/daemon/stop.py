@@ -29,6 +29,14 @@ class Stop:
         self.at_once = False
         self.asked = trio.Event()
 
+    def drain(self) -> bool:
+        """Drain, as at the first signal; returns False before the daemon serves."""
+        if not self.serving.is_set():
+            return False
+        log.info("daemon.drain_asked")
+        self.asked.set()
+        return True
+
     async def wait_signals(self, signals: AsyncIterator[int]) -> None:
         """Do what each signal asks, until cancelled."""
         async for number in signals:

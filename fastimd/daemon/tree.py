@@ -184,11 +184,10 @@ async def _serve_groups(ground: _Ground) -> None:
             moderation,
             announcer,
         )
-        service = make_service(domain, sessions, surveys)
-        floor.start_soon(supervise, "api", service.appends.run)
-        calls = Calls(service, metrics)
-        apis = ApiServers(calls, config, metrics)
         desk = Desk(config, store, hub, client, relay, metrics, sessions, reasons)
+        service = make_service(domain, sessions, surveys, desk.status, ground.stop.drain)
+        floor.start_soon(supervise, "api", service.appends.run)
+        apis = ApiServers(Calls(service, metrics), config, metrics)
         admin = await open_admin(
             config,
             floor,

@@ -55,10 +55,10 @@ class ModerationAct:
     """What a moderator or an operator has done in a group.
 
     ``act`` is ``ban``, ``unban``, ``mute``, ``unmute``, ``slow_mode``, ``mute_all``,
-    ``unmute_all``, ``moderator_added``, ``moderator_removed``, ``delete_message`` or
-    ``delete_messages_of``. ``moderator_id`` is "" for an operator, ``user_id`` whom it concerns, ""
-    for all. ``seconds`` are those of a ban, a mute or slow mode, ``ts`` is that of a deleted
-    message, ``count`` how many were deleted.
+    ``unmute_all``, ``moderator_added``, ``moderator_removed``, ``delete_message``,
+    ``delete_messages_of`` or, of the reports of a message, ``dismiss``. ``moderator_id`` is "" for
+    an operator, ``user_id`` whom it concerns, "" for all. ``seconds`` are those of a ban, a mute or
+    slow mode, ``ts`` is that of the message, ``count`` how many were deleted.
     """
 
     group_id: str

@@ -1,4 +1,4 @@
-"""The operator's app on the admin address: metrics, health, and the desk, nothing else.
+"""The operator's app on the admin address: metrics, health, the desk and the console.
 
 No web page may use the desk, whatever a browser can be made to send: a request needs a header that
 a page can set only after a preflight, which is refused, and must name the address by number, so
@@ -29,6 +29,7 @@ from ..base.errors import BadParameter, KeyUnusable, StoreUnavailable
 from ..base.metrics import Metrics
 from ..groups.moderation.acts import OPERATOR, Moderation, NoSuchMessage
 from ..groups.moderation.methods import METHODS, Method
+from .console import add_console
 from .desk import Desk
 from .forms import COMMAND_HEADER, DESK, Kicked, LoggedOut, Outcome, Purged, Said
 
@@ -100,6 +101,7 @@ def create_app_around(
 
     _guard_desk(app, frozenset(("localhost", *names)))
     add_desk(app)
+    add_console(app)
     _add_errors(app)
     return app
 

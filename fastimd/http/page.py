@@ -6,43 +6,24 @@ any server, for it may be one that another daemon serves.
 
 from __future__ import annotations
 
-from importlib.resources import files
-
 from quart import Response
 from quart_trio import QuartTrio
-from werkzeug.exceptions import NotFound
 
-from .document import send_document
+from .static import read_files, send_file
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self' ws: wss: http: https:; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-_TYPES = {
-    "html": "text/html",
-    "css": "text/css",
-    "js": "text/javascript",
-    "svg": "image/svg+xml",
-}
 
 
 def add_page(app: QuartTrio) -> None:
     """Add the routes under ``/test/``, and the way there from ``/``."""
-    page = {
-        file.name: file.read_bytes()
-        for file in files("fastimd.page").iterdir()
-        if file.name.rpartition(".")[2] in _TYPES
-    }
+    page = read_files("fastimd.page")
 
     async def send(name: str) -> Response:
-        if name not in page:
-            raise NotFound
-        response = await send_document(page[name], _TYPES[name.rpartition(".")[2]])
-        response.headers["Content-Security-Policy"] = _POLICY
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        return response
+        return await send_file(page, name, _POLICY)
 
     @app.get("/")
     async def root() -> Response:

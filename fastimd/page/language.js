@@ -72,6 +72,7 @@ const FORMATS = {
   time: { hour: "numeric", minute: "2-digit" },
   moment: { dateStyle: "full", timeStyle: "medium" },
   day: { weekday: "long", year: "numeric", month: "long", day: "numeric" },
+  stamp: { dateStyle: "short", timeStyle: "medium" },
   shortDay: { month: "short", day: "numeric" },
 };
 const formatters = new Map();
@@ -95,7 +96,7 @@ function describe(date, format) {
   return word[0].toLocaleUpperCase(TAGS[language]) + word.slice(1);
 }
 
-/** A date as "time" of day, as a "day", as a "shortDay". */
+/** A date as "time" of day, as a "day", as a "shortDay", or exactly, as a "stamp". */
 export function sayTime(element, ts, format) {
   const date = new Date(ts);
   if (Number.isNaN(date.getTime())) return element;

@@ -136,7 +136,7 @@ async def test_a_message_that_was_not_stored_is_not_looked_for(
 async def test_who_asks_for_the_ts_is_told_it(house: House, autojump_clock: MockClock) -> None:
     """With the nonce, which goes along."""
     told: list[Any] = []
-    nonce = Nonce("key", b"n")
+    nonce = Nonce("key", b"n", 1024)
     for _ in range(2):
         asked = Told(lambda failure, ts: told.append((failure, ts)), nonce)
         house.noting.append(place("g"), b"a", asked)

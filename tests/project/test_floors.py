@@ -14,6 +14,7 @@ HOUSE = Path(__file__).parent.parent.parent / "fastimd"
 FLOORS = {
     "fastimd": 0,
     "fastimd.page": 0,
+    "fastimd.console": 0,
     "fastimd.base": 1,
     "fastimd.door": 2,
     "fastimd.redis": 2,

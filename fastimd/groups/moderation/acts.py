@@ -166,6 +166,12 @@ class Moderation:
         await self._check(by, body.channel)
         return await self._store.reports.all(body.channel)
 
+    async def dismiss(self, by: Actor, body: bodies.OfMessage) -> None:
+        """Be done with the reports of a message, which stays; deleting it does that, too."""
+        await self._check(by, body.channel)
+        if await self._store.reports.dismiss(body.channel, body.ts):
+            await self._tell(ModerationAct(body.channel, "dismiss", by.user, ts=body.ts))
+
     # How it is done
 
     async def _restrain(self, act: str, kind: str, by: Actor, body: bodies.Restraint) -> None:

@@ -33,5 +33,6 @@ METHODS = {
     "delete_message": Method(bodies.OfMessage, Moderation.delete_message),
     "delete_messages_of": Method(bodies.OfUser, Moderation.delete_messages_of, bodies.Deleted),
     "reports": Method(bodies.OfGroup, Moderation.reports, bodies.Reports),
+    "dismiss": Method(bodies.OfMessage, Moderation.dismiss),
 }
 """A ``report`` is of a member, and not among them."""

@@ -54,6 +54,12 @@ class Reports:
                 self._keys.corrupt(reports_key(group), exc)
         return reports
 
+    async def dismiss(self, group: str, ts: int) -> int:
+        """Forget the reports of a message; returns how many there were."""
+        key = self._keys.beside(group, reports_key(group))
+        count: int = await self._keys.call("ZREMRANGEBYSCORE", key, ts, ts)
+        return count
+
     async def _add(self, group: str, ts: int, by: str, reason: str, entry: bytes) -> list[bytes]:
         sent = self._keys.send(
             scripts.REPORT,

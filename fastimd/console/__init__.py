@@ -1,0 +1,1 @@
+"""The operator's console: HTML, CSS and JavaScript, served as they are."""

@@ -1,0 +1,101 @@
+"""Operators at the console, and what they could do as well with the API alone."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from browser import complaints, wait_until
+from conftest import Daemon
+from page_people import Person
+from selenium import webdriver
+from selenium.webdriver.common.by import By
+
+
+def call(
+    daemon: Daemon, method: str, body: dict[str, object] | None = None, key: str = ""
+) -> dict[str, Any]:
+    """Call a method of the API on the admin address: with a key, or as an operator.
+
+    Returns:
+        The whole answer, which has a ``result`` or an ``error``.
+    """
+    caller = {"X-API-Key": key} if key else {"Fastimd-Command": "1"}
+    asking = urllib.request.Request(
+        f"{url_of(daemon)}/api/{method}",
+        json.dumps(body or {}).encode(),
+        {"Content-Type": "application/json", **caller},
+    )
+    try:
+        with urllib.request.urlopen(asking, timeout=10) as answer:
+            return dict(json.load(answer))
+    except urllib.error.HTTPError as refused:
+        return dict(json.load(refused))
+
+
+def done(
+    daemon: Daemon, method: str, body: dict[str, object] | None = None, key: str = ""
+) -> dict[str, Any]:
+    """The result of a call that is done."""
+    answer = call(daemon, method, body, key)
+    assert "result" in answer, answer
+    return dict(answer["result"])
+
+
+def url_of(daemon: Daemon) -> str:
+    """The admin address; one that is reached from everywhere is reached from here, too."""
+    return daemon.admin.replace("//0.0.0.0:", "//127.0.0.1:")
+
+
+class Operator(Person):
+    """Somebody at the console."""
+
+    def __init__(self, driver: webdriver.Chrome, daemon: Daemon, part: str = "") -> None:
+        self.driver = driver
+        self.daemon = daemon
+        self.user = ""
+        driver.get("about:blank")
+        complaints(driver)  # of earlier tests
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        self.go(part)
+
+    def go(self, part: str) -> None:
+        """Open a part of the console, such as ``#/groups``."""
+        self.driver.get(f"{url_of(self.daemon)}/console{part}")
+
+    def enter(self, group: str) -> None:
+        """Open a group."""
+        self.run("location.hash = '#/group/' + encodeURIComponent(arguments[0])", group)
+        self.wait("#group-title", group)
+
+    def press_button(self, text: str, within: str = "body") -> None:
+        """Press the one button of a text that can be seen within an element."""
+        wait_until(
+            lambda: len(self._buttons(text, within)) == 1,
+            lambda: f"not one {text!r}: {self.find(f'{within} button')}",
+        )
+        self._buttons(text, within)[0].click()
+
+    def lines(self, selector: str) -> list[str]:
+        """The texts of elements, on one line each."""
+        return [" ".join(each.split()) for each in self.find(selector)]
+
+    def wait_lines(self, selector: str, expected: list[str]) -> None:
+        """Wait until these are the texts of the elements that can be seen."""
+        wait_until(
+            lambda: self.lines(selector) == expected,
+            lambda: f"{self.lines(selector)} in {selector}, not {expected}",
+        )
+
+    def about(self, text: str, within: str = "#messages") -> None:
+        """Open what can be done about a message."""
+        self.wait(f"{within} .text", text)
+        button = f"{within} [aria-label='Act on: {text}']"
+        self.run("document.querySelector(arguments[0]).click()", button)
+        self.wait("#act .quote", text)
+
+    def _buttons(self, text: str, within: str) -> list[Any]:
+        found = self.driver.find_elements(By.CSS_SELECTOR, f"{within} button")
+        return [each for each in found if each.is_displayed() and each.text == text]
