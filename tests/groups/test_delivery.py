@@ -40,6 +40,7 @@ class FakeQueues:
         self.is_away = False
         self.refused: set[str] = set()
         self.takes = 0
+        self.answers_after = 0.0
 
     def put(self, group: str, text: str) -> None:
         waiting = Waiting(text.encode(), "on_join", f"msg_{group}_{text}", text.encode())
@@ -61,6 +62,7 @@ class FakeQueues:
             raise KeyUnusable(group, "refused")
         now, here = trio.current_time(), self.groups.setdefault(group, Group())
         if here.holder not in ("", holder) and here.ends >= now:
+            await trio.sleep(self.answers_after)
             return Turn(held_for=max(0.001, here.ends - now))
         if here.holder == holder and told is not None:
             here.events = [each for each in here.events if each[1] != told]
@@ -267,6 +269,22 @@ async def test_a_group_that_another_holds_is_looked_at_when_something_comes(
     assert house.backend.of("g") == ["a", "b"]
     house.do(second, "g", "c")
     await trio.sleep(2)
+    assert house.backend.of("g") == ["a", "b", "c"]
+
+
+async def test_the_word_that_another_holds_a_group_may_be_late(
+    house: House, autojump_clock: MockClock
+) -> None:
+    """It has let go by then, and what has come meanwhile is told all the same."""
+    first, second = (house.start()[0] for _ in range(2))
+    house.backend.takes = 1.0
+    house.store.answers_after = 3.0
+    house.do(first, "g", "a")
+    await trio.sleep(0.5)
+    house.do(second, "g", "b")
+    await trio.sleep(2.5)
+    house.do(second, "g", "c")
+    await trio.sleep(3)
     assert house.backend.of("g") == ["a", "b", "c"]
 
 

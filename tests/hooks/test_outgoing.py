@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -253,6 +254,42 @@ def test_a_slow_backend_is_asked_again(start_daemon: StartDaemon) -> None:
         wait_told(receiver, ["hi"], daemon)
         assert len({each.headers["webhook-id"] for each in receiver.asked}) == 1
     assert daemon.events("event.failed")[0]["error"] == "no answer within 0.5 s"
+
+
+def test_a_backend_that_does_not_speak_http_is_told_when_it_does(
+    start_daemon: StartDaemon,
+) -> None:
+    """What comes back is not repeated in the log."""
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as server:
+
+        def babble() -> None:
+            for _ in range(3):
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(65536)
+                    connection.sendall(b"top-secret garbage\r\n\r\n" * 100)
+
+        thread = threading.Thread(target=babble)
+        thread.start()
+        daemon = start_daemon(**settings(f"http://127.0.0.1:{port}/", "message"))
+        say(daemon, "hi")
+        thread.join()
+    with run_receiver(port=port) as (receiver, _):
+        wait_told(receiver, ["hi"], daemon)
+    assert "top-secret" not in daemon.log
+    assert daemon.events("event.failed")[0]["error"].startswith("the connection broke: ")
+
+
+def test_workers_tell_each_thing_once(start_daemon: StartDaemon) -> None:
+    """Each is a daemon of its own: they take turns."""
+    with run_receiver() as (receiver, url):
+        daemon = start_daemon(**settings(url), server__workers="2")
+        for number in range(20):
+            say(daemon, f"m{number}")
+        wait_told(receiver, [f"m{number}" for number in range(20)], daemon)
+        ids = [asked.headers["webhook-id"] for asked in receiver.asked]
+        assert len(ids) == len(set(ids))
 
 
 async def test_all_of_an_outage_is_told_once_it_is_over(start_daemon: StartDaemon) -> None:

@@ -94,9 +94,7 @@ class Delivery:
     def look(self, group: str) -> None:
         """Something is to be told of a group."""
         self._since.setdefault(group, trio.current_time())
-        if group in self._held:
-            self._held.discard(group)
-            self._put_off.pop(group, None)
+        self._note_news(group)
         if group in self._busy:
             self._again.add(group)
         elif group not in self._ready and group not in self._put_off:
@@ -127,6 +125,12 @@ class Delivery:
         """Wait until nothing can be told now."""
         while self._gathering or self._busy or (self._ready and not self.circuit.is_away):
             await self._told.park()
+
+    def _note_news(self, group: str) -> None:
+        """Who held a group may have let go before it saw what has happened there."""
+        if group in self._held:
+            self._held.discard(group)
+            self._put_off.pop(group, None)
 
     def _enqueue(self, group: str) -> None:
         self._ready[group] = None
@@ -176,6 +180,7 @@ class Delivery:
             self.circuit.end()
             if group in self._again:
                 self._again.discard(group)
+                self._note_news(group)
                 if group not in self._put_off and group not in self._ready:
                     self._enqueue(group)
             if self.circuit.is_away:
