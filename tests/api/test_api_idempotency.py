@@ -7,8 +7,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence, Sized
+from concurrent.futures import Future, ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -70,9 +70,16 @@ def say_until_answered(
         time.sleep(0.02)
 
 
-def wait_many(given: Sized, many: int) -> None:
-    """Wait until so many messages have been said."""
-    wait_for(lambda: len(given) >= many, seconds=60)
+def wait_many(given: Sized, many: int, speaking: Sequence[Future[None]]) -> None:
+    """Wait until so many messages have been said, or a speaker has failed."""
+
+    def is_over() -> bool:
+        for each in speaking:
+            if each.done():
+                each.result()
+        return len(given) >= many
+
+    wait_for(is_over, seconds=60)
 
 
 def test_a_storm_of_retries_says_each_message_once(
@@ -99,14 +106,15 @@ def test_a_storm_of_retries_says_each_message_once(
                 "user": rng.choice(("", "mara")),
             }
             given[group, text] = say_until_answered(rng, callers, body, tries)
+            time.sleep(rng.random() / 50)
             if rng.random() < 0.2:  # the answer was lost on the way, or so the backend believes
                 again = say_until_answered(rng, callers, body, tries)
                 assert again == given[group, text]
 
     with ThreadPoolExecutor(BACKENDS) as threads:
         speaking = [threads.submit(speak, number) for number in range(BACKENDS)]
-        for _ in range(3):
-            wait_many(given, len(given) + BACKENDS * MESSAGES // 5)
+        for quarter in (1, 2, 3):
+            wait_many(given, quarter * BACKENDS * MESSAGES // 4, speaking)
             mortal.kill()
             cut(proxy)
             time.sleep(0.3)
