@@ -28,6 +28,8 @@ ACCEPTS_A_TURN = 64
 OUT_OF_FILES = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS))
 
 _TOO_MANY = frozenset((429, 503))
+UNIX = "unix"
+"""What the clients of unix sockets are called, which have no addresses."""
 _numbers = itertools.count(1)  # of the connections of all doors: one log has them all
 
 log = structlog.get_logger("fastimd.door")
@@ -94,7 +96,7 @@ class Door:
                     for _ in range(ACCEPTS_A_TURN):
                         connection, peer = listener.accept()
                         # Judged here, in the order of arrival: tasks start in any order.
-                        client = peer[0] if peer else "unix"  # unix sockets have no names
+                        client = peer[0] if peer else UNIX
                         place = self._take_place(connection, client)
                         nursery.start_soon(self._serve, connection, client, place)
                 except BlockingIOError:
@@ -131,8 +133,9 @@ class Door:
         logs.bind(conn=next(_numbers), request_id=new_request_id())
         places = [] if isinstance(place, Refused) else [place]
         is_proxy = self._proxies.is_trusted(peer)
+        is_named = is_proxy or peer == UNIX  # the parent of workers hands requests on
         scope = trio.CancelScope()
-        reader = HeadReader(connection, self._readiness, scope, peer_names_requests=is_proxy)
+        reader = HeadReader(connection, self._readiness, scope, peer_names_requests=is_named)
         try:
             connection.setblocking(False)
             try:

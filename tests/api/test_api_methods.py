@@ -13,8 +13,8 @@ from unittest.mock import ANY
 
 import pytest
 from calling import SETTINGS, ApiFailed, Backend, admin_of, backend
-from clients import CLOSE, RawClient
-from conftest import Daemon, ShareDaemon, wait_for
+from clients import CLOSE, RawClient, metrics
+from conftest import Daemon, ShareDaemon, StartDaemon, wait_for
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
@@ -344,6 +344,39 @@ def test_errors_have_a_status_for_who_wants_one(daemon: Daemon) -> None:
     assert game.send("publish", {"channel": GROUP, "data": "x"}, wanted).status == 200
     answer = backend(daemon, "speaker").send("info", {}, wanted)
     assert (answer.status, answer.json["code"]) == (403, 103)
+
+
+def test_calls_are_counted(start_daemon: StartDaemon) -> None:
+    """By method, key and code; what is no method has one name, however it is called."""
+    daemon = start_daemon(**SETTINGS)
+    game = backend(daemon)
+    for body in ({"channel": GROUP, "data": "x"}, {"channel": GROUP, "data": "y"}, {}):
+        game.send("publish", body)
+    for name in ("no_such", "other", "subscribe"):
+        game.send(name)
+    game.call("batch", commands=[{"publish": {"channel": GROUP, "data": "z"}}] * 5)
+    assert code_of_refused(backend(daemon, "speaker")) == 103
+    shown = metrics(daemon)
+    assert {name: value for name, value in shown.items() if "api_calls" in name} == {
+        f'fastimd_api_calls_total{{code="{code}",key="{key}",method="{method}"}}': count
+        for method, key, code, count in (
+            ("publish", "game", 0, 2.0),
+            ("publish", "game", 107, 1.0),
+            ("unknown", "game", 104, 2.0),
+            ("unknown", "game", 108, 1.0),
+            ("batch", "game", 0, 1.0),
+            ("info", "speaker", 103, 1.0),
+        )
+    }
+    assert shown['fastimd_api_seconds_count{method="publish"}'] == 3
+    assert shown["fastimd_api_keys_refused_total"] == 0
+
+
+def code_of_refused(caller: Backend) -> int:
+    """The code of a call that is refused."""
+    with pytest.raises(ApiFailed) as failed:
+        caller.call("info")
+    return failed.value.code
 
 
 # What calls do to members

@@ -31,6 +31,8 @@ LOADED: dict[tuple[str, ...], set[str]] = {
     ("say", "7", "x", "--as", "3"): {"msgspec"},
     ("kick", "3"): {"msgspec"},
     ("purge", "7", "--yes"): {"msgspec"},
+    ("api-key", "game"): {"msgspec"},
+    ("api-key", "--help"): set(),
     CHAT: {"httpx", "msgspec", "trio"},
     ("bench", "burst", f"ws://{NOBODY}", "--admin", ""): {"msgspec", "redis"},
     ("check",): {"msgspec", "structlog", "trio"},

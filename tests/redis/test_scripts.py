@@ -127,11 +127,14 @@ Said = tuple[str, str, str]
 """A message of a batch: its group, its user and its nonce, which may be ""."""
 
 
-def append_told(redis: Redis, *said: Said, first: int = 0, **known: int) -> list[Any]:
+def append_told(
+    redis: Redis, *said: Said, first: int = 0, most: int = NONCES, **known: int
+) -> list[Any]:
     """Messages whose ts are asked for, those of a group one behind the other.
 
     Args:
         first: the sequence number of the first; 0: that of a daemon that has just come.
+        most: how many nonces a key remembers.
 
     Returns:
         The ts of each, and what else the script says.
@@ -148,7 +151,7 @@ def append_told(redis: Redis, *said: Said, first: int = 0, **known: int) -> list
         batch.setdefault(group, []).append(prefix)
         if nonce:
             keys.append(nonces_key(group, user))
-            asked += (number, nonce, NONCES)
+            asked += (number, nonce, most)
     asked.append(len(keys))
     reply: list[Any] = run_append(redis, batch, keys, asked, first=first or 1, **known)
     return reply
@@ -508,6 +511,16 @@ def test_so_many_nonces_of_a_user_are_remembered(redis: Redis) -> None:
     (again,) = append_told(redis, *(("1", "3", name) for name in names[1000:]))
     assert again == given
     assert len(listed(redis)) == NONCES + 2
+
+
+def test_a_key_remembers_as_many_nonces_as_the_daemon_says(redis: Redis) -> None:
+    """More for backends than for a member; what is older than five minutes makes room first."""
+    names = [f"{number}" for number in range(10)]
+    append_told(redis, *(("1", "3", name) for name in names), most=4)
+    assert sorted(remembered(redis)) == [name.encode() for name in names[-4:]]
+    redis.zadd(NONCES_1_3, {f"old {number}": now(redis) - 300_001 for number in range(50)})
+    append_told(redis, ("1", "3", "new"), most=100)
+    assert sorted(remembered(redis)) == [*(name.encode() for name in names[-4:]), b"new"]
 
 
 def test_the_same_nonce_of_two_daemons_is_one_message(redis: Redis) -> None:

@@ -22,6 +22,8 @@ from quart_trio import QuartTrio
 
 from ... import __version__
 from ...api import CALL_SECONDS, PATH
+from ...api.errors import INTERNAL, Error
+from ...base import log as logs
 from ...base import recent
 from ...base.asking import first_cause, make_local_client
 from ...base.metrics import Metrics
@@ -42,8 +44,11 @@ ANSWER_SECONDS = 3.0
 ACT_SECONDS = 8.0
 """How long a worker may take to answer a question, or to do something: less than an operator's
 command and a scrape wait."""
+NOBODY = "no worker answers"
 API_SECONDS = CALL_SECONDS + 2
 _API_HEADERS = ("content-type", "x-api-key", "authorization", "x-centrifugo-error-mode")
+_API_VERBS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_PASSED_BACK = ("Content-Type", "Allow", "Retry-After")
 
 _COUNTERS = {
     "opened": "fastimd_sockets_opened",
@@ -101,14 +106,16 @@ class Office:
         return create_app_around(self._expose, self._reasons_not_ready, add, names)
 
     def _add_api(self, app: QuartTrio, names: Sequence[str], *, is_local: bool) -> None:
-        @app.route(f"{PATH}<path:_what>", methods=["GET", "POST"])
+        @app.route(PATH, methods=_API_VERBS, defaults={"_what": ""})
+        @app.route(f"{PATH}<path:_what>", methods=_API_VERBS)
         async def call(_what: str) -> Response:
             given = request.headers
             headers = {name: given[name] for name in _API_HEADERS if name in given}
             host, hosts = given.get("Host", ""), ("localhost", *names)
             if COMMAND_HEADER in given and is_local and is_trusted_host(host, hosts):
                 headers[COMMAND_HEADER] = "1"
-            return await self._hand_on(headers, API_SECONDS)
+            headers["X-Request-Id"] = logs.bound()["request_id"]
+            return await self._hand_on(headers, API_SECONDS, _api_error)
 
     def _add_desk(self, app: QuartTrio) -> None:
         @app.get(f"{DESK}status")
@@ -182,7 +189,8 @@ class Office:
         answers = list((await self._ask_all(_target())).values())
         refusals = [each for each in answers if each.is_error]
         if refusals or not answers:
-            return _passed_on(refusals[0]) if refusals else _nobody()
+            nobody = as_json({"error": NOBODY}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return _passed_on(refusals[0]) if refusals else nobody
         views = [msgspec.json.decode(each.content, type=GroupView) for each in answers]
         members: Counter[str] = Counter()
         for view in views:
@@ -190,10 +198,15 @@ class Office:
         whole = msgspec.structs.replace(views[0], members=dict(sorted(members.items())))
         return as_json(whole, HTTPStatus.OK)
 
-    async def _hand_on(self, headers: Mapping[str, str], seconds: float) -> Response:
+    async def _hand_on(
+        self, headers: Mapping[str, str], seconds: float, error_of: Callable[[str], object] = str
+    ) -> Response:
         """Have one worker do what the request asks; another, if it cannot be reached.
 
         Who was reached and does not answer may have done it, and nobody does it again.
+
+        Args:
+            error_of: what stands as the error in an answer of the parent's own.
         """
         body = await request.get_data(as_text=False)
         for worker in sorted(self._workers, key=_is_away):
@@ -203,10 +216,10 @@ class Office:
                 continue
             except (httpx.TransportError, trio.TooSlowError) as exc:
                 _tell_silent(worker, exc)
-                error = f"worker {worker.number} does not answer: it may have been done, or not"
-                return as_json({"error": error}, HTTPStatus.GATEWAY_TIMEOUT)
+                what = f"worker {worker.number} does not answer: it may have been done, or not"
+                return as_json({"error": error_of(what)}, HTTPStatus.GATEWAY_TIMEOUT)
             return _passed_on(said)
-        return _nobody()
+        return as_json({"error": error_of(NOBODY)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def _ask_all(self, target: str) -> dict[int, httpx.Response]:
         """What each worker answers to a question; those that do not answer are left out."""
@@ -285,12 +298,12 @@ def _is_away(worker: Worker) -> bool:
 
 
 def _passed_on(said: httpx.Response) -> Response:
-    content_type = said.headers.get("Content-Type")
-    return Response(said.content, status=said.status_code, content_type=content_type)
+    headers = {name: said.headers[name] for name in _PASSED_BACK if name in said.headers}
+    return Response(said.content, status=said.status_code, headers=headers)
 
 
-def _nobody() -> Response:
-    return as_json({"error": "no worker answers"}, HTTPStatus.SERVICE_UNAVAILABLE)
+def _api_error(what: str) -> Error:
+    return Error(INTERNAL, what)
 
 
 def _state_of(worker: Worker) -> WorkerState:
