@@ -6,6 +6,9 @@ import { phrase, say } from "./language.js";
 const link = byId("link");
 const state = byId("link-state");
 
+/** What a look gives when there is no use in looking again. */
+export const ENOUGH = Symbol("enough");
+
 /**
  * Look now, and so many seconds after each look, until the signal. While the page is hidden nothing is
  * asked. What `look` throws is shown at the top of the page.
@@ -15,21 +18,22 @@ export function poll(seconds, look, signal) {
   let timer = 0;
   let isLooking = false;
   let isWanted = false;
+  let isOver = false;
 
   async function run() {
     clearTimeout(timer);
     isWanted = isLooking;
-    if (isLooking || signal.aborted || document.hidden) return;
+    if (isLooking || isOver || signal.aborted || document.hidden) return;
     isLooking = true;
     const began = performance.now();
     try {
-      await look(signal);
+      isOver = (await look(signal)) === ENOUGH;
       showLink(null);
     } catch (error) {
       if (!signal.aborted) showLink(error);
     }
     isLooking = false;
-    if (signal.aborted) return;
+    if (isOver || signal.aborted) return;
     // An answer that takes long is asked for less often.
     const pause = isWanted ? 0 : Math.max(seconds * 1000, 10 * (performance.now() - began));
     timer = setTimeout(run, pause);

@@ -6,7 +6,7 @@ import { byId, onSubmit, sendOnEnter } from "./dom.js";
 import { hush, say } from "./language.js";
 import { clearList, showList, walkByKeys } from "./list.js";
 import { messageRow, tsOf } from "./message.js";
-import { poll } from "./poll.js";
+import { ENOUGH, poll } from "./poll.js";
 
 const SECONDS = 1;
 const PAGE = 50;
@@ -52,10 +52,12 @@ class Talk {
       else await this.#readOn(signal);
     } catch (error) {
       this.#looks = 0;
-      if (error.isDenied) say(failure, "denied");
-      throw error;
+      if (!error.isDenied) throw error;
+      say(failure, "denied");
+      return ENOUGH;
     }
     hush(failure);
+    return null;
   }
 
   /** Have the next look read everything in sight. */
