@@ -87,7 +87,7 @@ function row(group, reports) {
 function words({ by, reason, at }) {
   const said = say(make("span"), "reported", { by, reason });
   said.dir = "auto";
-  return make("p", "help", said, " ", sayTime(make("time"), at, "stamp"));
+  return make("p", "help", said, " · ", sayTime(make("time"), at, "stamp"));
 }
 
 export function startReports() {

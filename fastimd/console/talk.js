@@ -25,6 +25,7 @@ const purge = byId("purge");
 const speak = byId("speak");
 
 let talk = null;
+let isAtEnd = true;
 
 class Talk {
   #group;
@@ -90,12 +91,15 @@ class Talk {
   }
 
   #show(messages) {
-    const isFirst = !list.childElementCount;
-    const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
     this.#messages = messages;
     showList(list, messages, keyOf, (message) => messageRow(this.#group, message));
-    if (isFirst || below < AT_END) scroller.scrollTop = scroller.scrollHeight;
+    stayAtEnd();
   }
+}
+
+/** Who reads the newest message goes on doing so; who reads further up is left there. */
+function stayAtEnd() {
+  if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
 }
 
 const keyOf = (message) => `${tsOf(message)} ${message.info?.user ?? ""}`;
@@ -103,6 +107,7 @@ const keyOf = (message) => `${tsOf(message)} ${message.info?.user ?? ""}`;
 /** Show a group's messages until the signal. */
 export function openTalk(group, signal) {
   talk = new Talk(group);
+  isAtEnd = true;
   hush(failure);
   older.hidden = true;
   purge.hidden = !may("history_remove");
@@ -130,7 +135,8 @@ async function publish() {
   const body = { channel: talk.group, user: byId("speaker").value.trim(), data: text, idempotency_key: crypto.randomUUID?.() ?? String(Math.random()) };
   if (await act("say", "publish", body)) {
     words.value = "";
-    scroller.scrollTop = scroller.scrollHeight;
+    isAtEnd = true;
+    stayAtEnd();
   }
 }
 
@@ -140,6 +146,10 @@ async function deleteAll() {
 }
 
 export function startTalk() {
+  scroller.addEventListener("scroll", () => {
+    isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AT_END;
+  });
+  new ResizeObserver(stayAtEnd).observe(scroller);
   walkByKeys(list);
   sendOnEnter(words, () => speak.requestSubmit());
   onSubmit("speak", () => void publish());

@@ -326,6 +326,24 @@ def test_the_keyboard_stays_in_a_list_that_changes(operator: Operator) -> None:
     assert operator.run(label) == "Act on: one"
 
 
+def test_messages_do_not_move_under_a_reader(operator: Operator) -> None:
+    """They follow what comes, in a window of any size, only while their end is in sight."""
+    tell(operator.daemon, "guild", [f"line {number}" for number in range(30)], "tom")
+    operator.enter("guild")
+    operator.wait("#messages", "line 29")
+    below = """
+    const part = document.getElementById('scroller');
+    return part.scrollHeight - part.scrollTop - part.clientHeight
+    """
+    wait_until(lambda: operator.run(below) < 2, lambda: str(operator.run(below)))
+    operator.resize(1200, 500)
+    wait_until(lambda: operator.run(below) < 2, lambda: str(operator.run(below)))
+    operator.run("document.getElementById('scroller').scrollTop = 0")
+    tell(operator.daemon, "guild", ["one more"], "tom")
+    operator.wait("#messages", "one more")
+    assert operator.run("return document.getElementById('scroller').scrollTop") == 0
+
+
 # Languages, themes and sizes
 
 
