@@ -26,6 +26,7 @@ const speak = byId("speak");
 
 let talk = null;
 let isAtEnd = true;
+let said = { what: "", nonce: "" }; // what was said last: said again, it is the same message
 
 class Talk {
   #group;
@@ -132,12 +133,20 @@ export function openTalk(group, signal) {
 async function publish() {
   const text = words.value;
   if (!text.trim()) return;
-  const body = { channel: talk.group, user: byId("speaker").value.trim(), data: text, idempotency_key: crypto.randomUUID?.() ?? String(Math.random()) };
-  if (await act("say", "publish", body)) {
+  const body = { channel: talk.group, user: byId("speaker").value.trim(), data: text };
+  const what = JSON.stringify(body);
+  if (said.what !== what) said = { what, nonce: newNonce() };
+  if (await act("say", "publish", { ...body, idempotency_key: said.nonce })) {
+    said = { what: "", nonce: "" };
     words.value = "";
     isAtEnd = true;
     stayAtEnd();
   }
+}
+
+/** An id of a message; plain HTTP to another machine has no `crypto.randomUUID`. */
+function newNonce() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 async function deleteAll() {

@@ -259,8 +259,12 @@ def test_a_daemon_that_has_gone_is_told(
     daemon = start_daemon()
     operator = Operator(browser, daemon)
     operator.wait("#daemons", "ready")
+    bind = daemon.admin.removeprefix("http://")
     daemon.stop()
     operator.wait("#link", "No answer: the daemon cannot be reached")
+    again = start_daemon(admin__bind=bind)
+    operator.wait("#link", "Connected")
+    operator.wait("#daemons", f" pid {again.process.pid} ")
     browser.get("about:blank")
 
 
