@@ -22,7 +22,7 @@ export function openMembers(group, signal) {
   say(numbers, "empty");
   if (!may("presence")) say(note, "denied");
   if (!may("presence") && !may("presence_stats")) return;
-  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal), { signal });
+  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal, note), { signal });
 }
 
 async function look(group, signal) {

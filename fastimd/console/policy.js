@@ -36,7 +36,7 @@ export function openPolicy(name, signal) {
     isFirst = false;
     return read(each, wasFirst);
   };
-  acted.addEventListener("acted", poll(SECONDS, look, signal), { signal });
+  acted.addEventListener("acted", poll(SECONDS, look, signal, note), { signal });
 }
 
 async function read(signal, isFirst) {
@@ -48,6 +48,7 @@ async function read(signal, isFirst) {
     say(note, "denied");
     return ENOUGH;
   }
+  say(note, "empty");
   const { moderators, bans, mutes, slow_mode: seconds, mute_all: isOn } = policy;
   if (isFirst) slow.value = String(seconds);
   say(slowState, seconds ? "slowOn" : "slowOff", { seconds });

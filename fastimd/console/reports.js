@@ -26,7 +26,7 @@ export function openReports(group, signal) {
   say(tab, "reports");
   say(note, may("reports") ? "empty" : "denied");
   if (!may("reports")) return;
-  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal), { signal });
+  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal, note), { signal });
 }
 
 async function look(group, signal) {

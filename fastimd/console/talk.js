@@ -118,7 +118,7 @@ export function openTalk(group, signal) {
     return;
   }
   const here = talk;
-  const look = poll(SECONDS, (each) => here.look(each), signal);
+  const look = poll(SECONDS, (each) => here.look(each), signal, failure);
   const again = () => {
     here.distrust();
     look();

@@ -268,6 +268,18 @@ def test_a_daemon_that_has_gone_is_told(
     browser.get("about:blank")
 
 
+def test_what_redis_refuses_is_told_where_it_belongs(operator: Operator, redis: Redis) -> None:
+    """The daemon answers all the same, and all else goes on."""
+    redis.set("gml:guild", "no list")
+    operator.enter("guild")
+    operator.wait("#talk-failure", "This cannot be read now:")
+    assert operator.find("#link") == ["Connected"]
+    redis.delete("gml:guild")
+    tell(operator.daemon, "guild", ["hello"], "tom")
+    operator.wait_lines("#messages .text", ["hello"])
+    assert operator.find("#talk-failure") == []
+
+
 def test_a_hidden_page_asks_for_nothing(operator: Operator) -> None:
     """It goes on as soon as it is looked at."""
     hide = """
