@@ -76,7 +76,7 @@ export function confirm(question, given, button) {
   const words = say(make("p", "question"), question, given);
   const go = say(make("button", "danger"), button);
   return new Promise((resolve) => {
-    openDialog(say(make("span"), button), [words], [go], () => resolve(true), () => resolve(false));
+    openDialog(say(make("span"), button), [words], [[go]], [], () => resolve(true), () => resolve(false));
     go.focus();
   });
 }
@@ -98,28 +98,31 @@ export function aboutUser({ group, user, ts, text, reason: given = "" }) {
   const deleteAll = async () => {
     if (await confirm("confirmDeleteAll", { user, group }, "modDeleteAll")) await act("modDeleteAll", "delete_messages_of", whom, user);
   };
-  const mute = user ? actButton("modMute", "mute", done("modMute", "mute", body), "primary") : null;
-  const buttons = [
-    ts ? actButton("modDelete", "delete_message", done("modDelete", "delete_message", () => ({ channel: group, ts })), "") : null,
-    ...(user
-      ? [
-          actButton("modUnmute", "unmute", done("modUnmute", "unmute", () => whom), ""),
-          actButton("modBan", "ban", done("modBan", "ban", body), ""),
-          actButton("modUnban", "unban", done("modUnban", "unban", () => whom), ""),
-          actButton("modDeleteAll", "delete_messages_of", deleteAll, ""),
-          actButton("appoint", "moderators", done("appoint", "moderators", () => ({ channel: group, add: [user] })), ""),
-          actButton("endSockets", "unsubscribe", done("endSockets", "unsubscribe", () => whom), ""),
-          actButton("remove", "leave", done("remove", "leave", () => whom), ""),
-        ]
-      : []),
+  const button = (key, method, data, className = "") => actButton(key, method, done(key, method, data), className);
+  const mute = button("modMute", "mute", body, "primary");
+  if (mute) mute.type = "submit";
+  const restraints = [
+    mute,
+    button("modUnmute", "unmute", () => whom),
+    button("modBan", "ban", body),
+    button("modUnban", "unban", () => whom),
+  ];
+  const membership = [
+    button("appoint", "moderators", () => ({ channel: group, add: [user] })),
+    button("endSockets", "unsubscribe", () => whom),
+    button("remove", "leave", () => whom),
+  ];
+  const deletions = [
+    ts ? button("modDelete", "delete_message", () => ({ channel: group, ts })) : null,
+    user ? actButton("modDeleteAll", "delete_messages_of", deleteAll, "") : null,
   ];
   const quote = text === undefined ? [] : [verbatim("quote", text, "p")];
   const mayRestrain = user && (may("mute") || may("ban"));
   const fields = mayRestrain ? [field("modReason", reason), field("modFor", duration)] : [];
-  const link = user ? [make("p", "", userLink(user))] : [];
-  if (mute) mute.type = "submit";
   const title = user ? nameOf(user) : say(make("span"), "theServer");
-  openDialog(title, [...quote, ...link, ...fields], [mute, ...buttons]);
+  const rows = user ? [restraints, deletions, membership] : [deletions];
+  openDialog(title, [...quote, ...fields], rows, user ? [userLink(user)] : []);
+  if (mayRestrain) reason.focus();
 }
 
 /** The way to what concerns a user in all groups. */
@@ -130,14 +133,15 @@ function userLink(user) {
   return link;
 }
 
-/** Open the dialog. Enter presses its first button, Escape closes it. */
-function openDialog(title, parts, buttons, onSubmit = () => {}, onClose = () => {}) {
+/** Open the dialog. Enter presses the first button of its rows, Escape closes it. */
+function openDialog(title, parts, rows, last, onSubmit = () => {}, onClose = () => {}) {
   const heading = make("h2", "", title);
   heading.id = "act-title";
   const close = say(make("button"), "modClose");
   close.type = "button";
   close.addEventListener("click", () => dialog.close());
-  const form = make("form", "", heading, ...parts, rowOf("acts", ...buttons), close);
+  const acts = rows.map((row) => rowOf("acts", ...row)).filter((row) => row.childElementCount);
+  const form = make("form", "", heading, ...parts, ...acts, make("div", "last", ...last, close));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     dialog.removeEventListener("close", onClose);

@@ -15,6 +15,11 @@ export class Failure extends Error {
     this.code = code;
   }
 
+  /** Whether the daemon has said so itself; else nobody knows how it is. */
+  get isAnswer() {
+    return this.code > 0 && this.code < 500;
+  }
+
   get isDenied() {
     return this.code === DENIED;
   }

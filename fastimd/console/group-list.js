@@ -26,7 +26,7 @@ let looks = []; // the last ones: when, and the messages that each group had had
 export function openGroups(signal) {
   looks = [];
   if (may("channels")) {
-    poll(SECONDS, look, signal);
+    poll(SECONDS, look, signal, note);
     return;
   }
   groups = namedGroups().map((name) => ({ name, sockets: null, rate: null }));

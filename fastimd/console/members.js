@@ -6,7 +6,7 @@ import { byId, make, nameOf } from "./dom.js";
 import { count } from "./figures.js";
 import { label, say } from "./language.js";
 import { clearList, showList, walkByKeys } from "./list.js";
-import { poll } from "./poll.js";
+import { ENOUGH, poll } from "./poll.js";
 
 const SECONDS = 5;
 const TOO_MANY = 106;
@@ -22,12 +22,12 @@ export function openMembers(group, signal) {
   say(numbers, "empty");
   if (!may("presence")) say(note, "denied");
   if (!may("presence") && !may("presence_stats")) return;
-  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal), { signal });
+  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal, note), { signal });
 }
 
 async function look(group, signal) {
   if (may("presence_stats")) await showNumbers(group, signal);
-  if (!may("presence")) return;
+  if (!may("presence")) return null;
   let presence = {};
   try {
     ({ presence } = await call("presence", { channel: group }, signal));
@@ -37,13 +37,14 @@ async function look(group, signal) {
     else if (error.code === OFF) say(note, "presenceOff");
     else throw error;
     showList(list, [], String, () => null);
-    return;
+    return error.code === TOO_MANY ? null : ENOUGH;
   }
   const sockets = new Map();
   for (const { user } of Object.values(presence)) sockets.set(user, (sockets.get(user) ?? 0) + 1);
   const members = [...sockets].sort(([one], [other]) => one.localeCompare(other));
   say(note, members.length ? "empty" : "nobody");
   showList(list, members, ([user]) => user, ([user]) => row(group, user), update);
+  return null;
 }
 
 async function showNumbers(group, signal) {

@@ -34,7 +34,7 @@ export function watchDaemons(signal) {
   before = null;
   clearList(daemons);
   clearList(troubles);
-  if (may("status")) poll(SECONDS, look, signal);
+  if (may("status")) poll(SECONDS, look, signal, missing);
   else say(missing, "denied");
 }
 

@@ -5,7 +5,7 @@ import { call, may } from "./api.js";
 import { byId, make, nameOf, onSubmit, verbatim } from "./dom.js";
 import { label, say, sayTime } from "./language.js";
 import { clearList, showList, walkByKeys } from "./list.js";
-import { poll } from "./poll.js";
+import { ENOUGH, poll } from "./poll.js";
 
 const SECONDS = 5;
 
@@ -32,10 +32,11 @@ export function openPolicy(name, signal) {
   if (!may("policy")) return;
   let isFirst = true;
   const look = async (each) => {
-    await read(each, isFirst);
+    const wasFirst = isFirst;
     isFirst = false;
+    return read(each, wasFirst);
   };
-  acted.addEventListener("acted", poll(SECONDS, look, signal), { signal });
+  acted.addEventListener("acted", poll(SECONDS, look, signal, note), { signal });
 }
 
 async function read(signal, isFirst) {
@@ -45,8 +46,9 @@ async function read(signal, isFirst) {
   } catch (error) {
     if (!error.isDenied) throw error;
     say(note, "denied");
-    return;
+    return ENOUGH;
   }
+  say(note, "empty");
   const { moderators, bans, mutes, slow_mode: seconds, mute_all: isOn } = policy;
   if (isFirst) slow.value = String(seconds);
   say(slowState, seconds ? "slowOn" : "slowOff", { seconds });
@@ -54,6 +56,7 @@ async function read(signal, isFirst) {
   showUsers(LISTS.moderators, moderators.map((user) => ({ user })), moderatorRow);
   showUsers(LISTS.bans, bans, (each) => sentenceRow(each, "modUnban", "unban"));
   showUsers(LISTS.mutes, mutes, (each) => sentenceRow(each, "modUnmute", "unmute"));
+  return null;
 }
 
 function showMuteAll(isOn) {

@@ -1,35 +1,43 @@
 // Looking again and again, while the page is looked at itself.
 
+import { Failure } from "./api.js";
 import { byId } from "./dom.js";
 import { phrase, say } from "./language.js";
 
 const link = byId("link");
 const state = byId("link-state");
 
+/** What a look gives when there is no use in looking again. */
+export const ENOUGH = Symbol("enough");
+
 /**
  * Look now, and so many seconds after each look, until the signal. While the page is hidden nothing is
- * asked. What `look` throws is shown at the top of the page.
+ * asked. What the daemon answers instead is shown in `note`; that it does not answer, at the top.
  * @returns {() => void} looks now
  */
-export function poll(seconds, look, signal) {
+export function poll(seconds, look, signal, note) {
   let timer = 0;
   let isLooking = false;
   let isWanted = false;
+  let isOver = false;
 
   async function run() {
     clearTimeout(timer);
     isWanted = isLooking;
-    if (isLooking || signal.aborted || document.hidden) return;
+    if (isLooking || isOver || signal.aborted || document.hidden) return;
     isLooking = true;
     const began = performance.now();
     try {
-      await look(signal);
+      isOver = (await look(signal)) === ENOUGH;
       showLink(null);
     } catch (error) {
-      if (!signal.aborted) showLink(error);
+      if (!(error instanceof Failure)) throw error;
+      if (signal.aborted) return;
+      showLink(error);
+      if (error.isAnswer) say(note, error.isDenied ? "denied" : "unreadable", { reason: error.message });
     }
     isLooking = false;
-    if (signal.aborted) return;
+    if (isOver || signal.aborted) return;
     // An answer that takes long is asked for less often.
     const pause = isWanted ? 0 : Math.max(seconds * 1000, 10 * (performance.now() - began));
     timer = setTimeout(run, pause);
@@ -43,7 +51,7 @@ export function poll(seconds, look, signal) {
 
 /** Show whether the daemon answers. */
 export function showLink(error) {
-  const isLost = error !== null && !error.isDenied;
+  const isLost = error !== null && !error.isAnswer;
   link.dataset.state = isLost ? "closed" : "connected";
   const cause = () => (error.code ? error.message : phrase("unreachable"));
   if (isLost) say(state, "lost", { cause });

@@ -6,7 +6,7 @@ import { byId, make, nameOf, verbatim } from "./dom.js";
 import { say, sayTime } from "./language.js";
 import { clearList, showList, walkByKeys } from "./list.js";
 import { textOf, tsOf } from "./message.js";
-import { poll } from "./poll.js";
+import { ENOUGH, poll } from "./poll.js";
 
 const SECONDS = 5;
 /** The newest so many are shown. */
@@ -26,7 +26,7 @@ export function openReports(group, signal) {
   say(tab, "reports");
   say(note, may("reports") ? "empty" : "denied");
   if (!may("reports")) return;
-  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal), { signal });
+  acted.addEventListener("acted", poll(SECONDS, (each) => look(group, each), signal, note), { signal });
 }
 
 async function look(group, signal) {
@@ -36,7 +36,7 @@ async function look(group, signal) {
   } catch (error) {
     if (!error.isDenied) throw error;
     say(note, "denied");
-    return;
+    return ENOUGH;
   }
   const cases = new Map();
   for (const report of reports) cases.set(report.ts, [...(cases.get(report.ts) ?? []), report]);
@@ -48,6 +48,7 @@ async function look(group, signal) {
   else say(note, cases.size > MOST ? "newestReports" : "empty", { count: MOST });
   // Another report of a message makes its row anew.
   showList(list, newest, (each) => `${each[0].ts} ${each.length}`, (each) => row(group, each));
+  return null;
 }
 
 /** Read what the reported messages say, those that are not known yet. */
@@ -86,7 +87,7 @@ function row(group, reports) {
 function words({ by, reason, at }) {
   const said = say(make("span"), "reported", { by, reason });
   said.dir = "auto";
-  return make("p", "help", said, " ", sayTime(make("time"), at, "stamp"));
+  return make("p", "help", said, " · ", sayTime(make("time"), at, "stamp"));
 }
 
 export function startReports() {

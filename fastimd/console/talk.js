@@ -6,7 +6,7 @@ import { byId, onSubmit, sendOnEnter } from "./dom.js";
 import { hush, say } from "./language.js";
 import { clearList, showList, walkByKeys } from "./list.js";
 import { messageRow, tsOf } from "./message.js";
-import { poll } from "./poll.js";
+import { ENOUGH, poll } from "./poll.js";
 
 const SECONDS = 1;
 const PAGE = 50;
@@ -25,6 +25,8 @@ const purge = byId("purge");
 const speak = byId("speak");
 
 let talk = null;
+let isAtEnd = true;
+let said = { what: "", nonce: "" }; // what was said last: said again, it is the same message
 
 class Talk {
   #group;
@@ -52,10 +54,12 @@ class Talk {
       else await this.#readOn(signal);
     } catch (error) {
       this.#looks = 0;
-      if (error.isDenied) say(failure, "denied");
-      throw error;
+      if (!error.isDenied) throw error;
+      say(failure, "denied");
+      return ENOUGH;
     }
     hush(failure);
+    return null;
   }
 
   /** Have the next look read everything in sight. */
@@ -88,12 +92,15 @@ class Talk {
   }
 
   #show(messages) {
-    const isFirst = !list.childElementCount;
-    const below = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight;
     this.#messages = messages;
     showList(list, messages, keyOf, (message) => messageRow(this.#group, message));
-    if (isFirst || below < AT_END) scroller.scrollTop = scroller.scrollHeight;
+    stayAtEnd();
   }
+}
+
+/** Who reads the newest message goes on doing so; who reads further up is left there. */
+function stayAtEnd() {
+  if (isAtEnd) scroller.scrollTop = scroller.scrollHeight;
 }
 
 const keyOf = (message) => `${tsOf(message)} ${message.info?.user ?? ""}`;
@@ -101,6 +108,7 @@ const keyOf = (message) => `${tsOf(message)} ${message.info?.user ?? ""}`;
 /** Show a group's messages until the signal. */
 export function openTalk(group, signal) {
   talk = new Talk(group);
+  isAtEnd = true;
   hush(failure);
   older.hidden = true;
   purge.hidden = !may("history_remove");
@@ -110,7 +118,7 @@ export function openTalk(group, signal) {
     return;
   }
   const here = talk;
-  const look = poll(SECONDS, (each) => here.look(each), signal);
+  const look = poll(SECONDS, (each) => here.look(each), signal, failure);
   const again = () => {
     here.distrust();
     look();
@@ -125,11 +133,20 @@ export function openTalk(group, signal) {
 async function publish() {
   const text = words.value;
   if (!text.trim()) return;
-  const body = { channel: talk.group, user: byId("speaker").value.trim(), data: text, idempotency_key: crypto.randomUUID?.() ?? String(Math.random()) };
-  if (await act("say", "publish", body)) {
+  const body = { channel: talk.group, user: byId("speaker").value.trim(), data: text };
+  const what = JSON.stringify(body);
+  if (said.what !== what) said = { what, nonce: newNonce() };
+  if (await act("say", "publish", { ...body, idempotency_key: said.nonce })) {
+    said = { what: "", nonce: "" };
     words.value = "";
-    scroller.scrollTop = scroller.scrollHeight;
+    isAtEnd = true;
+    stayAtEnd();
   }
+}
+
+/** An id of a message; plain HTTP to another machine has no `crypto.randomUUID`. */
+function newNonce() {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 async function deleteAll() {
@@ -138,6 +155,10 @@ async function deleteAll() {
 }
 
 export function startTalk() {
+  scroller.addEventListener("scroll", () => {
+    isAtEnd = scroller.scrollHeight - scroller.scrollTop - scroller.clientHeight < AT_END;
+  });
+  new ResizeObserver(stayAtEnd).observe(scroller);
   walkByKeys(list);
   sendOnEnter(words, () => speak.requestSubmit());
   onSubmit("speak", () => void publish());

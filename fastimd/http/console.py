@@ -28,7 +28,6 @@ def add_console(app: QuartTrio) -> None:
     async def send(name: str) -> Response:
         response = await send_file(console, name, _POLICY)
         response.headers["X-Frame-Options"] = "DENY"
-        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         return response
 
     @app.get("/")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from browser import complaints, wait_until
@@ -47,6 +49,19 @@ def done(
 def url_of(daemon: Daemon) -> str:
     """The admin address; one that is reached from everywhere is reached from here, too."""
     return daemon.admin.replace("//0.0.0.0:", "//127.0.0.1:")
+
+
+def settings_with_keys(folder: Path, **keys: dict[str, list[str]]) -> Path:
+    """A file of settings with keys; the secret of each is its name."""
+    tables = [
+        "[[api.keys]]\n"
+        f'name = "{name}"\nsha256 = "{sha256(name.encode()).hexdigest()}"\n'
+        + "".join(f"{field} = {json.dumps(globs)}\n" for field, globs in limits.items())
+        for name, limits in keys.items()
+    ]
+    path = folder / "keys.toml"
+    path.write_text("\n".join(tables))
+    return path
 
 
 class Operator(Person):
@@ -92,7 +107,12 @@ class Operator(Person):
     def about(self, text: str, within: str = "#messages") -> None:
         """Open what can be done about a message."""
         self.wait(f"{within} .text", text)
-        button = f"{within} [aria-label='Act on: {text}']"
+        self.about_in(f"Act on: {text}", text, within)
+
+    def about_in(self, label: str, text: str, within: str = "#messages") -> None:
+        """The same, by what the button is called in the language of the page."""
+        self.wait(f"{within} .text", text)
+        button = f"{within} [aria-label='{label}']"
         self.run("document.querySelector(arguments[0]).click()", button)
         self.wait("#act .quote", text)
 

@@ -180,6 +180,28 @@ def test_something_is_said(operator: Operator, daemon: Daemon, redis: Redis) -> 
     assert stored(redis, GROUP)[-2:] == ["maintenance at noon", "so be it"]
 
 
+def test_what_got_no_answer_is_said_once(operator: Operator, redis: Redis) -> None:
+    """Said again, it is the same message; afterwards the same words are another one."""
+    operator.run(
+        """
+        const ask = window.fetch;
+        window.fetch = async (...call) => {
+          const answer = await ask(...call);
+          if (!String(call[0]).endsWith("/publish")) return answer;
+          window.fetch = ask;
+          throw new TypeError("the answer was lost");
+        };
+        """
+    )
+    words = operator.driver.find_element(By.ID, "words")
+    words.send_keys("once", Keys.ENTER)
+    operator.wait("#outcome-failure", "No answer: it may be done, or not.")
+    for outcome in (["once"], ["once", "once"]):
+        words.send_keys(*([] if outcome == ["once"] else ["once"]), Keys.ENTER)
+        wait_until(lambda: operator.run("return words.value") == "", lambda: "it is not said")
+        assert stored(redis, GROUP)[3:] == outcome
+
+
 def test_a_group_is_purged(operator: Operator, redis: Redis) -> None:
     """After it was asked."""
     operator.click("#purge")

@@ -4,31 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import trio
 from clients import closing, message
 from conftest import Daemon, ShareDaemon, StartDaemon, connect, receive, wait_for
-from operators import call, done
+from operators import call, done, settings_with_keys
 from redis import Redis
 
 from fastimd.api.console import SEARCHED
 from fastimd.api.methods import METHODS
-
-
-def settings_with_keys(folder: Path, **keys: dict[str, list[str]]) -> Path:
-    """A file of settings with keys; the secret of each is its name."""
-    tables = [
-        "[[api.keys]]\n"
-        f'name = "{name}"\nsha256 = "{sha256(name.encode()).hexdigest()}"\n'
-        + "".join(f"{field} = {json.dumps(globs)}\n" for field, globs in limits.items())
-        for name, limits in keys.items()
-    ]
-    path = folder / "keys.toml"
-    path.write_text("\n".join(tables))
-    return path
 
 
 def report(redis: Redis, group: str, ts: int, user: str, by: str, reason: str = "spam") -> None:
