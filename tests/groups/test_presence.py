@@ -261,6 +261,22 @@ async def test_nobody_is_told_in_large_groups(autojump_clock: MockClock) -> None
         assert ("u0", False) not in first.told[watcher]
 
 
+@pytest.mark.parametrize("size", [CHANGES_AT_ONCE - 1, CHANGES_AT_ONCE, CHANGES_AT_ONCE + 200])
+async def test_all_who_go_at_once_are_told_as_gone(autojump_clock: MockClock, size: int) -> None:
+    """Also when they are more than are noted at once, and a daemon's last ones."""
+    async with daemons(2, announce_up_to=1000) as (first, second):
+        watcher = first.come("g", "w", listens=True)
+        await trio.sleep(0.5)
+        crowd = [second.come("g", f"u{number}") for number in range(size)]
+        await trio.sleep(1)
+        for each in crowd:
+            second.go(each)
+        await trio.sleep(AWAY_SECONDS + 1)
+        gone = [user for user, has_come in first.told[watcher] if not has_come]
+        assert sorted(gone) == sorted(each.user for each in crowd)
+        assert await first.presence.count("g") == (1, 1)
+
+
 async def test_data_that_is_lost_is_noted_again(autojump_clock: MockClock) -> None:
     """And nobody is told of it."""
     async with daemons(2) as (first, second):

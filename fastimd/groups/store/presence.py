@@ -55,9 +55,9 @@ class Change(NamedTuple):
     """What a daemon has to note of a group.
 
     ``clients`` and ``users`` are the counts after all changes; ``fields`` is how many users there
-    are then, with those that are away, ``had`` how many of them Redis has now, and ``noted`` the
-    version that it answered then. ``values`` are users with what ``value_of`` makes of their
-    connections.
+    may be in Redis then, with those that are away or of whom it is told later, ``had`` how many of
+    them it has now, and ``noted`` the version that it answered then. ``values`` are users with what
+    ``value_of`` makes of their connections.
     """
 
     wants: bool
