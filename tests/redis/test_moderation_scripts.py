@@ -133,23 +133,113 @@ def test_what_has_ended_is_dropped_and_told(redis: Redis) -> None:
     assert redis.zrange(ENDS, 0, -1) == [b"b:4", b"b:5"]
 
 
-def test_an_act_ends_by_the_clock_of_redis(redis: Redis) -> None:
+@pytest.mark.parametrize("seconds", [1, 60])
+def test_an_act_ends_by_the_clock_of_redis(redis: Redis, seconds: int) -> None:
     """So many seconds later."""
     before = time.time()
-    moderate(redis, ban("3", 60))
+    moderate(redis, ban("3", seconds))
     until = json.loads(policy(redis)["b:3"])["until"]
-    assert abs(until / 1000 - before - 60) < 5
+    assert abs(until / 1000 - before - seconds) < 5
     assert redis.zscore(ENDS, "b:3") == until
 
 
 def test_too_many_fields_change_nothing(redis: Redis) -> None:
-    """But those that are there can be changed."""
+    """But those that are there can be changed, also when there are more than may be."""
     moderate(redis, *(ban(str(number), 0) for number in range(MOST)))
     before = policy(redis)
     assert len(before) == MOST + 1  # with the version
     assert moderate(redis, ban("new", 0)) == -1
     assert policy(redis) == before
     assert moderate(redis, ban("3", 60)) == 1
+    assert moderate(redis, ban("4", 60), most=3) == 1
+
+
+class PolicyModel:
+    """What moderate.lua does with fields: their values, or the seconds of those that end."""
+
+    def __init__(self) -> None:
+        self.fields: dict[str, str | int] = {}
+        self.ended: set[str] = set()
+
+    def change(self, changes: list[tuple[str, Any, str]], most: int) -> tuple[int, list[str]]:
+        """What the script returns, and the fields that differ by it, first those that ended."""
+        fields = self.fields
+        added = sum(value != "" and field not in fields for field, _, value in changes)
+        if added and len(fields) - len(self.ended) + added > most:
+            return -1, []
+        ended = sorted(self.ended)
+        self.ended.clear()
+        for field in ended:
+            del fields[field]
+        differ = []
+        for field, seconds, value in changes:
+            new = seconds or ('{"until":0,' + value if seconds == 0 and value else value)
+            if new != fields.get(field, ""):
+                differ.append(field)
+            fields[field] = new
+            if not value:
+                del fields[field]
+        return len(differ), ended + differ
+
+
+def changes_by(dice: random.Random, step: int) -> list[tuple[str, Any, str]]:
+    """One to three changes; an act with an end has one of its own."""
+    chosen: list[tuple[str, Any, str]] = []
+    for field in dice.sample(["b:3", "b:4", "m:3", "m:5", "slow", "all"], dice.randint(1, 3)):
+        if dice.random() < 0.35:
+            chosen.append((field, "", ""))
+        elif ":" in field:
+            chosen.append((field, dice.choice([0, 1000 + step]), '"by":"x"}'))
+        else:
+            chosen.append((field, "", dice.choice("12")))
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_policy_is_changed_as_in_the_model(redis: Redis, seed: int) -> None:
+    """Fields, what is returned and told, when acts end and how long the keys live."""
+    dice, model, listener = random.Random(seed), PolicyModel(), listening(redis)
+    version = 0
+    for step in range(120):
+        lasting = [field for field, value in model.fields.items() if isinstance(value, int)]
+        if lasting and dice.random() < 0.2:
+            over = dice.choice(lasting)
+            redis.zadd(ENDS, {over: 1})
+            model.ended.add(over)
+        changes = changes_by(dice, step)
+        changed, differ = model.change(changes, 4)
+        began = int(time.time() * 1000)
+        assert moderate(redis, *changes, most=4) == changed
+        there = policy(redis)
+        if differ:
+            event = heard(listener)
+            assert [field for field, _ in event["changes"]] == differ
+            assert all(
+                there.get(field, "") == value for field, value in dict(event["changes"]).items()
+            )
+            assert (event["was"], event["version"]) == (version, int(there.get("v", 0)))
+            assert event["version"] > version or not there
+            acts = [seconds for field, seconds, value in changes if value and seconds != ""]
+            if any(acts[-1:]):
+                assert abs(event["until"] - began - acts[-1] * 1000) < 5000
+            else:
+                assert event["until"] == 0
+            version = event["version"]
+        assert int(there.pop("v", 0)) == version
+        assert there.keys() == model.fields.keys()
+        lives = [value for value in model.fields.values() if isinstance(value, int)]
+        for field, value in model.fields.items():
+            if isinstance(value, int):
+                assert abs(json.loads(there[field])["until"] - began - value * 1000) < 120_000
+            else:
+                assert there[field] == value
+        if not model.ended:
+            assert redis.zcard(ENDS) == len(lives)
+        for key in (POLICY, ENDS) if len(lives) == len(there) > 0 else ():
+            assert abs(redis.pttl(key) - max(lives) * 1000 - 60_000) < 120_000
+        if len(lives) < len(there):
+            assert redis.ttl(POLICY) == -1
+            assert redis.ttl(ENDS) in (-1, -2)
 
 
 def test_a_key_of_another_type_is_refused_before_anything_is_written(redis: Redis) -> None:

@@ -71,14 +71,13 @@ local function count(user)
   local daemons_with = with_others + (value and value ~= '[]' and 1 or 0)
   if daemons_with > 1 then
     redis.call('HSET', KEYS[3], user, daemons_with)
-    is_shared = true
   elseif is_shared then
     redis.call('HDEL', KEYS[3], user)
   end
   return with_others, is_elsewhere
 end
 
-local come, gone, changes = {}, {}, 0
+local come, gone = {}, {}
 if how == 'anew' then
   redis.call('DEL', mine)
 end
@@ -92,12 +91,10 @@ for index = first_change, #ARGV, 2 do
   end
   local with_others, is_elsewhere = count(user)
   local is_here, was_here = value ~= '' and value ~= '[]', was and was ~= '[]'
-  if how ~= 'told' then
-    changes = changes + 1
-  elseif is_here and not was_here and with_others == 0 then
+  if how == 'told' and is_here and not was_here and with_others == 0 then
     come[#come + 1] = user
     come[#come + 1] = value
-  elseif not is_elsewhere and was and value == '' then
+  elseif was and value == '' and not is_elsewhere then
     gone[#gone + 1] = user
   end
 end
@@ -107,7 +104,7 @@ if #dead > 0 or how == 'anew' then
   end
 end
 
-if #come + #gone + #dead + changes > 0 or how == 'anew' then
+if #come + #gone + #dead > 0 or how ~= 'told' then
   version = version + 1
 end
 daemons[me] = nil
