@@ -74,7 +74,7 @@ FIRST = {
             ("index present renew tell", _PRESENCE[:1]),
             ("delete delete_of moderate policy report slow", _MODERATION[:1]),
             ("mark marks unread", ("redis/test_marks.py",)),
-            ("join leave", ("redis/test_marks.py", "redis/test_scripts.py")),
+            ("leave", ("redis/test_scripts.py", "redis/test_marks.py")),
             ("daemons ledger", _VISITS[1:]),
         )
         for name in names.split()
