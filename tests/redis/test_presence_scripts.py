@@ -13,7 +13,16 @@ from structlog.testing import capture_logs
 
 from fastimd.base.metrics import Metrics
 from fastimd.groups.store.keyspace import Keyspace
-from fastimd.groups.store.presence import Change, How, Letter, Place, Presences, Roll, value_of
+from fastimd.groups.store.presence import (
+    Change,
+    How,
+    Letter,
+    Place,
+    Presences,
+    Roll,
+    places_of,
+    value_of,
+)
 from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
 
@@ -336,6 +345,23 @@ async def test_what_is_told_reaches_the_others(redis: Redis) -> None:
     (letter,) = [each for each in heard if each["type"] == "pmessage"]
     assert letter["channel"] == b"fastimd:to:d1"
     assert msgspec.json.decode(letter["data"], type=Letter).typing == 'ann "{}" \u00e9'
+
+
+def test_what_a_token_says_is_kept_as_it_is() -> None:
+    """And one that says nothing is told from one that says little."""
+    infos = [b"null", b"{}", b'""', b"0", b'{"a":null}']
+    kept = places_of(value_of(Place(f"c{at}", msgspec.Raw(info)) for at, info in enumerate(infos)))
+    assert [(place.client, bytes(place.info)) for place in kept] == [
+        (f"c{at}", info) for at, info in enumerate(infos)
+    ]
+    assert [place.has_info for place in (Place("c"), *kept)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
 async def test_ids_of_every_form_survive(redis: Redis) -> None:

@@ -199,9 +199,8 @@ class Presences:
             self._note_refusal(refusal)
 
     def _read(self, reply: list[Reply]) -> Roll:
-        born, before, version, clients, users, fields, ids, died, refusal, *changes = reply
+        born, before, version, clients, users, fields, died, refusal, *changes = reply
         come, gone, everybody = changes
-        self._meet(ids)
         if refusal[0]:
             self._note_refusal(refusal)
         return Roll(

@@ -13,9 +13,9 @@
 -- that the daemon has: the first ("anew"), or a "later" one.
 -- Returns "AGAIN" and the ids of daemons whose members are to be in KEYS too; "ANEW" when Redis does
 -- not have what the daemon had before; else when the index was begun, its version before and after,
--- how many connections and users are in the group and how many users of this daemon, the ids of the
--- daemons, how many have died, a channel and why it may not be published in or "", who came, or came
--- back, with their values, who has gone, and all with their values or nil.
+-- how many connections and users are in the group and how many users of this daemon, how many daemons
+-- have died, a channel and why it may not be published in or "", who came, or came back, with their
+-- values, who has gone, and all with their values or nil.
 local places, keys = tonumber(ARGV[1]), {}
 for place = 1, places do
   keys[ARGV[1 + place]] = KEYS[3 + place]
@@ -161,6 +161,6 @@ if listed >= 0 and clients <= listed then
 end
 return {
   as_text(born), as_text(before), as_text(version), clients, users,
-  redis.call('HLEN', mine), ids, #dead, {refused, why},
+  redis.call('HLEN', mine), #dead, {refused, why},
   come, gone, all or false,
 }
