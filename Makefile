@@ -23,7 +23,7 @@ test: $(VENV)/test  ## the whole suite; what compares times runs alone
 	$(BIN)/python -m pytest -n 3 --dist worksteal --alone aside $(ARGS)
 	$(BIN)/python -m pytest --alone only $(ARGS)
 
-mutants: $(VENV)/test  ## how many small faults in the core the quick suite notices, by a sample
+mutants: $(VENV)/test  ## how many small faults in the core its tests notice, by a sample
 	PYTHONPATH=tests $(BIN)/python -m mutants $(ARGS)
 
 lint: $(VENV)/lint  ## ruff and mypy

@@ -97,8 +97,7 @@ class Model:
                     come.append((user, value))
                 elif was is not None and not value and not elsewhere:
                     gone.append(user)
-        is_silent = change.how == "anew" or (change.how == "later" and change.values)
-        group.version += bool(come or gone or dead or is_silent)
+        group.version += bool(come or gone or dead or change.how != "told")
         group.daemons.pop(me, None)
         if change.fields:
             group.daemons[me] = Entry(

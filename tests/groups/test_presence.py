@@ -72,6 +72,7 @@ class Keys:
         self.redis = redis
         self.daemon = daemon
         self.seconds = 0.001
+        self.looks = 0
         self.failing: random.Random | None = None
         self.refusal: Exception | None = None
 
@@ -85,6 +86,7 @@ class Keys:
         self, _call: Any, group: str, change: Change, announced: int, listed: int
     ) -> Roll | None:
         async with self._answering():
+            self.looks += 1
             self.redis.looks += 1
             self.redis.most_values = max(self.redis.most_values, len(change.values))
             times = self.redis.now(), LEASE_SECONDS * 1000
@@ -242,6 +244,51 @@ async def test_the_members_of_a_killed_daemon_are_out(autojump_clock: MockClock)
         assert first.told[watcher][3:] == [("ann", False)]
 
 
+@pytest.mark.parametrize("seconds", [1, 8, 15, 22])
+async def test_who_listens_hears_in_time_of_a_killed_daemon(
+    autojump_clock: MockClock, seconds: float
+) -> None:
+    """Whenever it is killed: each renewal looks at the other daemons then."""
+    async with daemons(2) as (first, second):
+        watcher = first.come("g", "w", listens=True)
+        await trio.sleep(0.5)
+        second.come("g", "ann")
+        await trio.sleep(seconds)
+        second.kill()
+        await trio.sleep(OUT_SECONDS)
+        assert first.told[watcher][1:] == [("ann", True), ("ann", False)]
+
+
+async def test_letters_in_their_order_cost_no_reading(autojump_clock: MockClock) -> None:
+    """Who is told of each change knows all."""
+    async with daemons(2) as (first, second):
+        watcher = first.come("g", "w", listens=True)
+        await trio.sleep(0.6)  # no turn of a renewal comes then
+        before = first.keys.looks
+        for number in range(6):
+            second.come("g", f"u{number}")
+            await trio.sleep(1)
+        assert first.keys.looks - before <= 1  # its lease
+        assert len(first.told[watcher]) == 7
+
+
+async def test_a_letter_that_comes_before_an_answer_is_taken_with_it(
+    autojump_clock: MockClock,
+) -> None:
+    """And not as late as when the group is read the next time."""
+    async with daemons(2) as (first, second):
+        watcher = first.come("g", "w", listens=True)
+        await trio.sleep(0.6)  # no turn of a renewal comes then
+        first.keys.seconds = 1
+        first.come("g", "ann")
+        await trio.sleep(1.3)
+        second.come("g", "ben")
+        await trio.sleep(0.2)
+        assert first.told[watcher] == [("w", True)]
+        await trio.sleep(0.7)
+        assert first.told[watcher] == [("w", True), ("ann", True), ("ben", True)]
+
+
 async def test_nobody_is_told_in_large_groups(autojump_clock: MockClock) -> None:
     async with daemons(2, announce_up_to=3) as (first, second):
         watcher = first.come("g", "w", listens=True)
@@ -272,6 +319,22 @@ async def test_typing_knows_how_large_a_group_has_become(autojump_clock: MockClo
         await trio.sleep(31)
         assert await first.presence.type("g", ann) is False
         assert ben.typing == ["ann"]
+
+
+@pytest.mark.parametrize("size", [CHANGES_AT_ONCE - 1, CHANGES_AT_ONCE, CHANGES_AT_ONCE + 200])
+async def test_all_who_go_at_once_are_told_as_gone(autojump_clock: MockClock, size: int) -> None:
+    """Also when they are more than are noted at once, and a daemon's last ones."""
+    async with daemons(2, announce_up_to=1000) as (first, second):
+        watcher = first.come("g", "w", listens=True)
+        await trio.sleep(0.5)
+        crowd = [second.come("g", f"u{number}") for number in range(size)]
+        await trio.sleep(1)
+        for each in crowd:
+            second.go(each)
+        await trio.sleep(AWAY_SECONDS + 1)
+        gone = [user for user, has_come in first.told[watcher] if not has_come]
+        assert sorted(gone) == sorted(each.user for each in crowd)
+        assert await first.presence.count("g") == (1, 1)
 
 
 async def test_data_that_is_lost_is_noted_again(autojump_clock: MockClock) -> None:
@@ -317,15 +380,67 @@ async def test_a_gap_is_caught_up_with(autojump_clock: MockClock) -> None:
         assert sorted(first.told[watcher][2:]) == [("ann", False), ("ben", True)]
 
 
+async def test_a_letter_that_is_missing_is_noticed_with_the_next(
+    autojump_clock: MockClock,
+) -> None:
+    """And what it said is told then, not when the group is read the next time."""
+    async with daemons(2) as (first, second):
+        watcher = first.come("g", "w", listens=True)
+        await trio.sleep(0.5)
+        first.redis.deaf.add("d0")
+        second.come("g", "ann")
+        await trio.sleep(0.1)
+        first.redis.deaf.clear()
+        second.come("g", "ben")
+        await trio.sleep(0.2)
+        assert sorted(first.told[watcher][1:]) == [("ann", True), ("ben", True)]
+
+
+async def test_what_a_token_says_anew_is_noted(autojump_clock: MockClock) -> None:
+    async with daemons(2) as (first, second):
+        ann = first.come("g", "ann")
+        await trio.sleep(0.5)
+        ann.conn_info = b'{"name":"Ann"}'
+        first.presence.renew("g", "ann")
+        await trio.sleep(0.5)
+        found = await second.presence.members_of("g")
+        assert found is not None
+        assert [bytes(place.info) for _, place in found] == [ann.conn_info]
+
+
+class Always(random.Random):
+    """No chance."""
+
+    def random(self) -> float:
+        return 0.2
+
+
+async def test_who_has_gone_before_the_answer_is_lost_is_out(autojump_clock: MockClock) -> None:
+    """Redis has noted who came, the daemon does not know it, and nobody is there by now."""
+    async with daemons(2) as (first, second):
+        first.keys.seconds, first.keys.failing = AWAY_SECONDS, Always()
+        ann = first.come("g", "ann")
+        await trio.sleep(0.1)
+        first.go(ann)
+        await trio.sleep(2 * AWAY_SECONDS - 0.1)
+        assert first.redis.model.groups["g"].members["d0"].keys() == {"ann"}
+        first.keys.seconds, first.keys.failing = 0, None
+        await trio.sleep(2)
+        assert await second.presence.count("g") == (0, 0)
+
+
 async def test_typing_is_told_at_most_every_three_seconds(autojump_clock: MockClock) -> None:
     async with daemons(2) as (first, second):
         ann, ben = first.come("g", "ann"), first.come("g", "ben")
         again, cleo = second.come("g", "ann"), second.come("g", "cleo")
-        await trio.sleep(1)
+        await trio.sleep(10)
         for each, daemon in ((ann, first), (again, second), (ann, first)):
             assert await daemon.presence.type("g", each) is True
         assert [each.typing for each in (ann, ben, again, cleo)] == [[], ["ann"], [], ["ann"]]
-        await trio.sleep(3.01)
+        await trio.sleep(2.99)
+        assert await first.presence.type("g", ann)
+        assert [each.typing for each in (ben, cleo)] == [["ann"]] * 2
+        await trio.sleep(0.02)
         assert await second.presence.type("g", again)
         assert [each.typing for each in (ben, cleo)] == [["ann"] * 2] * 2
 
@@ -359,6 +474,9 @@ async def test_what_redis_refuses_is_tried_again_in_its_turn(autojump_clock: Moc
         first.keys.refusal = None
         await trio.sleep(8)
         assert first.redis.model.groups["g"].members["d0"].keys() == {"ann"}
+        before = first.redis.calls
+        await trio.sleep(28)
+        assert 3 <= first.redis.calls - before <= 5  # its lease, every seven seconds
 
 
 async def test_without_presence_nothing_is_noted(autojump_clock: MockClock) -> None:
@@ -384,6 +502,17 @@ async def test_all_is_noted_before_the_end(autojump_clock: MockClock) -> None:
         await trio.sleep(10)
         assert first.presence._rosters == {}
         assert all(not turn for turn in first.presence._turns)
+
+
+async def test_renewals_leave_nothing_to_wait_for(autojump_clock: MockClock) -> None:
+    async with daemons(1) as (first,):
+        first.come("g", "ann")
+        await trio.sleep(60)
+        with trio.fail_after(1):
+            await first.presence.wait_all_noted()
+        first.come("g", "ben")
+        await first.presence.wait_all_noted()
+        assert first.redis.model.groups["g"].members["d0"].keys() == {"ann", "ben"}
 
 
 async def test_a_letter_that_is_none_is_logged(autojump_clock: MockClock) -> None:

@@ -1,1 +1,1 @@
-"""A mutation tester: it breaks one place of the core at a time, and the quick suite must notice."""
+"""A mutation tester: it breaks one place of the core at a time, and its tests must notice."""

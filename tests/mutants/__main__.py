@@ -1,4 +1,6 @@
-"""``make mutants``: how many small faults in the core the quick suite notices.
+"""``make mutants``: how many small faults in the core its tests notice.
+
+Those are the tests of the part that is changed, and then the quick suite.
 
 Each mutant is the tree with one change: a comparison moved or turned, a condition negated, ``and``
 for ``or``, a number or a flag changed, a plus for a minus, a statement taken out. One that every

@@ -21,30 +21,69 @@ from pathlib import Path
 from .mutant import Mutant
 
 ROOT = Path(__file__).parent.parent.parent
+_PRESENCE = ("redis/test_presence_scripts.py", "groups/test_presence.py")
+_MODERATION = ("redis/test_moderation_scripts.py", "groups/test_acts.py", "live/test_moderation.py")
+_VISITS = ("groups/test_burials.py", "redis/test_ledger_scripts.py")
 FIRST = {
     "fastimd/groups/audience.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/budget.py": ("groups/test_budget.py",),
+    "fastimd/groups/gap.py": ("groups/test_budget.py",),
     "fastimd/groups/group.py": ("groups/test_hub_relay.py",),
+    "fastimd/groups/hearing.py": ("groups/test_policies.py", "groups/test_relay.py"),
     "fastimd/groups/hub.py": ("groups/test_hub_relay.py",),
     "fastimd/groups/lingering.py": ("groups/test_relay.py",),
+    **{
+        f"fastimd/groups/moderation/{name}.py": (*_MODERATION[1:], "groups/test_policies.py")
+        for name in ("acts", "announcer", "bodies", "methods")
+    },
+    **{
+        f"fastimd/groups/moderation/{name}.py": ("groups/test_policies.py", *_MODERATION[1:])
+        for name in ("judge", "policies", "policy", "restraint", "waiting")
+    },
     "fastimd/groups/passings.py": ("groups/test_relay.py",),
     "fastimd/groups/pieces.py": ("groups/test_hub_relay.py",),
+    **{
+        f"fastimd/groups/presence/{name}.py": _PRESENCE[1:]
+        for name in ("presence", "roster", "typing")
+    },
     "fastimd/groups/pubsub.py": ("groups/test_relay.py",),
     "fastimd/groups/relay.py": ("groups/test_relay.py", "groups/test_hub_relay.py"),
     "fastimd/groups/repair.py": ("groups/test_relay.py",),
+    "fastimd/groups/shedding.py": ("groups/test_budget.py", "live/test_shedding.py"),
+    "fastimd/groups/store/ledgers.py": ("redis/test_ledger_scripts.py", "groups/test_burials.py"),
+    "fastimd/groups/store/marks.py": ("groups/test_lists.py",),
+    "fastimd/groups/store/policy.py": ("groups/test_acts.py", "groups/test_policies.py"),
+    "fastimd/groups/store/presence.py": _PRESENCE,
+    "fastimd/groups/store/removals.py": ("live/test_moderation.py",),
+    "fastimd/groups/store/reports.py": ("live/test_moderation.py",),
     "fastimd/groups/subscription.py": ("groups/test_hub_relay.py", "groups/test_relay.py"),
+    "fastimd/groups/visits/burials.py": _VISITS,
+    "fastimd/groups/visits/ledger.py": _VISITS,
+    "fastimd/live/inbox.py": ("live/test_inbox.py",),
+    "fastimd/live/moderating.py": ("live/test_moderation.py",),
     "fastimd/redis/appender.py": ("redis/test_appender.py",),
     "fastimd/redis/batch.py": ("redis/test_appender.py",),
     "fastimd/redis/nonces.py": ("redis/test_appender.py",),
     "fastimd/redis/room.py": ("redis/test_appender.py",),
     "fastimd/redis/scripts": ("redis/test_scripts.py",),
     **{
-        f"fastimd/redis/scripts/{name}.lua": ("redis/test_lives.py",)
-        for name in ("history", "life", "removal", "stand")
+        f"fastimd/redis/scripts/{name}.lua": tests
+        for names, tests in (
+            ("history life stand", ("redis/test_lives.py",)),
+            ("removal", ("redis/test_lives.py", "redis/test_moderation_scripts.py")),
+            ("index present renew tell", _PRESENCE[:1]),
+            ("delete delete_of moderate policy report slow", _MODERATION[:1]),
+            ("mark marks unread", ("redis/test_marks.py",)),
+            ("leave", ("redis/test_scripts.py", "redis/test_marks.py")),
+            ("daemons ledger", _VISITS[1:]),
+        )
+        for name in names.split()
     },
     "fastimd/websocket/frames.py": ("websocket/test_frames.py",),
     "fastimd/websocket/outbox.py": ("websocket/test_outbox.py",),
 }
-"""The core, and the tests of each part: they run before the rest of the quick suite."""
+"""The core, and the tests of each part: they run before the rest of the quick suite, and need not
+be of it."""
 
 DAEMONS = "start_daemon"
 """A test file with this name in it starts daemons, which import everything."""
@@ -69,6 +108,12 @@ def core_files() -> list[str]:
             for path in ([ROOT / name] if Path(name).suffix else (ROOT / name).glob("*.lua"))
         }
     )
+
+
+def own_tests(file: str) -> list[str]:
+    """The test files of a part of the core."""
+    key = file if file in FIRST else str(Path(file).parent)
+    return [f"tests/{name}" for name in FIRST[key]]
 
 
 def quick_tests() -> list[str]:
@@ -102,12 +147,12 @@ class Tree:
             "PYTHONPATH": str(self._folder),
         }
         self._tests = {test: self._loads(test) for test in quick}
+        self._sound = set(quick)
 
     def tests_of(self, file: str) -> list[str]:
         """The test files that can notice a change of a file: its own, then all that import it."""
         is_script = file.endswith(".lua")
-        key = file if file in FIRST else str(Path(file).parent)
-        first = [f"tests/{name}" for name in FIRST[key]]
+        first = own_tests(file)
         wanted = "fastimd.redis.scripts" if is_script else file[:-3].replace("/", ".")
         reached = [test for test, loaded in self._tests.items() if wanted in loaded]
         return [*first, *(test for test in reached if test not in first)]
@@ -118,8 +163,13 @@ class Tree:
             raise WrongTree("the quick suite fails without a change")
 
     def verify(self, file: str) -> None:
-        """See that the tests of a file run this copy of it."""
-        first = self.tests_of(file)[0]
+        """See that the tests of a file pass, and run this copy of it."""
+        own = own_tests(file)
+        untried = [test for test in own if test not in self._sound]
+        if untried and not self._pass(untried):
+            raise WrongTree(f"the tests of {file} fail without a change: {', '.join(untried)}")
+        self._sound.update(untried)
+        first = own[0]
         source = (self._folder / file).read_bytes()
         try:
             self._write(file, BROKEN[Path(file).suffix] + source)

@@ -6,7 +6,7 @@ import pytest
 from mutants.__main__ import all_mutants, stale_excuses
 from mutants.lua_changes import lua_mutants
 from mutants.python_changes import python_mutants
-from mutants.trial import FIRST, ROOT, core_files, quick_tests
+from mutants.trial import ROOT, core_files, own_tests, quick_tests
 
 PYTHON = {
     "if a < b: pass": ["if a <= b: pass", "if a >= b: pass"],
@@ -88,13 +88,12 @@ def test_a_mutant_differs_in_nothing_but_its_change() -> None:
 
 
 def test_the_core_and_its_tests_are_there() -> None:
-    """Each part has mutants, and its first tests are of the quick suite."""
+    """Each part has mutants, and tests of its own."""
     files = core_files()
     plain = {"fastimd/redis/scripts/policy.lua"}  # one command, in which nothing can be changed
     assert {mutant.file for mutant in all_mutants(files)} == set(files) - plain
-    quick = quick_tests()
-    for tests in FIRST.values():
-        assert {f"tests/{name}" for name in tests} <= set(quick)
+    for test in [*quick_tests(), *(test for file in files for test in own_tests(file))]:
+        assert (ROOT / test).is_file()
 
 
 def test_every_excused_mutant_is_one() -> None:

@@ -367,6 +367,9 @@ def test_deletions_that_are_forgotten_recover_nobody(group: Group, kind: str) ->
     if not is_of_another_type:
         assert group.stand(epoch, later)[4:] == (True, [], [event])
     assert group.stand(now.epoch, later).is_recovered
+    again = group.recall(said[3])
+    expected = [again] if is_of_another_type else sorted([event, again])
+    assert group.stand(now.epoch, later)[4:] == (True, [], expected)
 
 
 def test_so_many_deletions_are_remembered(group: Group) -> None:

@@ -240,6 +240,7 @@ def test_unread_is_what_a_reader_of_the_list_would_count(redis: Redis, seed: int
         ("F F 1", 0, 1),
         ("X 1 X 2 X", 1, 2),
         ("F X", 1, 0),
+        ("1 " + "2 " * 20, 1, 20),  # of several servers
         ("1 " + "F " * 200, 1, 0),
         ("1 " + "X " * 200 + "2", 1, 1),
         ("1 " + "X " * 200 + "2", 2, 0),

@@ -9,10 +9,20 @@ import msgspec
 import pytest
 from presence_model import Model
 from redis import Redis
+from structlog.testing import capture_logs
 
 from fastimd.base.metrics import Metrics
 from fastimd.groups.store.keyspace import Keyspace
-from fastimd.groups.store.presence import Change, How, Letter, Place, Presences, Roll, value_of
+from fastimd.groups.store.presence import (
+    Change,
+    How,
+    Letter,
+    Place,
+    Presences,
+    Roll,
+    places_of,
+    value_of,
+)
 from fastimd.redis import scripts
 from fastimd.redis.scripts import Script
 
@@ -115,7 +125,9 @@ class Daemon:
         assert [getattr(told, each) for each in compared] == [
             getattr(expected, each) for each in compared
         ]
-        assert told.version - told.before == expected.version - expected.before
+        # In Redis versions begin with the moment of the birth, in the model with 0.
+        assert told.before - int(told.born) == expected.before
+        assert told.version - int(told.born) == expected.version
         assert (told.all is None) == (expected.all is None)
         assert sorted(told.all or ()) == sorted(expected.all or ())
         return told
@@ -124,6 +136,7 @@ class Daemon:
         lease = self.client.lease = -2 if is_last else LEASE
         call = self.keys.renew("g", len(self.here), self.noted)
         is_renewed = await self.keys.is_renewed(call, "g")
+        assert cast(Sent, call).answer == int(is_renewed)
         there = len(self.here), self.noted_there
         assert is_renewed == self.model.renew("g", self.keys.daemon, *there, 0, lease)
 
@@ -157,8 +170,8 @@ async def test_present_does_what_the_model_does(redis: Redis, seed: int) -> None
             )
             for user in chosen
         ]
-        how: How = "told" if dice.random() < 0.85 else "anew"
-        listed, announced = dice.choice([-1, 4, 100]), dice.choice([2, 4, 100])
+        how: How = dice.choices(("told", "later", "anew"), (80, 8, 12))[0]
+        listed, announced = dice.choice([-1, 0, 4, 100]), dice.choice([2, 4, 100])
         roll = await daemon.note(
             values, how, announced=announced, listed=listed, is_last=dice.random() < 0.05
         )
@@ -216,6 +229,74 @@ async def test_what_a_replica_has_not_heard_of_is_noticed(redis: Redis) -> None:
     assert not await keys.is_renewed(keys.renew("g", 1, noted), "g")
     change = Change(False, "told", 1, 1, 1, 1, noted, [])
     assert await keys.reply(keys.send("g", change, 9, 9), "g", change, 9, 9) is None
+
+
+async def test_what_a_replica_brings_back_of_nobody_is_dropped(redis: Redis) -> None:
+    """When the daemon looks, that has no members there by now."""
+    daemon = Daemon(redis, Model(lambda *_: None), "d1")
+    value = value_of([Place("c")])
+    await daemon.note([("ann", value)], "told", announced=9, listed=-1, is_last=False)
+    saved = {key: redis.dump(key) for key in cast(list[bytes], redis.keys())}
+    await daemon.note([("ann", b"")], "told", announced=9, listed=-1, is_last=False)
+    for key, dumped in saved.items():
+        redis.restore(key, 60_000, cast(bytes, dumped))
+    change = Change(False, "told", 0, 0, 0, 0, 0, [])
+    roll = await daemon.keys.reply(daemon.keys.send("g", change, 9, 9), "g", change, 9, 9)
+    assert roll is not None
+    assert (roll.clients, roll.all) == (0, [])
+    assert redis.keys() == []
+
+
+async def test_only_users_of_several_daemons_cost_more(redis: Redis) -> None:
+    """Each of the others is a field of one daemon, and no more."""
+    model = Model(lambda *_: None)
+    first, second = Daemon(redis, model, "d1"), Daemon(redis, model, "d2")
+    value = value_of([Place("c")])
+    for daemon, users in ((first, ("ann", "both")), (second, ("ben", "both"))):
+        values = [(user, value) for user in users]
+        await daemon.note(values, "told", announced=0, listed=-1, is_last=False)
+    assert redis.hgetall("fastimd:shared:g") == {b"both": b"2"}
+
+
+async def test_what_others_wrote_into_the_index_is_passed_over(redis: Redis) -> None:
+    """It is no daemon, and hides none."""
+    entry = f"{2**52} 1 1 1 7"
+    foreign = {"no id": entry, "": entry, "ab": "x", "cd": entry + " 1", "version ": "3"}
+    redis.hset("fastimd:here:g", mapping=cast(Any, foreign))
+    daemons = [presences(Client(redis), name) for name in ("d1", "d2")]
+    for number, keys in enumerate(daemons):
+        change = Change(True, "told", 1, 1, 1, 0, 0, [(f"u{number}", value_of([Place("c")]))])
+        roll = await keys.reply(keys.send("g", change, 9, 9), "g", change, 9, 9)
+        assert roll is not None
+        assert (roll.clients, roll.users) == (number + 1, number + 1)
+
+
+async def test_a_daemon_that_may_not_be_told_keeps_nobody_out(redis: Redis) -> None:
+    """Who comes is noted though an ACL forbids the letter, and the refusal is counted."""
+    model = Model(lambda *_: None)
+    watcher = Daemon(redis, model, "d1")
+    watcher.wants = True
+    value = value_of([Place("c")])
+    await watcher.note([("w", value)], "told", announced=9, listed=-1, is_last=False)
+    rules = ("on", "nopass", "+@all", "allkeys", "resetchannels")
+    redis.execute_command("ACL", "SETUSER", "some", *rules)  # type: ignore[no-untyped-call]
+    port = redis.connection_pool.connection_kwargs["port"]
+    metrics = Metrics()
+    with Redis(port=port, username="some", password="x") as some:
+        keys = Presences(Keyspace(Client(some), metrics))  # type: ignore[arg-type]
+        keys.daemon = "d2"
+        change = Change(False, "told", 1, 1, 1, 0, 0, [("ann", value)])
+        with capture_logs() as logs:
+            roll = await keys.reply(keys.send("g", change, 9, 9), "g", change, 9, 9)
+            await keys.tell("g", Letter("g", typing="ann"))
+    assert redis.execute_command("ACL", "DELUSER", "some") == 1  # type: ignore[no-untyped-call]
+    assert roll is not None
+    assert roll.users == 2
+    assert [(line["event"], line["key"]) for line in logs] == [
+        ("store.key_unusable", "fastimd:to:d1")
+    ] * 2
+    assert all("channel" in line["error"] for line in logs)
+    assert metrics.unusable_keys == 2
 
 
 async def test_a_renewal_keeps_all_keys(redis: Redis) -> None:
@@ -279,6 +360,23 @@ async def test_what_is_told_reaches_the_others(redis: Redis) -> None:
     (letter,) = [each for each in heard if each["type"] == "pmessage"]
     assert letter["channel"] == b"fastimd:to:d1"
     assert msgspec.json.decode(letter["data"], type=Letter).typing == 'ann "{}" \u00e9'
+
+
+def test_what_a_token_says_is_kept_as_it_is() -> None:
+    """And one that says nothing is told from one that says little."""
+    infos = [b"null", b"{}", b'""', b"0", b'{"a":null}']
+    kept = places_of(value_of(Place(f"c{at}", msgspec.Raw(info)) for at, info in enumerate(infos)))
+    assert [(place.client, bytes(place.info)) for place in kept] == [
+        (f"c{at}", info) for at, info in enumerate(infos)
+    ]
+    assert [place.has_info for place in (Place("c"), *kept)] == [
+        False,
+        False,
+        True,
+        True,
+        True,
+        True,
+    ]
 
 
 async def test_ids_of_every_form_survive(redis: Redis) -> None:

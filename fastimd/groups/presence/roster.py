@@ -197,7 +197,8 @@ class Roster:
             how,
             self.clients,
             len(self.here),
-            len(self.here) + len(self.away or ()),
+            # Those of whom Redis is told later may be all that it has of this daemon meanwhile.
+            len(self.here) + len(self.away or ()) + len(later),
             self.had,
             self.noted_at,
             [(user, self._value(user)) for user in now],

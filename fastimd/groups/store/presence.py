@@ -55,9 +55,9 @@ class Change(NamedTuple):
     """What a daemon has to note of a group.
 
     ``clients`` and ``users`` are the counts after all changes; ``fields`` is how many users there
-    are then, with those that are away, ``had`` how many of them Redis has now, and ``noted`` the
-    version that it answered then. ``values`` are users with what ``value_of`` makes of their
-    connections.
+    may be in Redis then, with those that are away or of whom it is told later, ``had`` how many of
+    them it has now, and ``noted`` the version that it answered then. ``values`` are users with what
+    ``value_of`` makes of their connections.
     """
 
     wants: bool
@@ -203,9 +203,8 @@ class Presences:
             self._note_refusal(refusal)
 
     def _read(self, reply: list[Reply]) -> Roll:
-        born, before, version, clients, users, fields, ids, died, refusal, *changes = reply
+        born, before, version, clients, users, fields, died, refusal, *changes = reply
         come, gone, everybody = changes
-        self._meet(ids)
         if refusal[0]:
             self._note_refusal(refusal)
         return Roll(

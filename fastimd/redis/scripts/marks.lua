@@ -3,9 +3,7 @@
 -- ARGV  seconds that marks are kept, then the groups
 -- Returns the mark in each group, 0 where there is none.
 local marks = redis.pcall('ZMSCORE', KEYS[2], unpack(ARGV, 2))
-if marks.err then
-  marks = {}  -- it is of another type: there are none
-else
+if not marks.err then  -- else it is of another type: there are none
   redis.pcall('EXPIRE', KEYS[2], ARGV[1])  -- where nothing can be written now, they can be read
 end
 local found = {}

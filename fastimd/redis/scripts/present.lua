@@ -13,9 +13,9 @@
 -- that the daemon has: the first ("anew"), or a "later" one.
 -- Returns "AGAIN" and the ids of daemons whose members have to be in KEYS too; "ANEW" when Redis does
 -- not have what the daemon had before; else when the index was begun, its version before and after,
--- how many connections and users are in the group and how many users of this daemon, the ids of the
--- daemons, how many have died, a channel and why it may not be published in or "", who came, or came
--- back, with their values, who has gone, and all with their values or nil.
+-- how many connections and users are in the group and how many users of this daemon, how many daemons
+-- have died, a channel and why it may not be published in or "", who came, or came back, with their
+-- values, who has gone, and all with their values or nil.
 local places, keys = tonumber(ARGV[1]), {}
 for place = 1, places do
   keys[ARGV[1 + place]] = KEYS[3 + place]
@@ -72,14 +72,13 @@ local function count(user)
   local daemons_with = with_others + (value and value ~= '[]' and 1 or 0)
   if daemons_with > 1 then
     redis.call('HSET', KEYS[3], user, daemons_with)
-    is_shared = true
   elseif is_shared then
     redis.call('HDEL', KEYS[3], user)
   end
   return with_others, is_elsewhere
 end
 
-local come, gone, changes = {}, {}, 0
+local come, gone = {}, {}
 if how == 'anew' then
   redis.call('DEL', mine)
 end
@@ -93,12 +92,10 @@ for index = first_change, #ARGV, 2 do
   end
   local with_others, is_elsewhere = count(user)
   local is_here, was_here = value ~= '' and value ~= '[]', was and was ~= '[]'
-  if how ~= 'told' then
-    changes = changes + 1
-  elseif is_here and not was_here and with_others == 0 then
+  if how == 'told' and is_here and not was_here and with_others == 0 then
     come[#come + 1] = user
     come[#come + 1] = value
-  elseif not is_elsewhere and was and value == '' then
+  elseif was and value == '' and not is_elsewhere then
     gone[#gone + 1] = user
   end
 end
@@ -108,7 +105,7 @@ if #dead > 0 or how == 'anew' then
   end
 end
 
-if #come + #gone + #dead + changes > 0 or how == 'anew' then
+if #come + #gone + #dead > 0 or how ~= 'told' then
   version = version + 1
 end
 daemons[me] = nil
@@ -165,6 +162,6 @@ if listed >= 0 and clients <= listed then
 end
 return {
   as_text(born), as_text(before), as_text(version), clients, users,
-  redis.call('HLEN', mine), ids, #dead, {refused, why},
+  redis.call('HLEN', mine), #dead, {refused, why},
   come, gone, all or false,
 }
