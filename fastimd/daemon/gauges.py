@@ -8,11 +8,17 @@ from ..base.metrics import Metrics
 from ..groups.hub import Hub
 from ..groups.presence.presence import Presence
 from ..groups.relays import GroupRelay
+from ..groups.store import Store
 from ..redis.clients import RedisClient
 
 
 def add_gauges(
-    metrics: Metrics, client: RedisClient, relay: GroupRelay, hub: Hub, presence: Presence
+    metrics: Metrics,
+    client: RedisClient,
+    store: Store,
+    relay: GroupRelay,
+    hub: Hub,
+    presence: Presence,
 ) -> None:
     """Have them shown."""
     metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
@@ -21,7 +27,7 @@ def add_gauges(
     )
     metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
     metrics.add_gauge(
-        "held_messages", "Appends without an answer.", lambda: client.appender.unanswered
+        "held_messages", "Appends without an answer.", lambda: store.messages.unanswered
     )
     metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
     metrics.add_divided_gauge(

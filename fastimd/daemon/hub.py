@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 
-import trio
-
 from ..base.metrics import Metrics
 from ..base.settings import Config
 from ..groups.announcements import Announcements
@@ -21,6 +19,7 @@ from ..groups.store import Store
 from ..groups.surveys import ANSWER_BEGINS, Surveys
 from ..redis.clients import RedisClient
 from ..websocket.session import Sessions
+from .gauges import add_gauges
 
 
 def build_hub(
@@ -68,27 +67,7 @@ def build_hub(
         on_gap=on_gap,
     )
     relay.hand_to(on_batch=hub.flush, announcements=announcements)
-    metrics.add_gauge("groups", "Groups with members here.", lambda: hub.groups)
-    metrics.add_gauge(
-        "members", "Connections in groups here, once a group.", lambda: presence.connections
-    )
-    metrics.add_gauge("subscriptions", "Channels subscribed.", lambda: relay.subscriptions)
-    metrics.add_gauge(
-        "held_messages", "Appends without an answer.", lambda: store.messages.unanswered
-    )
-    metrics.add_gauge("tasks", "Living tasks.", _living_tasks)
-    metrics.add_divided_gauge(
-        "redis_masters",
-        "Masters of Redis, by whether they can be spoken with.",
-        "state",
-        client.count_masters,
-    )
-    metrics.add_divided_gauge(
-        "redis_up",
-        "Whether Redis can be used, by what for.",
-        "purpose",
-        lambda: {"commands": client.last_error is None, "messages": relay.last_error is None},
-    )
+    add_gauges(metrics, client, store, relay, hub, presence)
     return relay, hub, poller, announcer
 
 
@@ -99,7 +78,3 @@ def _users_of(sessions: Sessions, groups: set[str]) -> dict[str, set[str]]:
         for group in groups.intersection(session.groups):
             users.setdefault(group, set()).add(session.user)
     return users
-
-
-def _living_tasks() -> int:
-    return trio.lowlevel.current_statistics().tasks_living

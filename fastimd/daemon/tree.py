@@ -168,15 +168,13 @@ async def _serve_groups(ground: _Ground) -> None:
         moderation = Moderation(store, policies, tellings, metrics)
         reasons = partial(_reasons_not_ready, client, relay, ground.stop)
         _start_telling(ground, floor, reasons, hub, sessions)
-        access = Access(config, store, ground.hooks)
-        visits = Visits(ground.hooks, config, metrics)
         domain = Domain(
             config,
             metrics,
             store,
-            access,
+            Access(config, store, ground.hooks),
             ground.hooks,
-            visits,
+            Visits(ground.hooks, config, metrics),
             hub,
             poller,
             presence,

@@ -341,7 +341,7 @@ async def test_where_nothing_has_changed_nobody_need_be_met(redis: Redis) -> Non
     await first.note([], "told", announced=0, listed=-1, is_last=False)
     assert first.client.calls == 2
     await first.note([], "told", announced=0, listed=100, is_last=False)
-    assert first.client.calls == 3  # it knows by now whom to name
+    assert first.client.calls == 4  # it has to be told whom to name
 
 
 async def test_what_is_told_reaches_the_others(redis: Redis) -> None:
