@@ -18,14 +18,18 @@ LOOK_SECONDS = 0.25
 
 
 class Appends:
-    """Those of one call. ``on_given_up`` is called when it takes too long."""
+    """Those of one call. ``on_given_up`` is called when it takes too long.
 
-    __slots__ = ("_all_told", "_left", "_replies", "on_given_up")
+    One task waits for them, as it would for an event, but for less.
+    """
+
+    __slots__ = ("_is_over", "_left", "_replies", "_task", "on_given_up")
 
     def __init__(self, count: int) -> None:
         self._replies: list[PublishReply | None] = [None] * count
         self._left = count
-        self._all_told = trio.Event()
+        self._is_over = False
+        self._task: trio.lowlevel.Task | None = None
         self.on_given_up: Callable[[], object] | None = None
 
     def note(self, number: int, failure: Exception | None, ts: int | None) -> None:
@@ -36,18 +40,32 @@ class Appends:
             self._replies[number] = PublishReply(error=_error_of(failure))
         self._left -= 1
         if not self._left:
-            self._all_told.set()
+            self._end()
 
     def give_up(self) -> None:
         """Wait no longer."""
-        self._all_told.set()
+        self._end()
         if self.on_given_up is not None:
             self.on_given_up()
 
     async def wait(self) -> list[PublishReply]:
         """What became of each, as far as it is known in time."""
-        await self._all_told.wait()
+        if self._is_over:
+            await trio.lowlevel.checkpoint()
+        else:
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
         return [reply or _NOT_IN_TIME for reply in self._replies]
+
+    def _end(self) -> None:
+        self._is_over = True
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _raise_cancel: object) -> trio.lowlevel.Abort:
+        self._task = None
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class AppendsUnderWay:

@@ -147,7 +147,10 @@ class Metrics(Collector):
         """Count one call of the server API, by the name of its key and its error, 0 for none."""
         called = method, key, code
         self.api_calls[called] = self.api_calls.get(called, 0) + 1
-        self.api_seconds.setdefault(method, Histogram()).observe(seconds)
+        histogram = self.api_seconds.get(method)
+        if histogram is None:
+            histogram = self.api_seconds[method] = Histogram()
+        histogram.observe(seconds)
 
     def count_event(self, outcome: str, event: str, count: int = 1) -> None:
         """Count events that a backend was told, or was not: ``delivered``, ``failed``, ``dropped``.
