@@ -25,8 +25,8 @@ class Admin(Section, frozen=True):
             ' "unix:/path/to/socket", at most 107 bytes',
         ),
         About(
-            "The address that serves metrics, health and `fastimd status` with the other"
-            " operator's commands. Only the daemon's user and root can use a unix socket. Do not"
+            "The address that serves metrics, health, the console, the API, and `fastimd status`"
+            " with the other operator's commands. Only the daemon's user and root can use a unix socket. Do not"
             " expose it to the public.",
             check=_check_bind,
             holds=AFTER_RESTART,
