@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import re
@@ -305,7 +306,15 @@ SET_ASIDE = pytest.StashKey[int]()
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave for the other of the two runs of ``make test`` what is selected and belongs there."""
+    """Leave for the other of the two runs of ``make test`` what is selected and belongs there.
+
+    A test on a clock of Trio must name it: one that only a fixture names is not used.
+    """
+    for item in items:
+        if not isinstance(item, pytest.Function) or "autojump_clock" not in item.fixturenames:
+            continue
+        if "autojump_clock" not in inspect.signature(item.function).parameters:
+            raise pytest.UsageError(f"{item.nodeid} must have the argument autojump_clock")
     choice = config.getoption("--alone")
     if choice is None:
         return

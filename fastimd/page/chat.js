@@ -237,7 +237,7 @@ function hear(conversation, { userId, info }) {
   const now = Date.now();
   if (conversation !== shown || userId === im.userId || now - heardAt < HEARD_MS) return;
   heardAt = now;
-  byId("heard").textContent = phrase("chatHeard", { user: userId || phrase("chatServer"), text: info });
+  byId("heard").textContent = phrase("chatHeard", { user: userId || phrase("chatNobody"), text: info });
 }
 
 function showNewer() {

@@ -45,7 +45,7 @@ export function say(element, key, given) {
 
 /** The name of a message's author; without one it is the server's own. */
 export function authorOf(user) {
-  return user ? nameOf(user) : say(make("b", "server"), "chatServer");
+  return user ? nameOf(user) : say(make("b", "server"), "chatNobody");
 }
 
 /** Let an element say nothing. */

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from fastimd.api.appends import AppendsUnderWay
 from fastimd.api.calls import Answer, Calls
 from fastimd.api.keys import OPERATOR, Caller
 from fastimd.api.methods import METHODS
@@ -76,6 +77,10 @@ class _Domain(_Anything):
 
 
 class _Service(_Anything):
+    def __init__(self, fails: bool) -> None:
+        super().__init__(fails)
+        self.appends = AppendsUnderWay()
+
     @property
     def domain(self) -> _Domain:
         return _Domain(self._fails)

@@ -76,7 +76,7 @@ def members() -> Leaving:
 
 
 @pytest.fixture
-def announcer(nursery: trio.Nursery, members: Leaving, autojump_clock: MockClock) -> Announcer:
+def announcer(nursery: trio.Nursery, members: Leaving) -> Announcer:
     """It has all groups open, and nobody to tell."""
     made = Announcer(
         cast(Policies, SimpleNamespace(receive=lambda _: None, find=lambda group: group)),
@@ -94,7 +94,7 @@ def act(name: str, user: str = "3", group: str = "1") -> PolicyChange:
 
 
 async def test_the_membership_of_the_banned_ends_once_more(
-    announcer: Announcer, members: Leaving
+    autojump_clock: MockClock, announcer: Announcer, members: Leaving
 ) -> None:
     """Who was on the way in when the ban came may have joined after it."""
     for name in ("mute", "ban", "moderator_added"):
@@ -104,7 +104,7 @@ async def test_the_membership_of_the_banned_ends_once_more(
 
 
 async def test_it_ends_when_redis_is_back_if_the_ban_holds_still(
-    announcer: Announcer, members: Leaving
+    autojump_clock: MockClock, announcer: Announcer, members: Leaving
 ) -> None:
     """Whoever was let in again meanwhile stays."""
     members.failure = StoreUnavailable("away")
@@ -118,7 +118,7 @@ async def test_it_ends_when_redis_is_back_if_the_ban_holds_still(
 
 
 async def test_a_user_whose_groups_cannot_be_used_keeps_nobody_waiting(
-    announcer: Announcer, members: Leaving
+    autojump_clock: MockClock, announcer: Announcer, members: Leaving
 ) -> None:
     """It is logged elsewhere."""
     members.failure = KeyUnusable("ugs:3", "WRONGTYPE")

@@ -120,16 +120,14 @@ class House:
 
 
 @pytest.fixture
-def house(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
-) -> House:
+def house(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> House:
     """Time is that of Trio for all."""
     for module in (hearing, policy_module, policies_module):
         monkeypatch.setattr(module, "monotonic", trio.current_time)
     return House(nursery)
 
 
-async def test_a_policy_is_read_once_and_followed(house: House) -> None:
+async def test_a_policy_is_read_once_and_followed(autojump_clock: MockClock, house: House) -> None:
     """Whatever is heard later is in it, without a question to Redis."""
     await house.policies.confirm(house.policy)
     assert house.policy.lets("3")
@@ -139,7 +137,9 @@ async def test_a_policy_is_read_once_and_followed(house: House) -> None:
     assert house.stored.reads == 1
 
 
-async def test_many_that_come_at_once_share_a_reading(house: House) -> None:
+async def test_many_that_come_at_once_share_a_reading(
+    autojump_clock: MockClock, house: House
+) -> None:
     """And each goes on when it is read, also when who began it has gone."""
     house.stored.held = []
     with trio.CancelScope() as first:
@@ -163,7 +163,9 @@ async def test_many_that_come_at_once_share_a_reading(house: House) -> None:
 
 
 @pytest.mark.parametrize("is_in_reading", [True, False])
-async def test_what_is_heard_while_it_is_read_is_in_it(house: House, is_in_reading: bool) -> None:
+async def test_what_is_heard_while_it_is_read_is_in_it(
+    autojump_clock: MockClock, house: House, is_in_reading: bool
+) -> None:
     """Whether Redis had it when it was read, or not yet."""
     house.stored.held = []
     if is_in_reading:
@@ -183,7 +185,9 @@ async def test_what_is_heard_while_it_is_read_is_in_it(house: House, is_in_readi
     assert house.stored.reads == 1
 
 
-async def test_a_change_that_was_missed_is_noticed_with_the_next(house: House) -> None:
+async def test_a_change_that_was_missed_is_noticed_with_the_next(
+    autojump_clock: MockClock, house: House
+) -> None:
     """The policy is read again before anybody may speak."""
     await house.policies.confirm(house.policy)
     house.mute("3", is_heard=False)
@@ -196,7 +200,9 @@ async def test_a_change_that_was_missed_is_noticed_with_the_next(house: House) -
     assert house.read_anew == ["1"]
 
 
-async def test_nothing_is_believed_when_the_connection_breaks(house: House) -> None:
+async def test_nothing_is_believed_when_the_connection_breaks(
+    autojump_clock: MockClock, house: House
+) -> None:
     """Redis is asked then, about once a second; the next connection reads everything anew."""
     await house.policies.confirm(house.policy)
     house.disconnect()
@@ -221,7 +227,9 @@ async def test_nothing_is_believed_when_the_connection_breaks(house: House) -> N
     assert house.stored.reads == reads
 
 
-async def test_nothing_is_believed_while_a_channel_moves_to_another_server(house: House) -> None:
+async def test_nothing_is_believed_while_a_channel_moves_to_another_server(
+    autojump_clock: MockClock, house: House
+) -> None:
     """Though the connection lives over which it was heard before."""
     await house.policies.confirm(house.policy)
     house.subscription.move()
@@ -236,7 +244,9 @@ async def test_nothing_is_believed_while_a_channel_moves_to_another_server(house
     assert (house.policy.lets("4"), house.policy.lets("5")) == (False, True)
 
 
-async def test_a_connection_that_is_silent_is_not_believed_for_long(house: House) -> None:
+async def test_a_connection_that_is_silent_is_not_believed_for_long(
+    autojump_clock: MockClock, house: House
+) -> None:
     """Though nothing says that it is broken; when it answers, all was heard that was said."""
     await house.policies.confirm(house.policy)
     await trio.sleep(SURE_SECONDS - 0.01)
@@ -248,7 +258,9 @@ async def test_a_connection_that_is_silent_is_not_believed_for_long(house: House
     assert house.stored.reads == 1
 
 
-async def test_an_answer_that_comes_late_is_good_for_who_has_waited(house: House) -> None:
+async def test_an_answer_that_comes_late_is_good_for_who_has_waited(
+    autojump_clock: MockClock, house: House
+) -> None:
     """A daemon or a Redis that is slow lets people speak; who comes later asks anew."""
     house.disconnect()
     house.stored.held = []
@@ -265,7 +277,9 @@ async def test_an_answer_that_comes_late_is_good_for_who_has_waited(house: House
         await house.judge.check_message(house.policy, "3", within=5)
 
 
-async def test_what_was_read_over_an_older_connection_is_not_taken(house: House) -> None:
+async def test_what_was_read_over_an_older_connection_is_not_taken(
+    autojump_clock: MockClock, house: House
+) -> None:
     """An act between that and the new connection would be missing."""
     house.stored.held = []
     house.disconnect()
@@ -283,7 +297,9 @@ async def test_what_was_read_over_an_older_connection_is_not_taken(house: House)
     assert house.policy.is_certain
 
 
-async def test_a_policy_that_cannot_be_read_lets_nobody_speak(house: House) -> None:
+async def test_a_policy_that_cannot_be_read_lets_nobody_speak(
+    autojump_clock: MockClock, house: House
+) -> None:
     """Who asks is told why; later it is asked again."""
     house.stored.failure = KeyUnusable("fastimd:policy:1", "WRONGTYPE")
     with pytest.raises(KeyUnusable):
@@ -297,7 +313,9 @@ async def test_a_policy_that_cannot_be_read_lets_nobody_speak(house: House) -> N
     await house.judge.check_message(house.policy, "3", within=5)
 
 
-async def test_a_sentence_that_cannot_be_read_still_holds(house: House) -> None:
+async def test_a_sentence_that_cannot_be_read_still_holds(
+    autojump_clock: MockClock, house: House
+) -> None:
     """It was meant to keep somebody out."""
     house.stored.fields = {"v": "1", "m:3": "{", "b:4": "[]"}
     for user, why in (("3", "muted"), ("4", "banned")):
@@ -312,7 +330,9 @@ async def test_a_sentence_that_cannot_be_read_still_holds(house: House) -> None:
     assert not house.policy.lets("5")
 
 
-async def test_a_sentence_is_over_by_the_clock_of_redis(house: House) -> None:
+async def test_a_sentence_is_over_by_the_clock_of_redis(
+    autojump_clock: MockClock, house: House
+) -> None:
     """Nobody has to say so."""
     house.stored.fields = {"v": "1", "m:3": '{"until":2000}', "b:3": '{"until":2000}'}
     with pytest.raises(Restrained, match="banned until 1970-01-01 00:00:02 UTC"):
@@ -322,7 +342,9 @@ async def test_a_sentence_is_over_by_the_clock_of_redis(house: House) -> None:
     house.judge.check_entry(house.policy, "3")
 
 
-async def test_what_is_asked_of_a_group_without_members_here_is_read(house: House) -> None:
+async def test_what_is_asked_of_a_group_without_members_here_is_read(
+    autojump_clock: MockClock, house: House
+) -> None:
     """And of one that has some what is in memory, but by who has just joined."""
     await house.policies.confirm(house.policy)
     house.stored.fields = {"v": "1", "b:3": MUTED}
@@ -335,7 +357,9 @@ async def test_what_is_asked_of_a_group_without_members_here_is_read(house: Hous
     assert house.stored.reads == reads + 4
 
 
-async def test_who_holds_the_role_is_kept_out_by_operators_alone(house: House) -> None:
+async def test_who_holds_the_role_is_kept_out_by_operators_alone(
+    autojump_clock: MockClock, house: House
+) -> None:
     """And may speak whatever other moderators say."""
     house.stored.fields = {"v": "1", "all": "1", "m:3": MUTED, "b:3": MUTED}
     await house.judge.check_message(house.policy, "3", within=5, is_exempt=True)
@@ -350,7 +374,9 @@ def collector(fates: list[Exception | None]) -> Callable[[Exception | None], Non
     return fates.append
 
 
-async def test_messages_wait_until_it_is_known_who_may_speak(house: House) -> None:
+async def test_messages_wait_until_it_is_known_who_may_speak(
+    autojump_clock: MockClock, house: House
+) -> None:
     """In their order, and no longer than messages may wait for Redis."""
     fates: list[Exception | None] = []
     house.disconnect()
@@ -368,7 +394,7 @@ async def test_messages_wait_until_it_is_known_who_may_speak(house: House) -> No
     assert (house.room.kept, house.room.held, house.room.bytes) == (0, 0, 0)
 
 
-async def test_no_more_may_wait_than_may_for_redis(house: House) -> None:
+async def test_no_more_may_wait_than_may_for_redis(autojump_clock: MockClock, house: House) -> None:
     """Who finds no room is told at once."""
     house.disconnect()
     house.stored.failure = StoreUnavailable("away")

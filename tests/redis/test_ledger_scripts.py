@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from ledger_model import KEPT, LEASE, LedgerModel
 from redis import Redis
+from structlog.testing import capture_logs
 
 from fastimd.base.metrics import Metrics
 from fastimd.groups.store.keyspace import Keyspace
@@ -61,13 +62,14 @@ class House:
     async def keep(self, daemon: str, holder: str, *changes: Any, takes: bool = False) -> Any:
         """In both; they tell the same."""
         begun, over = changes or ((), ())
-        told = await self.ledgers.keep(daemon, holder, begun, over, takes=takes)
+        how = {"takes": True} if takes else {}
+        told = await self.ledgers.keep(daemon, holder, begun, over, **how)
         assert told == self.model.keep(daemon, holder, begun, over, 0, takes=takes)
         return told
 
     async def read(self, daemon: str) -> list[Noted]:
         """All visits of a ledger."""
-        cursor, found = await self.ledgers.read(daemon)
+        cursor, found = await self.ledgers.read(daemon, 0)
         while cursor:
             cursor, some = await self.ledgers.read(daemon, cursor)
             found += some
@@ -138,9 +140,28 @@ async def test_what_others_wrote_is_left_out(redis: Redis) -> None:
     """Of a ledger, with a log line; what says nothing of a holder is nobody's."""
     house = House(redis)
     redis.hset("fastimd:visits:d", mapping={"": "x", "c": "[1]", b"\xff": '["g","u"]'})
-    assert await house.read("d") == []
+    with capture_logs() as logs:
+        assert await house.read("d") == []
+    assert [line["key"] for line in logs] == ["fastimd:visits:d"] * 2
     assert await house.ledgers.keep("d", "h", [Noted("e", "g", "u")]) == 3
     assert await house.read("d") == [Noted("e", "g", "u")]
+
+
+async def test_daemons_that_others_wrote_are_left_out(redis: Redis) -> None:
+    """With a log line."""
+    house = House(redis)
+    redis.zadd("fastimd:daemons", cast(Any, {b"\xff": 2**50, "e": "inf", "f": 2**50}))
+    with capture_logs() as logs:
+        assert (await house.ledgers.list(["d"])).keys() == {"d", "f"}
+    assert [line["key"] for line in logs] == ["fastimd:daemons"] * 2
+
+
+async def test_a_ledger_that_is_ours_has_nothing_to_complain_of(redis: Redis) -> None:
+    house = House(redis)
+    await house.keep("d", "h", [Noted("c", "g", "u")], ())
+    with capture_logs() as logs:
+        assert await house.read("d") == [Noted("c", "g", "u")]
+    assert logs == []
 
 
 def test_ids_of_daemons_differ() -> None:

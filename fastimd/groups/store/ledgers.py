@@ -83,8 +83,8 @@ class Ledgers:
         )
         return None if count < 0 else count
 
-    async def read(self, daemon: str, cursor: int = 0) -> tuple[int, list[Noted]]:
-        """Some visits of a ledger, and where to read on; 0 at the end.
+    async def read(self, daemon: str, cursor: int) -> tuple[int, list[Noted]]:
+        """Some visits of a ledger from ``cursor`` on, and where to read on; 0 at both ends.
 
         What is there all the time is read at least once.
 
