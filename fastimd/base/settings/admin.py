@@ -26,8 +26,8 @@ class Admin(Section, frozen=True):
         ),
         About(
             "The address that serves metrics, health, the console, the API, and `fastimd status`"
-            " with the other operator's commands. Only the daemon's user and root can use a unix socket. Do not"
-            " expose it to the public.",
+            " with the other operator's commands. Only the daemon's user and root can use a unix"
+            " socket. Do not expose it to the public.",
             check=_check_bind,
             holds=AFTER_RESTART,
         ),
