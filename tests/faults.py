@@ -298,12 +298,14 @@ class _Link:
             threading.Thread(target=self._pump, args=way, daemon=True)
             for way in ((daemon, redis, "asks"), (redis, daemon, "answers"))
         ]
+        self._has_begun = threading.Event()
         for end in self._ends:
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def start(self) -> None:
         for pump in self._pumps:
             pump.start()
+        self._has_begun.set()
 
     @property
     def has_ended(self) -> bool:
@@ -314,6 +316,7 @@ class _Link:
         self.asks = self.answers = math.inf
 
     def close(self) -> None:
+        self._has_begun.wait()  # who breaks it may see it before it is started
         self.open()
         for end in self._ends:
             with contextlib.suppress(OSError):
