@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,8 +23,10 @@ from fastimd.groups.moderation.judge import Judge
 from fastimd.groups.moderation.policies import Policies
 from fastimd.groups.moderation.policy import Policy
 from fastimd.groups.moderation.waiting import Waiting
+from fastimd.groups.store.keyspace import Keyspace
 from fastimd.groups.store.policy import Policies as StoredPolicies
 from fastimd.groups.subscription import Subscription
+from fastimd.redis.clients import RedisClient, SentScript
 from fastimd.redis.room import Room
 
 MUTED = '{"until":0,"reason":"","by":"boss"}'
@@ -328,6 +331,20 @@ async def test_a_sentence_that_cannot_be_read_still_holds(
     )
     assert house.stored.corrupt == 3
     assert not house.policy.lets("5")
+
+
+async def test_a_field_that_is_no_text_is_left_out() -> None:
+    """With a log line; the others hold."""
+    reply = [b"v", b"1", b"m:\xff", b"{}", b"b:3", b"\xff", b"slow", b"5"]
+
+    async def answer(*_: object) -> list[bytes]:
+        return reply
+
+    corrupt: list[str] = []
+    keys = SimpleNamespace(reply=answer, corrupt=lambda key, _: corrupt.append(key))
+    stored = StoredPolicies(cast(Keyspace, keys), cast(RedisClient, None))
+    assert await stored.take("1", cast(SentScript, None)) == {"v": "1", "slow": "5"}
+    assert corrupt == ["fastimd:policy:1"] * 2
 
 
 async def test_a_sentence_is_over_by_the_clock_of_redis(
