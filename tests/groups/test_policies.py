@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -22,8 +23,10 @@ from fastimd.groups.moderation.judge import Judge
 from fastimd.groups.moderation.policies import Policies
 from fastimd.groups.moderation.policy import Policy
 from fastimd.groups.moderation.waiting import Waiting
+from fastimd.groups.store.keyspace import Keyspace
 from fastimd.groups.store.policy import Policies as StoredPolicies
 from fastimd.groups.subscription import Subscription
+from fastimd.redis.clients import RedisClient, SentScript
 from fastimd.redis.room import Room
 
 MUTED = '{"until":0,"reason":"","by":"boss"}'
@@ -330,6 +333,20 @@ async def test_a_sentence_that_cannot_be_read_still_holds(
     assert not house.policy.lets("5")
 
 
+async def test_a_field_that_is_no_text_is_left_out() -> None:
+    """With a log line; the others hold."""
+    reply = [b"v", b"1", b"m:\xff", b"{}", b"b:3", b"\xff", b"slow", b"5"]
+
+    async def answer(*_: object) -> list[bytes]:
+        return reply
+
+    corrupt: list[str] = []
+    keys = SimpleNamespace(reply=answer, corrupt=lambda key, _: corrupt.append(key))
+    stored = StoredPolicies(cast(Keyspace, keys), cast(RedisClient, None))
+    assert await stored.take("1", cast(SentScript, None)) == {"v": "1", "slow": "5"}
+    assert corrupt == ["fastimd:policy:1"] * 2
+
+
 async def test_a_sentence_is_over_by_the_clock_of_redis(
     autojump_clock: MockClock, house: House
 ) -> None:
@@ -370,6 +387,19 @@ async def test_who_holds_the_role_is_kept_out_by_operators_alone(
         house.judge.check_entry(house.policy, "3", is_exempt=True)
 
 
+async def test_the_banned_are_kept_out_as_soon_as_it_is_known(
+    autojump_clock: MockClock, house: House
+) -> None:
+    """Of a policy that is not read yet nothing is said."""
+    house.stored.fields = {"v": "1", "b:3": MUTED}
+    house.judge.check_known(house.policy, "3")
+    await house.policies.confirm(house.policy)
+    with pytest.raises(Restrained):
+        house.judge.check_known(house.policy, "3")
+    house.judge.check_known(house.policy, "3", is_exempt=True)
+    house.judge.check_known(house.policy, "4")
+
+
 def collector(fates: list[Exception | None]) -> Callable[[Exception | None], None]:
     return fates.append
 
@@ -405,6 +435,19 @@ async def test_no_more_may_wait_than_may_for_redis(autojump_clock: MockClock, ho
         house.waiting.hold(house.policy, 1, collector(fates))
 
 
+async def test_who_gives_up_waiting_leaves_the_reading_to_others(
+    autojump_clock: MockClock, house: House
+) -> None:
+    """The next one that asks has it sent for again."""
+    sent = house.policies.send(house.policy)
+    assert sent is not None
+    assert house.policies.send(house.policy) is None  # it is being read
+    house.policies.give_up(house.policy, sent)
+    with trio.fail_after(1):
+        await house.policies.confirm(house.policy)
+    assert house.stored.reads == 2
+
+
 def test_a_policy_that_was_closed_is_forgotten() -> None:
     """What is heard of the group later concerns nobody; one that was opened since stays."""
     policies = Policies(cast(StoredPolicies, FakeStored()))
@@ -422,7 +465,8 @@ def test_a_policy_that_was_closed_is_forgotten() -> None:
 def reference(fields: dict[str, str]) -> dict[str, Any]:
     policy = Policy("1")
     policy.take(fields)
-    return {name: getattr(policy, name) for name in ("bans", "mutes", "slow", "mute_all")}
+    names = "bans", "mutes", "slow", "mute_all", "restrains_all", "restrained", "moderators"
+    return {name: getattr(policy, name) for name in names}
 
 
 def test_changes_lead_where_a_reading_does() -> None:
@@ -430,7 +474,7 @@ def test_changes_lead_where_a_reading_does() -> None:
     fields: dict[str, str] = {}
     policy = Policy("1")
     steps = [
-        ("slow", "5"),
+        ("slow", "1"),
         ("m:3", MUTED),
         ("b:3", MUTED),
         ("all", "1"),

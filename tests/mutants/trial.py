@@ -52,7 +52,7 @@ FIRST = {
     "fastimd/groups/shedding.py": ("groups/test_budget.py", "live/test_shedding.py"),
     "fastimd/groups/store/ledgers.py": ("redis/test_ledger_scripts.py", "groups/test_burials.py"),
     "fastimd/groups/store/marks.py": ("live/test_inbox.py",),
-    "fastimd/groups/store/policy.py": ("groups/test_acts.py", "groups/test_policies.py"),
+    "fastimd/groups/store/policy.py": ("live/test_moderation.py", "groups/test_policies.py"),
     "fastimd/groups/store/presence.py": _PRESENCE,
     "fastimd/groups/store/removals.py": ("live/test_moderation.py",),
     "fastimd/groups/store/reports.py": ("live/test_moderation.py",),
