@@ -10,12 +10,13 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fastimd.base.errors import KeyUnusable, StoreUnavailable
+from fastimd.base.errors import KeyUnusable, Refused, StoreUnavailable
 from fastimd.base.metrics import Metrics
 from fastimd.groups.events import MODERATION, PolicyChange
-from fastimd.groups.moderation.acts import OPERATOR, Moderation
+from fastimd.groups.moderation.acts import OPERATOR, Actor, Moderation
 from fastimd.groups.moderation.announcer import Announcer
-from fastimd.groups.moderation.bodies import OfUser
+from fastimd.groups.moderation.bodies import Complaint, OfGroup, OfUser, Report
+from fastimd.groups.moderation.methods import METHODS
 from fastimd.groups.moderation.policies import Policies
 from fastimd.groups.store import Store
 from fastimd.groups.store.members import Members
@@ -53,6 +54,76 @@ async def test_a_deletion_that_is_cut_off_is_told_as_far_as_it_came(count: int) 
         await moderation.delete_messages_of(OPERATOR, OfUser(channel="1", user="3"))
     assert told == ([("on_moderation", 3)] if count else [])
     assert [line["messages"] for line in logged] == ([3] if count else [])
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "ban": {"user": "5", "seconds": 60},
+    "unban": {"user": "5"},
+    "mute": {"user": "5", "seconds": 60},
+    "unmute": {"user": "5"},
+    "slow_mode": {"seconds": 5},
+    "mute_all": {"on": True},
+    "moderators": {},
+    "delete_message": {"ts": 1000},
+    "delete_messages_of": {"user": "5"},
+    "reports": {},
+}
+"""One for each method; all name a group besides."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+async def test_each_method_is_for_moderators_alone(name: str) -> None:
+    """Who is none changes and reads nothing: the store is not even asked."""
+
+    async def read(_group: str) -> Any:
+        return SimpleNamespace(moderators={"3"})
+
+    moderation = Moderation(
+        cast(Store, None),
+        cast(Policies, SimpleNamespace(read=read)),
+        cast(Tellings, None),
+        Metrics(),
+    )
+    method = METHODS[name]
+    body = method.body(channel="1", **BODIES[name])
+    with pytest.raises(Refused, match="not a moderator of this group"):
+        await method.call(moderation, Actor("4"), body)
+
+
+async def test_who_has_the_role_or_is_an_operator_costs_no_reading() -> None:
+    """Where nobody is put out, the policy says nothing that matters."""
+
+    async def everything(_group: str) -> list[Report]:
+        return []
+
+    moderation = Moderation(
+        cast(Store, SimpleNamespace(reports=SimpleNamespace(all=everything))),
+        cast(Policies, None),
+        cast(Tellings, None),
+        Metrics(),
+    )
+    for by in (OPERATOR, Actor("boss", has_role=True)):
+        assert await moderation.reports(by, OfGroup(channel="1")) == []
+
+
+@pytest.mark.parametrize(("outcome", "tells"), [("done", True), ("known", False)])
+async def test_a_report_is_told_once(outcome: str, tells: bool) -> None:
+    """Again, it is answered and changes nothing."""
+    told: list[Any] = []
+
+    async def add(*_: object) -> tuple[str, str]:
+        return outcome, "3"
+
+    moderation = Moderation(
+        cast(Store, SimpleNamespace(reports=SimpleNamespace(add=add))),
+        cast(Policies, None),
+        cast(Tellings, SimpleNamespace(tell=lambda name, each: told.append((name, each.user_id)))),
+        Metrics(),
+    )
+    with capture_logs() as logged:
+        await moderation.report("4", Complaint(channel="1", ts=1000, reason="rude"))
+    assert told == [("on_report", "3")] * tells
+    assert [line["event"] for line in logged] == ["moderation.report"] * tells
 
 
 class Leaving:

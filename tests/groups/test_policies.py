@@ -19,12 +19,14 @@ from fastimd.groups.events import MODERATION, PolicyChange
 from fastimd.groups.hearing import SURE_SECONDS, Hearing
 from fastimd.groups.moderation import policies as policies_module
 from fastimd.groups.moderation import policy as policy_module
+from fastimd.groups.moderation import restraint
 from fastimd.groups.moderation.judge import Judge
 from fastimd.groups.moderation.policies import Policies
 from fastimd.groups.moderation.policy import Policy
 from fastimd.groups.moderation.waiting import Waiting
 from fastimd.groups.store.keyspace import Keyspace
 from fastimd.groups.store.policy import Policies as StoredPolicies
+from fastimd.groups.store.policy import Sentence
 from fastimd.groups.subscription import Subscription
 from fastimd.redis.clients import RedisClient, SentScript
 from fastimd.redis.room import Room
@@ -433,6 +435,51 @@ async def test_no_more_may_wait_than_may_for_redis(autojump_clock: MockClock, ho
     house.waiting.hold(house.policy, most, collector(fates))
     with pytest.raises(StoreUnavailable, match="wait for Redis already"):
         house.waiting.hold(house.policy, 1, collector(fates))
+
+
+async def test_messages_of_many_groups_cost_one_question_while_redis_is_away(
+    autojump_clock: MockClock, house: House
+) -> None:
+    """And all are told at once when it is back."""
+    fates: list[Exception | None] = []
+    house.stored.failure = StoreUnavailable("away")
+    for number in range(10):
+        policy = house.policies.open(f"{number}", Subscription(f"{number}"))
+        house.waiting.hold(policy, 1, collector(fates))
+    await trio.sleep(1.02)
+    assert house.stored.reads <= 11
+    house.stored.failure = None
+    await trio.sleep(0.11)
+    assert fates == [None] * 10
+
+
+async def test_a_message_that_waits_alone_is_given_up_in_its_time(
+    autojump_clock: MockClock, house: House
+) -> None:
+    """The next one waits as long."""
+    house.disconnect()
+    house.stored.failure = StoreUnavailable("away")
+    for _ in range(2):
+        fates: list[Exception | None] = []
+        house.waiting.hold(house.policy, 10, collector(fates))
+        await trio.sleep(Config().redis.hold_seconds - 0.01)
+        assert fates == []
+        await trio.sleep(0.5)
+        [fate] = fates
+        assert isinstance(fate, StoreUnavailable)
+
+
+@pytest.mark.parametrize(
+    ("until", "text"),
+    [
+        (0, "banned: spam"),
+        (1_000, "banned until 1970-01-01 00:00:01 UTC: spam"),
+        (2**53 - 1, "banned until further notice: spam"),
+    ],
+)
+def test_the_banned_are_told_until_when(until: int, text: str) -> None:
+    """Also where somebody else has written a moment that no calendar has."""
+    assert str(restraint.banned(Sentence(until, "spam"))) == text
 
 
 async def test_who_gives_up_waiting_leaves_the_reading_to_others(
