@@ -67,6 +67,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "delete_message": {"ts": 1000},
     "delete_messages_of": {"user": "5"},
     "reports": {},
+    "dismiss": {"ts": 1000},
 }
 """One for each method; all name a group besides."""
 
@@ -114,10 +115,13 @@ async def test_a_report_is_told_once(outcome: str, tells: bool) -> None:
     async def add(*_: object) -> tuple[str, str]:
         return outcome, "3"
 
+    async def tell(name: str, each: Any) -> None:
+        told.append((name, each.user_id))
+
     moderation = Moderation(
         cast(Store, SimpleNamespace(reports=SimpleNamespace(add=add))),
         cast(Policies, None),
-        cast(Tellings, SimpleNamespace(tell=lambda name, each: told.append((name, each.user_id)))),
+        cast(Tellings, SimpleNamespace(tell=tell)),
         Metrics(),
     )
     with capture_logs() as logged:
