@@ -62,7 +62,7 @@ class CentrifugoApi(Centrifugo):
 
 
 class Load(NamedTuple):
-    """What is asked: a body by its number, how many connections ask, and the channels of a body."""
+    """A load: the body of each request by its number, the connections, the channels of a body."""
 
     method: str
     body: Callable[[int], bytes]
@@ -148,7 +148,7 @@ def measure(server: Server, load: Load, seconds: float) -> Used:
 
 
 def loads(connections: int) -> dict[str, Load]:
-    """What is measured."""
+    """The two loads, by name."""
 
     def publish(number: int) -> bytes:
         return json.dumps({"channel": f"group-{number % GROUPS}", "data": TEXT}).encode()

@@ -14,7 +14,6 @@ from ..groups.moderation.acts import NoSuchMessage
 from . import CALL_SECONDS
 from .bodies import Batch
 from .errors import (
-    BAD_REQUEST,
     INTERNAL,
     METHOD_NOT_FOUND,
     NOT_AVAILABLE,
@@ -111,12 +110,11 @@ class Calls:
 
     async def _command(self, caller: Caller, command: dict[str, msgspec.Raw]) -> bytes:
         if len(command) != 1:
-            error = Error(BAD_REQUEST, "bad request: a command has one field, its method")
-            return b'{"error":%b}' % _encode(error)
+            return Answer(b"", bad_request("a command has one field, its method").error).body
         [(name, body)] = command.items()
         answer = await self._answer(caller, name, bytes(body))
         if answer.error is not None:
-            return b'{"error":%b}' % _encode(answer.error)
+            return answer.body
         return b"{%b:%b}" % (_encode(name), answer.result)
 
     async def _answer(self, caller: Caller, name: str, body: bytes) -> Answer:

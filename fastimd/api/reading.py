@@ -8,6 +8,7 @@ from ..groups.moderation.bodies import OfGroup
 from ..live.connection import info_of
 from ..live.inbox import ListedGroups, list_groups
 from ..live.publications import publications
+from ..live.reading import page_of
 from . import bodies
 from .errors import (
     LIMIT_EXCEEDED,
@@ -17,9 +18,6 @@ from .errors import (
     bad_request,
 )
 from .service import Service
-
-MOST_MESSAGES = 1000
-"""How many messages a page of history has at most."""
 
 
 async def history(service: Service, body: bodies.History) -> bodies.HistoryResult:
@@ -32,7 +30,7 @@ async def history(service: Service, body: bodies.History) -> bodies.HistoryResul
         body.channel,
         since.epoch if since is not None else "",
         since.offset if since is not None else None,
-        MOST_MESSAGES if body.limit < 0 else min(body.limit, MOST_MESSAGES),
+        page_of(body.limit),
         reverse=body.reverse,
     )
     if not page.is_of_epoch:

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from fnmatch import translate
 from re import compile as compile_pattern
 
-import trio
-
-from .. import __version__
 from ..groups.domain import Domain
 from ..groups.surveys import Surveys
 from ..http.forms import Status
@@ -39,7 +36,6 @@ class Service:
     read_status: Callable[[], Status]
     begin_drain: Callable[[], bool]
     name: str
-    began: float
     appends: AppendsUnderWay
 
     @property
@@ -67,16 +63,16 @@ class Service:
 
     def info(self, _about: str = "") -> Node:
         """How this daemon is."""
-        usage = resource.getrusage(resource.RUSAGE_SELF)
+        state, usage = self.read_status(), resource.getrusage(resource.RUSAGE_SELF)
         return Node(
             uid=self.uid,
             name=self.name,
-            version=__version__,
+            version=state.version,
             num_clients=len(self.sessions),
             num_users=len({session.user for session in self.sessions}),
-            num_channels=self.domain.hub.groups,
+            num_channels=state.groups,
             num_subs=sum(members for _, members, _ in self.domain.hub.activity()),
-            uptime=round(trio.current_time() - self.began),
+            uptime=round(state.uptime_seconds),
             process=Process(round(usage.ru_utime + usage.ru_stime, 3), _resident_bytes()),
         )
 
@@ -122,7 +118,6 @@ def make_service(
         read_status,
         begin_drain,
         name,
-        trio.current_time(),
         AppendsUnderWay(),
     )
     surveys.answerers = service.answerers()

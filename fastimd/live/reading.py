@@ -22,6 +22,11 @@ MOST_MESSAGES = 1000
 """How many messages a page of history has at most."""
 
 
+def page_of(limit: int) -> int:
+    """How many messages are read for a limit; one below 0 asks for a whole page."""
+    return MOST_MESSAGES if limit < 0 else min(limit, MOST_MESSAGES)
+
+
 async def history(connection: Connection, number: int, request: History) -> None:
     """Messages of a group: all, those after a position, or back from it.
 
@@ -34,13 +39,12 @@ async def history(connection: Connection, number: int, request: History) -> None
     if since is not None and not since.offset and request.reverse:
         raise Refusal(bad_request("since.offset: must be more than 0, to go back from it"))
     await connection.check("history", group)
-    limit = MOST_MESSAGES if request.limit < 0 else min(request.limit, MOST_MESSAGES)
     stands = connection.service.domain.store.stands
     page = await stands.history(
         group,
         since.epoch if since is not None else "",
         offset_of(since.offset) if since is not None else None,
-        limit,
+        page_of(request.limit),
         reverse=request.reverse,
     )
     if not page.is_of_epoch:

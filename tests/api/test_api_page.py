@@ -21,7 +21,6 @@ from fastimd.api.bodies import MOST_CHANNELS, MOST_COMMANDS
 from fastimd.api.calls import PARALLEL
 from fastimd.api.keys import WRONG_A_MINUTE
 from fastimd.api.methods import METHODS
-from fastimd.api.reading import MOST_MESSAGES
 from fastimd.api.server import BODY_SECONDS, MAX_BODY_BYTES, UNAUTHORIZED
 from fastimd.base.codec import MAX_ID_LENGTH
 from fastimd.base.settings import load
@@ -30,6 +29,7 @@ from fastimd.groups.store.keyspace import NONCE_SECONDS
 from fastimd.groups.store.messages import SERVER_NONCES
 from fastimd.groups.surveys import ANSWER_SECONDS
 from fastimd.hooks import MOST_TAGS, TAGS_BYTES
+from fastimd.live.reading import MOST_MESSAGES
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "API.md").read_text()
 EXAMPLES = re.findall(r"^```sh\n(curl .*?)^```\n\n```json\n(.*?)^```$", DOCUMENT, re.M | re.S)
