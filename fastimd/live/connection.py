@@ -173,6 +173,11 @@ class Connection(Session):
         if self.is_open:
             self.outbox.reply(self.service.wire.encode(reply))
 
+    def tell_published(self, number: int) -> None:
+        """Answer a publish command: the message is in Redis."""
+        if self.is_open:
+            self.outbox.reply(self.service.wire.encode_published(number))
+
     def push(self, push: Push) -> None:
         """Tell something unasked, behind the answers so far."""
         if self.is_open:

@@ -33,6 +33,11 @@ def encode_publication(group: str, publication: Publication) -> bytes:
     return encode(Reply(push=Push(group, publication)))
 
 
+def encode_published(number: int) -> bytes:
+    """The answer to a publish command."""
+    return b'{"id":%d,"publish":{}}' % number
+
+
 def frame(replies: Iterable[bytes]) -> bytes:
     """Encoded replies in one frame."""
     return text_frame(b"\n".join(replies))

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError, Message
 from msgspec.structs import astuple
 
 from ..websocket.frames import BINARY, binary_frame
-from . import protocol
-from .protocol import REQUESTS, Command, Publication, Reply
+from . import protobuf_told, protocol
+from .protocol import REQUESTS, Command, Reply
 from .wire import BadFrame
 
 NAME = "live-protobuf"
@@ -39,6 +39,8 @@ def _load() -> dict[str, type[Message]]:
 MESSAGES = _load()
 _Command: Any = MESSAGES["Command"]
 _Reply: Any = MESSAGES["Reply"]
+encode_publication = protobuf_told.encode_publication
+encode_published = protobuf_told.encode_published
 
 
 def read_commands(payload: bytes) -> Iterator[Command]:
@@ -52,14 +54,11 @@ def read_commands(payload: bytes) -> Iterator[Command]:
     at = 0
     while at < len(payload):
         size, at = _read_varint(payload, at)
-        if size > len(payload) - at:
+        end = at + size
+        if end > len(payload):
             raise BadFrame
-        try:
-            read = _Command.FromString(payload[at : at + size])
-        except DecodeError:
-            raise BadFrame from None
-        at += size
-        yield _command(read)
+        yield _read(payload[at:end])
+        at = end
 
 
 def frame(replies: Iterable[bytes]) -> bytes:
@@ -69,20 +68,15 @@ def frame(replies: Iterable[bytes]) -> bytes:
 
 def encode(reply: Reply) -> bytes:
     """A reply behind its length."""
-    return _sized(_Reply(**_to_fields(reply)))
+    message: bytes = _Reply(**_to_fields(reply)).SerializeToString()
+    return protobuf_told.sized(message)
 
 
-def encode_publication(group: str, publication: Publication) -> bytes:
-    """The push of a publication, behind its length."""
-    return _sized(_Reply(push={"channel": group, "pub": _to_fields(publication)}))
-
-
-def _sized(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
-    return _varint(len(data)) + data
-
-
-def _command(read: Any) -> Command:
+def _read(message: bytes) -> Command:
+    try:
+        read = _Command.FromString(message)
+    except DecodeError:
+        raise BadFrame from None
     command = Command(id=read.id)
     for name in REQUESTS:
         if read.HasField(name):
@@ -170,17 +164,8 @@ _CONVERT: dict[type, Callable[[Any], Any]] = {
 A look into it takes less than asking whether a value is a struct."""
 
 
-def _varint(number: int) -> bytes:
-    data = bytearray()
-    while number > 0x7F:
-        data.append(number & 0x7F | 0x80)
-        number >>= 7
-    data.append(number)
-    return bytes(data)
-
-
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """A number of at most 32 bits, and where it ends."""
+    """A number of at most 35 bits, and where it ends."""
     number = 0
     for shift in range(0, 35, 7):
         if at >= len(data):

@@ -25,7 +25,7 @@ from .codes import (
     denied,
 )
 from .connection import Connection
-from .protocol import Error, Nothing, Publish, Reply
+from .protocol import Error, Publish, Reply
 from .publications import info_of
 
 MAX_IN_FLIGHT = 64
@@ -54,7 +54,7 @@ async def publish(connection: Connection, number: int, request: Publish) -> None
     def answer(failure: Exception | None) -> None:
         connection.note_answered()
         if failure is None:
-            connection.answer_later(number, Reply(publish=Nothing()))
+            connection.tell_published(number)
         else:
             tell_failed(connection, number, request.channel, failure)
 

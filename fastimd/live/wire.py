@@ -36,7 +36,11 @@ class Wire(Protocol):
         ...
 
     def encode_publication(self, group: str, publication: Publication) -> bytes:
-        """The push of a publication: of all that is encoded, nearly everything is one."""
+        """The push of a publication: most of what is encoded is one."""
+        ...
+
+    def encode_published(self, number: int) -> bytes:
+        """The answer to a publish command, which is most of the rest."""
         ...
 
     def frame(self, replies: Iterable[bytes]) -> bytes:

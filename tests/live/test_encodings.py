@@ -181,9 +181,22 @@ def test_a_reply_is_the_same_in_both(name: str, data: st.DataObject) -> None:
 @given(group=TEXTS, publication=structs(Publication))
 @settings(max_examples=100, deadline=None)
 def test_a_publication_has_a_shorter_way(wire: Any, group: str, publication: Publication) -> None:
-    """To the same bytes."""
+    """To the same reply."""
     reply = Reply(push=Push(group, publication))
-    assert wire.encode_publication(group, publication) == wire.encode(reply)
+    name: raw.Wire = "json" if wire is json_wire else "protobuf"
+    one, other = (
+        frames_of(name, wire.frame([encoded]))
+        for encoded in (wire.encode_publication(group, publication), wire.encode(reply))
+    )
+    assert list(map(without_defaults, one)) == list(map(without_defaults, other))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@given(number=st.integers(1, 2**32 - 1))
+def test_so_has_the_answer_to_a_publish(wire: Any, number: int) -> None:
+    """To the same bytes."""
+    reply = Reply(id=number, publish=protocol.Nothing())
+    assert wire.encode_published(number) == wire.encode(reply)
 
 
 @given(st.lists(structs(Reply), min_size=1, max_size=5))

@@ -76,6 +76,21 @@ async def test_answers_leave_in_a_moment(
     assert kernel.writes == [b"[1,2]", b"[3]a push", b"another"]
 
 
+async def test_each_answer_has_its_moment(
+    nursery: trio.Nursery, autojump_clock: MockClock, kernel: Kernel, replies: Replies
+) -> None:
+    """One that comes when the moment of others, which have left with a push, is nearly over too."""
+    outbox = outbox_of(kernel, nursery, replies)
+    outbox.reply(b"1")
+    outbox.push(b"a push")
+    await trio.sleep(0.9 * MOMENT_SECONDS)
+    outbox.reply(b"2")
+    await trio.sleep(0.9 * MOMENT_SECONDS)
+    assert kernel.writes == [b"[1]a push"]
+    await trio.sleep(3 * MOMENT_SECONDS)
+    assert kernel.writes == [b"[1]a push", b"[2]"]
+
+
 async def test_what_is_kept_leaves_when_it_is_flushed(
     nursery: trio.Nursery, autojump_clock: MockClock, kernel: Kernel, replies: Replies
 ) -> None:
