@@ -1,10 +1,11 @@
 """An outbox in which small answers wait a moment, to leave together with what comes next.
 
 Where everybody talks, a client gets the answer to its command and a message of its group at nearly
-the same time. A write costs more than what is written, so the first waits for the second. Where the
-daemon is busy that comes some milliseconds later; where it is not, at once, so nobody who hears what
-he says waits for the end of the moment.
+the same time. A write costs more than what is written, so the first waits for the second. That
+comes some milliseconds later where the daemon is busy, and at once where it is not, so nobody who
+hears what he says waits for the end of the moment.
 """
+
 
 from __future__ import annotations
 
