@@ -11,16 +11,25 @@ from statistics import median
 
 from msgspec import Raw
 
-from fastimd.live import json_wire, protobuf_wire
+from fastimd.live import json_wire, protobuf_talk, protobuf_wire
 from fastimd.live.protocol import ClientInfo, Nothing, Publication, Push, Reply
 
 TIMES = 20_000
 ROUNDS = 7
 GROUP, TEXT, TS = "group-17", b'"hello there, what a day it is"', 1_795_921_088_972
 NUMBER = 1234
+LINE = f'{{"id":{NUMBER},"publish":{{"channel":"{GROUP}","data":{TEXT.decode()}}}}}'
+COMMAND = protobuf_wire.MESSAGES["Command"](
+    id=NUMBER, publish={"channel": GROUP, "data": TEXT}
+).SerializeToString()
 PUBLICATION = Publication(Raw(TEXT), ClientInfo("user-17"), TS, time=TS)
 
 WAYS: dict[str, tuple[Callable[[], object], Callable[[], object], Callable[[], object]]] = {
+    "a publish command": (
+        lambda: next(json_wire.read_commands(LINE)),
+        lambda: protobuf_talk.read_publish(COMMAND, 0, len(COMMAND)),
+        lambda: protobuf_wire.read_command(COMMAND),
+    ),
     "the answer to a publish": (
         lambda: json_wire.encode_published(NUMBER),
         lambda: protobuf_wire.encode_published(NUMBER),

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError, Message
 from msgspec.structs import astuple
 
 from ..websocket.frames import BINARY, binary_frame
-from . import protobuf_told, protocol
+from . import protobuf_talk, protocol
 from .protocol import REQUESTS, Command, Reply
 from .wire import BadFrame
 
@@ -39,8 +39,8 @@ def _load() -> dict[str, type[Message]]:
 MESSAGES = _load()
 _Command: Any = MESSAGES["Command"]
 _Reply: Any = MESSAGES["Reply"]
-encode_publication = protobuf_told.encode_publication
-encode_published = protobuf_told.encode_published
+encode_publication = protobuf_talk.encode_publication
+encode_published = protobuf_talk.encode_published
 
 
 def read_commands(payload: bytes) -> Iterator[Command]:
@@ -57,7 +57,7 @@ def read_commands(payload: bytes) -> Iterator[Command]:
         end = at + size
         if end > len(payload):
             raise BadFrame
-        yield _read(payload[at:end])
+        yield protobuf_talk.read_publish(payload, at, end) or read_command(payload[at:end])
         at = end
 
 
@@ -69,10 +69,15 @@ def frame(replies: Iterable[bytes]) -> bytes:
 def encode(reply: Reply) -> bytes:
     """A reply behind its length."""
     message: bytes = _Reply(**_to_fields(reply)).SerializeToString()
-    return protobuf_told.sized(message)
+    return protobuf_talk.sized(message)
 
 
-def _read(message: bytes) -> Command:
+def read_command(message: bytes) -> Command:
+    """A command, without its length, by the classes.
+
+    Raises:
+        BadFrame: it is none.
+    """
     try:
         read = _Command.FromString(message)
     except DecodeError:

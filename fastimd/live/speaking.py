@@ -111,8 +111,10 @@ async def judge(connection: Connection, group: str, data: msgspec.Raw, nonce: st
             info, tags = judged.info, judged.tags
         except Refused as exc:
             raise Refusal(denied(str(exc))) from None
-    await connection.wait_in_flight(MAX_IN_FLIGHT)
-    await domain.store.messages.wait_room()
+    if connection.in_flight >= MAX_IN_FLIGHT:
+        await connection.wait_in_flight(MAX_IN_FLIGHT)
+    if not domain.store.messages.has_room:
+        await domain.store.messages.wait_room()
     within = ANSWER_SECONDS - await check_policy(connection, group, nonce=nonce)
     connection.note_heard()  # what the client says meanwhile is not read
     if connection.is_dismissed:

@@ -6,7 +6,6 @@ comes some milliseconds later where the daemon is busy, and at once where it is 
 hears what he says waits for the end of the moment.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Callable

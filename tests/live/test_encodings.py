@@ -25,8 +25,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protobuf_by_hand import delimited, varint
 
-from fastimd.live import json_wire, protobuf_wire, protocol
+from fastimd.live import json_wire, protobuf_talk, protobuf_wire, protocol
 from fastimd.live.compile import COMPILED, compile_protocol
+from fastimd.live.protobuf_talk import read_publish
 from fastimd.live.protocol import ABSENT, REQUESTS, ClientInfo, Command, Publication, Push, Reply
 from fastimd.live.publications import info_of
 from fastimd.live.wire import BadFrame, Wire
@@ -197,6 +198,34 @@ def test_so_has_the_answer_to_a_publish(wire: Any, number: int) -> None:
     """To the same bytes."""
     reply = Reply(id=number, publish=protocol.Nothing())
     assert wire.encode_published(number) == wire.encode(reply)
+
+
+def test_so_has_a_publish_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read by hand comes out as the classes read it, and what is left to them too."""
+    frames: list[bytes] = []
+    for number, group, text in [
+        (1, "g", "t"),
+        (127, "über", "t" * 90),
+        (2**14, "g" * 50, [1, {"a": None}]),
+        (2**32 - 1, "g", "t" * 106),
+    ]:
+        command = by_hand.encode({"id": number, "publish": {"channel": group, "data": text}})
+        assert read_publish(command, 0, len(command)) is not None
+        frame = delimited(command)
+        frames += [frame, *mutants(frame, 4000), *mutants(frame * 2, 1000)]
+    first = list(map(outcome, frames))
+    monkeypatch.setattr(protobuf_talk, "read_publish", lambda *_: None)
+    assert list(map(outcome, frames)) == first
+
+
+def outcome(frame: bytes) -> list[object]:
+    """The commands of a frame up to its fault."""
+    commands: list[object] = []
+    try:
+        commands.extend(protobuf_wire.read_commands(frame))
+    except BadFrame:
+        commands.append("bad")
+    return commands
 
 
 @given(st.lists(structs(Reply), min_size=1, max_size=5))
