@@ -46,9 +46,13 @@ OPERATOR = Caller("operator")
 """Who needs no key."""
 
 
-def find_caller(keys: Sequence[ApiKey], secret: bytes) -> Caller | None:
-    """Whose secret it is; how long that takes does not tell how much of it is right."""
-    digest = sha256(secret).hexdigest()
+def digest_of(secret: bytes) -> str:
+    """What is kept of a secret: its SHA-256, in hexadecimal digits."""
+    return sha256(secret).hexdigest()
+
+
+def find_caller(keys: Sequence[ApiKey], digest: str) -> Caller | None:
+    """Whose secret has a digest; how long that takes does not tell how much of it is right."""
     found = None
     for key in keys:
         if hmac.compare_digest(digest, key.sha256.lower()):

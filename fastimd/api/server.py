@@ -13,7 +13,9 @@ import socket
 import time
 from collections.abc import Callable
 from email.utils import formatdate
+from functools import lru_cache
 from http import HTTPStatus
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -27,7 +29,7 @@ from ..door.head import Head, HeadReader, request_id_field
 from . import PATH
 from .calls import Answer, Calls
 from .errors import BAD_REQUEST, METHOD_NOT_FOUND, Error, status_of
-from .keys import OPERATOR, Caller, Strangers, find_caller
+from .keys import OPERATOR, Caller, Strangers, digest_of, find_caller
 
 _PATH = PATH.encode()
 MAX_BODY_BYTES = 8 * 1024 * 1024
@@ -106,34 +108,32 @@ class ApiServer:
 
     async def _serve(self, connection: socket.socket, reader: HeadReader, head: Head) -> bool:
         """Answer; returns whether the connection ends."""
+        asked = _read_head(head)
         status, body, fields, was_read = HTTPStatus.OK, b"", b"", False
         try:
-            caller = self._find_caller(head)
-            name = _method_of(head)
-            if head.method in (b"GET", b"HEAD") and name == "openapi.json":
-                body = self._document()
-            elif head.method != b"POST":
-                raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, "use POST", b"Allow: POST\r\n")
-            else:
-                data = await self._read_body(connection, reader, head)
+            caller = self._find_caller(head, asked)
+            if asked.is_post:
+                data = await self._read_body(connection, reader, head, asked.length)
                 was_read = True
-                answer = await self._calls.call(caller, name, data)
-                status, body = self._shown(head, name, answer)
+                answer = await self._calls.call(caller, asked.name, data)
+                status, body = _shown(head, asked.name, answer)
+            elif head.method in (b"GET", b"HEAD") and asked.name == "openapi.json":
+                body = self._document()
+            else:
+                raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED, "use POST", b"Allow: POST\r\n")
         except _Refused as exc:
             status, fields = exc.status, exc.fields
             body = Answer(b"", Error(exc.code, str(exc))).body
-        has_body = head.body_bytes != 0
-        is_last = self.is_ending or not _is_kept(head) or (has_body and not was_read)
-        await _send(connection, _answer(head, status, body, fields, is_last=is_last))
+        is_last = self.is_ending or not asked.is_kept or (asked.length != 0 and not was_read)
+        await _send(connection, _answer(asked, status, body, fields, is_last=is_last))
         return is_last
 
-    def _find_caller(self, head: Head) -> Caller:
-        secret = _secret_of(head)
-        if secret is None:
+    def _find_caller(self, head: Head, asked: _Asked) -> Caller:
+        if asked.digest is None:
             if self._trusts(head):
                 return OPERATOR
             raise _Refused(HTTPStatus.UNAUTHORIZED, "unauthorized: no key", code=UNAUTHORIZED)
-        caller = find_caller(self._config.api.keys, secret)
+        caller = find_caller(self._config.api.keys, asked.digest)
         if caller is not None:
             return caller
         self._metrics.api_keys_refused += 1
@@ -147,8 +147,11 @@ class ApiServer:
         log.warning("api.key_refused")
         raise _Refused(HTTPStatus.UNAUTHORIZED, "unauthorized: wrong key", code=UNAUTHORIZED)
 
-    async def _read_body(self, connection: socket.socket, reader: HeadReader, head: Head) -> bytes:
-        length = head.body_bytes
+    async def _read_body(
+        self, connection: socket.socket, reader: HeadReader, head: Head, length: int | None
+    ) -> bytes:
+        if length is not None and length <= len(reader.buffer) and length <= MAX_BODY_BYTES:
+            return await reader.receive(length) if length else b""
         if length is None and head.fields[b"transfer-encoding"].lower() != b"chunked":
             raise _Refused(
                 HTTPStatus.NOT_IMPLEMENTED, "bad request: a body comes whole or in chunks"
@@ -157,24 +160,9 @@ class ApiServer:
             raise _too_long()
         if head.fields.get(b"expect", b"").lower() == b"100-continue":
             await _send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
-        if length is not None and len(reader.buffer) >= length:
-            return await reader.receive(length) if length else b""
         with trio.move_on_after(BODY_SECONDS):
             return await (_read_chunks(reader) if length is None else _read(reader, length))
         raise _Refused(HTTPStatus.REQUEST_TIMEOUT, "the body took too long")
-
-    def _shown(self, head: Head, name: str, answer: Answer) -> tuple[HTTPStatus, bytes]:
-        if answer.error is None and name == "batch":
-            return HTTPStatus.OK, b'{"replies":%b}' % answer.result
-        if answer.error is None:
-            return HTTPStatus.OK, answer.body
-        if head.fields.get(b"x-centrifugo-error-mode") == b"transport":
-            return status_of(answer.error.code), encode(answer.error)
-        if answer.is_malformed:
-            return HTTPStatus.BAD_REQUEST, answer.body
-        if answer.error.code == METHOD_NOT_FOUND:
-            return HTTPStatus.NOT_FOUND, answer.body
-        return HTTPStatus.OK, answer.body
 
 
 class _Refused(Exception):
@@ -195,8 +183,37 @@ def _too_long() -> _Refused:
     )
 
 
-def _method_of(head: Head) -> str:
-    return head.target.partition(b"?")[0].removeprefix(_PATH).decode("latin-1")
+class _Asked(NamedTuple):
+    """What a head says of a call: the method, who calls, and how to answer.
+
+    ``digest`` is that of the key, None when there is none; ``length`` is that of the body, None
+    when it comes in chunks. A client ``is_old`` that speaks HTTP/1.0.
+    """
+
+    name: str
+    digest: str | None
+    length: int | None
+    is_post: bool
+    wants_body: bool
+    is_kept: bool
+    is_old: bool
+
+
+@lru_cache(maxsize=256)
+def _read_head(head: Head) -> _Asked:
+    secret = _secret_of(head)
+    # A client of HTTP/1.0 has to be told that its connection is kept.
+    is_old = head.raw.split(b"\r\n", 1)[0].endswith(b"1.0")
+    wanted = head.fields.get(b"connection", b"").lower()
+    return _Asked(
+        head.target.partition(b"?")[0].removeprefix(_PATH).decode("latin-1"),
+        None if secret is None else digest_of(secret),
+        head.body_bytes,
+        head.method == b"POST",
+        head.method != b"HEAD",
+        b"keep-alive" in wanted if is_old else b"close" not in wanted,
+        is_old,
+    )
 
 
 def _secret_of(head: Head) -> bytes | None:
@@ -206,16 +223,6 @@ def _secret_of(head: Head) -> bytes | None:
         return key
     scheme, _, key = head.fields.get(b"authorization", b"").partition(b" ")
     return key.strip() if scheme.lower() == b"apikey" else None
-
-
-def _is_kept(head: Head) -> bool:
-    wanted = head.fields.get(b"connection", b"").lower()
-    return b"keep-alive" in wanted if _is_old(head) else b"close" not in wanted
-
-
-def _is_old(head: Head) -> bool:
-    """Whether a client of HTTP/1.0 asks, which has to be told that its connection is kept."""
-    return head.raw.split(b"\r\n", 1)[0].endswith(b"1.0")
 
 
 async def _read(reader: HeadReader, length: int) -> bytes:
@@ -246,8 +253,24 @@ async def _read_chunks(reader: HeadReader) -> bytes:
     return bytes(content)
 
 
-def _answer(head: Head, status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool) -> bytes:
-    kept = b"Connection: keep-alive\r\n" if _is_old(head) else b""
+def _shown(head: Head, name: str, answer: Answer) -> tuple[HTTPStatus, bytes]:
+    if answer.error is None and name == "batch":
+        return HTTPStatus.OK, b'{"replies":%b}' % answer.result
+    if answer.error is None:
+        return HTTPStatus.OK, answer.body
+    if head.fields.get(b"x-centrifugo-error-mode") == b"transport":
+        return status_of(answer.error.code), encode(answer.error)
+    if answer.is_malformed:
+        return HTTPStatus.BAD_REQUEST, answer.body
+    if answer.error.code == METHOD_NOT_FOUND:
+        return HTTPStatus.NOT_FOUND, answer.body
+    return HTTPStatus.OK, answer.body
+
+
+def _answer(
+    asked: _Asked, status: HTTPStatus, body: bytes, fields: bytes, *, is_last: bool
+) -> bytes:
+    kept = b"Connection: keep-alive\r\n" if asked.is_old else b""
     return _ANSWER % (
         status,
         status.phrase.encode(),
@@ -256,7 +279,7 @@ def _answer(head: Head, status: HTTPStatus, body: bytes, fields: bytes, *, is_la
         fields,
         len(body),
         b"Connection: close\r\n" if is_last else kept,
-        b"" if head.method == b"HEAD" else body,
+        body if asked.wants_body else b"",
     )
 
 

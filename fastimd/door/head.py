@@ -45,9 +45,12 @@ class Refused(Exception):
         self.headers = headers
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """A request head. ``fields`` has lower-case names; repeated fields are joined by commas."""
+    """A request head. ``fields`` has lower-case names; repeated fields are joined by commas.
+
+    A client that asks again and again has mostly one and the same.
+    """
 
     raw: bytes
     method: bytes

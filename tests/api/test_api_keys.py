@@ -29,7 +29,7 @@ from hypothesis import strategies as st
 from test_api_methods import EXAMPLES
 from trio.testing import MockClock
 
-from fastimd.api.keys import WRONG_A_MINUTE, Caller, Strangers, find_caller, fits
+from fastimd.api.keys import WRONG_A_MINUTE, Caller, Strangers, digest_of, find_caller, fits
 from fastimd.api.methods import METHODS
 from fastimd.base.settings import load
 from fastimd.base.settings.api import ApiKey
@@ -109,12 +109,12 @@ def test_a_key_is_found_by_its_secret(tmp_path: Path) -> None:
     upper = _keys_of(tmp_path, text.replace(keys[0].sha256, keys[0].sha256.upper()))
     for known in (keys, upper):
         for name, secret in SECRETS.items():
-            found = find_caller(known, secret.encode())
+            found = find_caller(known, digest_of(secret.encode()))
             assert found is not None
             assert found.name == name
         for wrong in (b"", b"of-the-gam", b"of-the-game ", keys[0].sha256.encode(), b"\xff"):
-            assert find_caller(known, wrong) is None
-    assert find_caller((), b"of-the-game") is None
+            assert find_caller(known, digest_of(wrong)) is None
+    assert find_caller((), digest_of(b"of-the-game")) is None
 
 
 def _keys_of(folder: Path, text: str) -> tuple[ApiKey, ...]:
