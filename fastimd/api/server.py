@@ -272,8 +272,7 @@ def _answer(
 ) -> bytes:
     kept = b"Connection: keep-alive\r\n" if asked.is_old else b""
     return _ANSWER % (
-        status,
-        status.phrase.encode(),
+        _line_of(status),
         _date(),
         request_id_field(),
         fields,
@@ -284,9 +283,16 @@ def _answer(
 
 
 _ANSWER = (
-    b"HTTP/1.1 %d %b\r\nDate: %b\r\n%b%bContent-Type: application/json\r\n"
+    b"HTTP/1.1 %b\r\nDate: %b\r\n%b%bContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n%b\r\n%b"
 )
+
+
+@lru_cache
+def _line_of(status: HTTPStatus) -> bytes:
+    return b"%d %b" % (status, status.phrase.encode())
+
+
 _last_date = (0, b"")
 
 

@@ -7,7 +7,6 @@ asked first, as it costs less than a logger that drops what it is given.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -181,14 +180,16 @@ class _Lines:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._may_fail = contextlib.suppress(OSError)
 
     def msg(self, line: bytes) -> None:
         line += b"\n"
-        with self._lock, self._may_fail:
-            written = os.write(_STDERR, line)
-            while written < len(line):
-                written += os.write(_STDERR, line[written:])
+        try:
+            with self._lock:
+                written = os.write(_STDERR, line)
+                while written < len(line):
+                    written += os.write(_STDERR, line[written:])
+        except OSError:
+            pass
 
 
 _LINES = _Lines()
@@ -209,8 +210,12 @@ class _LibraryHandler(logging.Handler):
 
 
 def _add_bound(_logger: Any, _method: str, event: EventDict) -> EventDict:
-    for name, value in _bound.get().items():
-        event.setdefault(name, value)
+    bound = _bound.get()
+    if bound.keys().isdisjoint(event):
+        event.update(bound)
+    else:
+        for name, value in bound.items():
+            event.setdefault(name, value)
     return event
 
 

@@ -155,8 +155,10 @@ class Appender:
                 on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
                 return
             self.room.held += size
+        batch = self._batch
+        since = trio.current_time() if batch is None or self._is_held else batch.since
         self._sequence += 1
-        append = Append(self._sequence, place, prefix, on_appended, within)
+        append = Append(self._sequence, place, prefix, on_appended, within, since)
         self._unanswered.append(append)
         self._unanswered_bytes += size
         self.room.bytes += size
@@ -242,7 +244,7 @@ class Appender:
         )
         if batch is None or is_full or append.sequence <= self._singly_to:
             assert self._connection is not None
-            batch = self._batch = Batch(self._connection)
+            batch = self._batch = Batch(self._connection, append.since)
             self._connection.submit_later(
                 partial(self._take_reply, batch), partial(self._close_batch, batch)
             )
@@ -371,8 +373,8 @@ class Appender:
             return
         gone = set(late)
         self._unanswered = deque(each for each in self._unanswered if each not in gone)
+        self._forget(sum(append.size for append in late))
         for append in late:
-            self._forget(append)
             append.on_appended(StoreUnavailable(f"Redis took it not within {append.within:g} s"))
         self.room.tell_answered()
 
@@ -381,14 +383,19 @@ class Appender:
         if failure is None:
             age = trio.current_time() - self._unanswered[0].since
             self._metrics.append_seconds.observe(age, count)
-        for _ in range(count):
-            append = self._unanswered.popleft()
-            self._forget(append)
-            append.on_appended(failure)
+        size = 0
+        try:
+            for _ in range(count):
+                append = self._unanswered.popleft()
+                size += append.size
+                append.on_appended(failure)
+        finally:
+            self._forget(size)
         self.room.tell_answered()
 
-    def _forget(self, append: Append) -> None:
-        self._unanswered_bytes -= append.size
-        self.room.bytes -= append.size
+    def _forget(self, size: int) -> None:
+        """So many bytes wait no longer."""
+        self._unanswered_bytes -= size
+        self.room.bytes -= size
         if self._is_held:
-            self.room.held -= append.size
+            self.room.held -= size

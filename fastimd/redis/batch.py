@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeAlias
 
-import trio
-
 from .connection import Connection
 from .wire import Argument
 
@@ -74,6 +72,7 @@ class Append:
         "prefix",
         "sequence",
         "since",
+        "size",
         "told",
         "was_sent",
         "within",
@@ -86,19 +85,17 @@ class Append:
         prefix: bytes,
         on_appended: OnAppended | Told,
         within: float,
+        since: float,
     ) -> None:
         self.sequence = sequence
         self.place = place
         self.prefix = prefix
-        self.since = trio.current_time()
+        self.size = len(prefix)
+        self.since = since
         self.on_appended = on_appended
         self.told = on_appended if type(on_appended) is Told else None
         self.within = within
         self.was_sent = False
-
-    @property
-    def size(self) -> int:
-        return len(self.prefix)
 
     def key_refused(self, refusal: Exception) -> str:
         """The key that the script could not use when it was called for this append alone."""
@@ -110,13 +107,15 @@ class Append:
 class Batch:
     """Appends that leave together; it takes more until it is sent or full.
 
-    ``is_told`` says that the ts of one of them is to be told.
+    ``is_told`` says that the ts of one of them is to be told. All came ``since`` the first did: a
+    clock for each would cost more.
     """
 
-    __slots__ = ("_as_sent", "appends", "bytes_left", "connection", "is_told")
+    __slots__ = ("_as_sent", "appends", "bytes_left", "connection", "is_told", "since")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, since: float) -> None:
         self.connection = connection
+        self.since = since
         self.appends: list[Append] = []
         self.bytes_left = BATCH_BYTES
         self.is_told = False
