@@ -15,7 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -570,26 +570,30 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One real browser; without it not even a daemon is started."""
-    from browser import find_programs, running_browser  # most tests do without
+@pytest.fixture(scope="session")
+def two_browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    """Real browsers, each started when it is asked for first: that takes seconds."""
+    from browser import Started  # most tests do without
 
-    with running_browser(find_programs(), tmp_path_factory.mktemp("profile"), "en-US") as driver:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Started(tmp_path_factory.mktemp(each))) for each in ("ada", "bob")
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser(two_browsers: list[Any]) -> Iterator[Any]:
+    """A real browser that knows nothing; without one not even a daemon is started."""
+    with two_browsers[0].anew() as driver:
         yield driver
 
 
 @pytest.fixture(scope="module")
-def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+def browsers(two_browsers: list[Any]) -> Iterator[list[Any]]:
     """Two real browsers, as two people have; without them not even a daemon is started."""
-    from browser import find_programs, running_browser  # most tests do without
-
-    programs = find_programs()
-    with (
-        running_browser(programs, tmp_path_factory.mktemp("ada"), "en-US") as first,
-        running_browser(programs, tmp_path_factory.mktemp("bob"), "en-US") as second,
-    ):
-        yield [first, second]
+    first, second = two_browsers
+    with first.anew() as ada, second.anew() as bob:
+        yield [ada, bob]
 
 
 @pytest.fixture
