@@ -35,6 +35,7 @@ from fastimd.operate.client import Daemon as OperatedDaemon
 from fastimd.redis.embedded.executable import find_servers
 
 START_SECONDS = 20.0
+RUN_SECONDS = 30.0
 CHOSEN_SERVER = "FASTIMD_TEST_SERVER"
 """The variable that tells workers, and modules while they are collected, ``--redis-server``."""
 
@@ -114,7 +115,7 @@ def run_daemon(
     env = environment_of(given) | {"PYTHONWARNINGS": "error"}
     with log_path.open("wb") as log_file:
         process: subprocess.Popen[bytes] | None = None
-        if not launcher and settings.get("server__workers", "1") == "1":
+        if not launcher:
             process = warm.start(arguments, folder, env, log_file.fileno())
         if process is None:
             process = subprocess.Popen(
@@ -147,14 +148,18 @@ def run_fastimd(
         folder: where it runs; else in the tests' own working directory.
         typed: what it finds on standard input.
     """
+    env = environment_of(settings)
+    ended = warm.run(arguments, folder or Path.cwd(), env, typed, RUN_SECONDS)
+    if ended is not None:
+        return ended
     return subprocess.run(
         [sys.executable, "-m", "fastimd", *arguments],
         cwd=folder,
-        env=environment_of(settings),
+        env=env,
         input=typed,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=RUN_SECONDS,
         check=False,
     )
 
