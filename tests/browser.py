@@ -10,14 +10,16 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
+SCRIPT_SECONDS = 30.0  # WebDriver's own
 PATIENCE = 20.0  # seconds until something awaited counts as missing
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 BROWSER_FLAGS = (
@@ -70,6 +72,56 @@ def running_browser(
         yield driver
     finally:
         driver.quit()
+
+
+class Started:
+    """A browser that modules of tests have one after the other, started for the first of them.
+
+    Args:
+        profile: a folder of its own.
+    """
+
+    def __init__(self, profile: Path) -> None:
+        self._profile = profile
+        self._stack = ExitStack()
+        self._driver: webdriver.Chrome | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @contextmanager
+    def anew(self) -> Iterator[webdriver.Chrome]:
+        """The browser with one empty tab and nothing stored, as if it had just been started."""
+        if self._driver is None:
+            self._driver = self._stack.enter_context(
+                running_browser(find_programs(), self._profile, "en-US")
+            )
+        yield self._driver
+        try:
+            _empty(self._driver)
+        except BaseException:  # the next module begins with another one
+            self._driver = None
+            self._stack.close()
+            raise
+
+
+def _empty(driver: webdriver.Chrome) -> None:
+    """Leave one new tab, and nothing that pages have stored."""
+    old = driver.window_handles
+    driver.switch_to.new_window("tab")
+    new = driver.current_window_handle
+    for each in old:
+        driver.switch_to.window(each)
+        driver.close()
+    driver.switch_to.window(new)
+    driver.execute_cdp_cmd("Network.clearBrowserCache", {})
+    driver.execute_cdp_cmd("Network.clearBrowserCookies", {})
+    everything = {"origin": "*", "storageTypes": "all"}
+    driver.execute_cdp_cmd("Storage.clearDataForOrigin", everything)
+    driver.set_script_timeout(SCRIPT_SECONDS)
 
 
 def complaints(browser: webdriver.Chrome) -> list[str]:

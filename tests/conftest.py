@@ -15,7 +15,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +35,7 @@ from fastimd.operate.client import Daemon as OperatedDaemon
 from fastimd.redis.embedded.executable import find_servers
 
 START_SECONDS = 20.0
+RUN_SECONDS = 30.0
 CHOSEN_SERVER = "FASTIMD_TEST_SERVER"
 """The variable that tells workers, and modules while they are collected, ``--redis-server``."""
 
@@ -114,7 +115,7 @@ def run_daemon(
     env = environment_of(given) | {"PYTHONWARNINGS": "error"}
     with log_path.open("wb") as log_file:
         process: subprocess.Popen[bytes] | None = None
-        if not launcher and settings.get("server__workers", "1") == "1":
+        if not launcher:
             process = warm.start(arguments, folder, env, log_file.fileno())
         if process is None:
             process = subprocess.Popen(
@@ -147,14 +148,18 @@ def run_fastimd(
         folder: where it runs; else in the tests' own working directory.
         typed: what it finds on standard input.
     """
+    env = environment_of(settings)
+    ended = warm.run(arguments, folder or Path.cwd(), env, typed, RUN_SECONDS)
+    if ended is not None:
+        return ended
     return subprocess.run(
         [sys.executable, "-m", "fastimd", *arguments],
         cwd=folder,
-        env=environment_of(settings),
+        env=env,
         input=typed,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=RUN_SECONDS,
         check=False,
     )
 
@@ -570,26 +575,30 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One real browser; without it not even a daemon is started."""
-    from browser import find_programs, running_browser  # most tests do without
+@pytest.fixture(scope="session")
+def two_browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+    """Real browsers, each started when it is asked for first: that takes seconds."""
+    from browser import Started  # most tests do without
 
-    with running_browser(find_programs(), tmp_path_factory.mktemp("profile"), "en-US") as driver:
+    with ExitStack() as stack:
+        yield [
+            stack.enter_context(Started(tmp_path_factory.mktemp(each))) for each in ("ada", "bob")
+        ]
+
+
+@pytest.fixture(scope="module")
+def browser(two_browsers: list[Any]) -> Iterator[Any]:
+    """A real browser that knows nothing; without one not even a daemon is started."""
+    with two_browsers[0].anew() as driver:
         yield driver
 
 
 @pytest.fixture(scope="module")
-def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Any]]:
+def browsers(two_browsers: list[Any]) -> Iterator[list[Any]]:
     """Two real browsers, as two people have; without them not even a daemon is started."""
-    from browser import find_programs, running_browser  # most tests do without
-
-    programs = find_programs()
-    with (
-        running_browser(programs, tmp_path_factory.mktemp("ada"), "en-US") as first,
-        running_browser(programs, tmp_path_factory.mktemp("bob"), "en-US") as second,
-    ):
-        yield [first, second]
+    first, second = two_browsers
+    with first.anew() as ada, second.anew() as bob:
+        yield [ada, bob]
 
 
 @pytest.fixture

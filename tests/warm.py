@@ -1,11 +1,11 @@
-"""Daemons that need not load Python and fastimd first, which is most of what a start costs.
+"""Daemons and commands that need not load Python and fastimd first: most of what a start costs.
 
-A process loads the daemon's modules once and forks at each ``start``. What a fork would have
-otherwise than a process that begins from nothing is handed over with it: directory, environment,
-arguments, limits and descriptors. Where that would not do, ``start`` returns None, and the daemon
+A process loads the daemon's modules once and forks at each ``start`` or ``run``. What a fork would
+have otherwise than a process that begins from nothing is handed over with it: directory,
+environment, arguments, limits and descriptors. Where that would not do, both return None, and it
 has to start cold: where the environment beyond fastimd's own differs from the one that the modules
-were loaded in, but for more folders to load from, or where one of these has a module of a name that
-is loaded already.
+were loaded in, but for more folders to load from, or where one of these has another module of a
+name that is loaded already.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 OURS = ("FASTIMD_", "PYTEST_", "PYTHONPATH")
@@ -32,6 +34,8 @@ OURS = ("FASTIMD_", "PYTEST_", "PYTHONPATH")
 OF_EACH_START = {"sitecustomize", "usercustomize"}
 """Modules that Python loads before all others, if there are any."""
 REQUEST_BYTES = 2**16
+TYPED_BYTES = 2**16
+"""So much is taken by a pipe that nobody reads yet."""
 
 
 class Warm(subprocess.Popen[bytes]):
@@ -66,7 +70,7 @@ class Warm(subprocess.Popen[bytes]):
 
 
 class _Forge:
-    """The process that forks, started when it is needed first."""
+    """A process that forks, started when it is needed first."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
@@ -81,18 +85,22 @@ class _Forge:
         atexit.register(self._end)
 
     def fork(
-        self, arguments: Sequence[str], folder: Path, env: dict[str, str], log: int
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        env: Mapping[str, str],
+        descriptors: tuple[int, int, int],
     ) -> Warm | None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         request = {
             "arguments": list(arguments),
             "folder": str(folder),
-            "environment": env,
+            "environment": dict(env),
             "files": resource.getrlimit(resource.RLIMIT_NOFILE),
         }
         with theirs:
-            descriptors = [theirs.fileno(), 1, log]
-            socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
+            sent = [theirs.fileno(), *descriptors]
+            socket.send_fds(self._control, [json.dumps(request).encode()], sent)
         if pid := int(ours.recv(100)):
             return Warm(ours, pid, ["fastimd", *arguments])
         ours.close()
@@ -103,7 +111,8 @@ class _Forge:
         self._process.wait()
 
 
-_forge: _Forge | None = None
+_forges: dict[str | None, _Forge] = {}
+_beginning = threading.Lock()
 
 
 def start(arguments: Sequence[str], folder: Path, env: dict[str, str], log: int) -> Warm | None:
@@ -112,11 +121,61 @@ def start(arguments: Sequence[str], folder: Path, env: dict[str, str], log: int)
     Args:
         log: the descriptor that is its standard error.
     """
-    global _forge
+    with open(os.devnull, "rb") as nothing:
+        return _fork(arguments, folder, env, (nothing.fileno(), 1, log))
+
+
+def run(
+    arguments: Sequence[str], folder: Path, env: Mapping[str, str], typed: str, seconds: float
+) -> subprocess.CompletedProcess[str] | None:
+    """Run ``fastimd`` to its end; None where it has to start cold.
+
+    Args:
+        typed: what it finds on standard input.
+
+    Raises:
+        subprocess.TimeoutExpired: it has not ended in time, and was killed.
+    """
+    if len(typed.encode()) > TYPED_BYTES:
+        return None
+    entry, given = os.pipe()
+    with ExitStack() as stack:
+        stdin = stack.enter_context(os.fdopen(entry, "rb"))
+        with os.fdopen(given, "wb") as typing:
+            typing.write(typed.encode())
+        out, err = (stack.enter_context(TemporaryFile("w+")) for _ in range(2))
+        descriptors = (stdin.fileno(), out.fileno(), err.fileno())
+        process = _fork(arguments, folder, env, descriptors)
+        if process is None:
+            return None
+        try:
+            status = process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read())
+        return subprocess.CompletedProcess(process.args, status, *said)
+
+
+def _fork(
+    arguments: Sequence[str],
+    folder: Path,
+    env: Mapping[str, str],
+    descriptors: tuple[int, int, int],
+) -> Warm | None:
     outer = {name: env[name] for name in env if not name.startswith(OURS)}
-    if _forge is None:
-        _forge = _Forge(outer)
-    return _forge.fork(arguments, folder, env, log) if outer == _forge.environment else None
+    with _beginning:
+        # Daemons end at a warning, as commands do not: what is loaded knows which it is.
+        forge = _forges.get(outer.get("PYTHONWARNINGS"))
+        if forge is None:
+            forge = _forges[outer.get("PYTHONWARNINGS")] = _Forge(outer)
+    if outer != forge.environment:
+        return None
+    return forge.fork(arguments, folder, env, descriptors)
 
 
 # In the process that forks
@@ -137,14 +196,14 @@ def _serve(control: socket.socket) -> dict[str, Any] | None:
                 poll.unregister(descriptor)
                 _tell_end(descriptor, *running.pop(descriptor))
                 continue
-            data, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 3)
+            data, descriptors, _, _ = socket.recv_fds(control, REQUEST_BYTES, 4)
             if not data:
                 return None
             channel, *outputs = descriptors
             request = dict(json.loads(data))
             pid = os.fork() if _can_be_warm(request) else -1
             if not pid:
-                for target, output in enumerate(outputs, 1):
+                for target, output in enumerate(outputs):
                     os.dup2(output, target)
                 return request
             for output in outputs:
@@ -173,7 +232,10 @@ def _can_be_warm(request: dict[str, Any]) -> bool:
         if os.path.isdir(folder)
         for name in os.listdir(folder)
     }
-    return not found & (sys.modules.keys() | OF_EACH_START)
+    loaded = sys.modules.keys() | OF_EACH_START
+    if str(Path(import_module("fastimd").__path__[0]).parent) == request["folder"]:
+        loaded.remove("fastimd")  # the very one that is loaded
+    return not found & loaded
 
 
 def _tell_end(watched: int, pid: int, channel: int) -> None:

@@ -85,6 +85,19 @@ class Operator(Person):
         self.run("location.hash = '#/group/' + encodeURIComponent(arguments[0])", group)
         self.wait("#group-title", group)
 
+    def look(self) -> None:
+        """Have the console ask for all that it shows now, as when one comes back to its tab."""
+        self.run("document.dispatchEvent(new Event('visibilitychange'))")
+
+    def wait_looking(self, selector: str, text: str) -> None:
+        """``wait`` for what only the next look finds, and that is up to five seconds away."""
+
+        def is_there() -> bool:
+            self.look()
+            return any(text in each for each in self.find(selector))
+
+        wait_until(is_there, lambda: f"no {text!r} in {selector}: {self.find(selector)}")
+
     def press_button(self, text: str, within: str = "body") -> None:
         """Press the one button of a text that can be seen within an element."""
         wait_until(

@@ -235,7 +235,9 @@ async def test_the_charts_follow_the_daemons(
             "return [...document.querySelectorAll('.chart .curve')].map((e) => e.getAttribute('d'))"
         )
         wait_until(lambda: all("M" in each for each in operator.run(paths)), lambda: "no curves")
-    assert operator.find("#no-troubles") == ["No warnings or errors since the daemons began."]
+    assert operator.find("#no-troubles") == ["No warnings or errors since the daemons began."], (
+        operator.show("#troubles")
+    )
     browser.get("about:blank")
 
 

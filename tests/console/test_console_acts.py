@@ -237,7 +237,7 @@ def test_a_report_is_handled_with_a_click(
     """It shows what was said, who complains and why."""
     report(redis, "buy gold", "tom", "sells gold")
     report(redis, "buy gold", "ann", "annoys")
-    operator.wait("#tab-reports", "Reports (1)")
+    operator.wait_looking("#tab-reports", "Reports (1)")
     operator.click("#tab-reports")
     operator.wait("#report-list .quote", "buy gold")
     assert "tom: sells gold" in operator.find("#report-list")[0]
@@ -254,6 +254,12 @@ def test_a_report_is_handled_with_a_click(
         operator.wait("#reports-note", "No reports.")
         assert redis.zcard(f"fastimd:reports:{GROUP}") == 0
     assert ("buy gold" in stored(redis, GROUP)) == (button != "Delete this message")
+
+
+def test_reports_come_by_themselves(operator: Operator, redis: Redis) -> None:
+    """Their number stands where one sees it before they are opened."""
+    report(redis, "buy gold", "tom", "sells gold")
+    operator.wait("#tab-reports", "Reports (1)")
 
 
 def test_a_search_finds_and_acts(operator: Operator, redis: Redis) -> None:
@@ -318,7 +324,7 @@ async def test_a_user_is_put_out_of_a_group(
         operator.wait("#member-list", "eve")
         operator.click("#member-list button")
         operator.press_button("Disconnect from this group", "#act")
-        operator.wait("#members-note", "Nobody is here.")
+        operator.wait_looking("#members-note", "Nobody is here.")
     groups = done(daemon, "groups", {"user": "eve"})["groups"]
     assert [each["channel"] for each in groups] == [GROUP]
     operator.click("#tab-policy")

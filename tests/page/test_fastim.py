@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import find_programs, running_browser, wait_until
+from browser import wait_until
 from clients import RawClient, message
 from conftest import Daemon, StartDaemon
 from redis import Redis
@@ -105,21 +105,6 @@ const errorOf = (act) => { try { act(); } catch (e) { return [e.name, e.code, e.
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def programs() -> tuple[str, str]:
-    """Without a browser not even a daemon is started."""
-    return find_programs()
-
-
-@pytest.fixture(scope="module")
-def browser(
-    programs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[webdriver.Chrome]:
-    with running_browser(programs, tmp_path_factory.mktemp("profile"), "en-US") as driver:
-        driver.set_script_timeout(40)
-        yield driver
-
-
 @pytest.fixture
 def game(tmp_path: Path) -> Iterator[str]:
     """A web server of somebody else's, with an empty page."""
@@ -146,6 +131,7 @@ Run = Callable[..., Any]
 @pytest.fixture
 def run(browser: webdriver.Chrome, game: str) -> Run:
     """Runs a script's body, which knows the prelude, in the game's page; gives what it returns."""
+    browser.set_script_timeout(40)
     browser.get(game)
 
     def run_script(daemon: Daemon, script: str, given: Any = None) -> Any:

@@ -103,14 +103,6 @@ def programs() -> tuple[str, str]:
     return find_programs()
 
 
-@pytest.fixture(scope="module")
-def browser(
-    programs: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[webdriver.Chrome]:
-    with running_browser(programs, tmp_path_factory.mktemp("profile"), "en-US") as driver:
-        yield driver
-
-
 class Window:
     """The raw page in a browser's tab of its own; whatever is done with it happens there."""
 
