@@ -56,6 +56,7 @@ class Calls:
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
+        self._tell = log.bind().info  # bound once: each call has a line
 
     async def call(self, caller: Caller, name: str, body: bytes) -> Answer:
         """Do a call, or say why not; writes a line to the log."""
@@ -73,7 +74,7 @@ class Calls:
         code = answer.error.code if answer.error else 0
         known = name if name in METHODS or name == "batch" else "unknown"
         self._metrics.count_api_call(known, caller.name, code, seconds)
-        log.info(
+        self._tell(
             "api.call",
             method=known,
             key=caller.name,

@@ -44,6 +44,7 @@ UNAUTHORIZED = 101
 log = structlog.get_logger("fastimd.api")
 
 
+@lru_cache(maxsize=256)
 def is_api(head: Head) -> bool:
     """Whether a request is a call."""
     return head.target.startswith(_PATH) and not head.wants_websocket
