@@ -102,10 +102,8 @@ def parse_head(raw: bytes) -> Head:
         raise Refused(400, "malformed request line")
     fields: dict[bytes, bytes] = {}
     for field_line in field_lines:
-        field = _FIELD.fullmatch(field_line)
-        if field is None:
-            raise Refused(400, "malformed header field")
-        name, value = field[1].lower(), field[2].strip(b" \t")
+        parse = _parse_field_again if len(field_line) <= _SHORT_FIELD else _parse_field
+        name, value = parse(field_line)
         if name in fields:
             if name in _SINGLE:
                 raise Refused(400, f"more than one {name.decode()} header field")
@@ -113,6 +111,18 @@ def parse_head(raw: bytes) -> Head:
         else:
             fields[name] = value
     return _judge(Head(raw, request[1], request[2], fields))
+
+
+def _parse_field(line: bytes) -> tuple[bytes, bytes]:
+    field = _FIELD.fullmatch(line)
+    if field is None:
+        raise Refused(400, "malformed header field")
+    return field[1].lower(), field[2].strip(b" \t")
+
+
+_SHORT_FIELD = 256
+_parse_field_again = lru_cache(maxsize=1024)(_parse_field)
+"""Most clients send mostly the same fields."""
 
 
 def _judge(head: Head) -> Head:

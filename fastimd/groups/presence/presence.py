@@ -10,6 +10,7 @@ it reads all, and tells what is different. See ``roster.py``, ``present.lua`` an
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
@@ -27,6 +28,10 @@ from .typing import Typists
 
 GATHER_SECONDS = 0.05
 """How long a change waits for others."""
+GATHER_A_GROUP = 0.002
+"""And this much for each group of the last round, from its end on: of thousands who come at once
+most are noted together, so that to note them takes a small share of the time."""
+GATHER_MOST = 1.0
 RENEW_SECONDS = 7.0
 """How often each lease is renewed: one that was lost once is in time the next time."""
 TURNS = 28
@@ -173,11 +178,14 @@ class Presence:
         """Note what changes, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._renew_all)
+            rested = -math.inf
             while True:
                 await self._is_marked.wait()
-                await trio.sleep(GATHER_SECONDS)
+                await trio.sleep_until(max(trio.current_time() + GATHER_SECONDS, rested))
                 self._is_marked = trio.Event()
+                groups = len(self._marked)
                 await self._note_all(self._marked, are_changed=True)
+                rested = trio.current_time() + min(groups * GATHER_A_GROUP, GATHER_MOST)
 
     async def wait_all_noted(self) -> None:
         """Wait until Redis knows of everybody who has come or gone."""
