@@ -56,10 +56,11 @@ class Calls:
     def __init__(self, service: Service, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
-        self._tell = log.bind().info  # bound once: each call has a line
+        self._log = log.bind()
 
     async def call(self, caller: Caller, name: str, body: bytes) -> Answer:
         """Do a call, or say why not; writes a line to the log."""
+        log = self._log  # bound once: each call has a line
         began = trio.current_time()
         if name in BOUNDED:
             answer = await self._answer(caller, name, body)
@@ -74,7 +75,7 @@ class Calls:
         code = answer.error.code if answer.error else 0
         known = name if name in METHODS or name == "batch" else "unknown"
         self._metrics.count_api_call(known, caller.name, code, seconds)
-        self._tell(
+        log.info(
             "api.call",
             method=known,
             key=caller.name,

@@ -155,8 +155,8 @@ class Appender:
                 on_appended(StoreUnavailable(f"{most} bytes wait for Redis already"))
                 return
             self.room.held += size
-        batch = self._batch
-        since = trio.current_time() if batch is None or self._is_held else batch.since
+        begun = None if self._is_held else self._batch
+        since = trio.current_time() if begun is None else begun.since
         self._sequence += 1
         append = Append(self._sequence, place, prefix, on_appended, within, since)
         self._unanswered.append(append)
@@ -394,7 +394,6 @@ class Appender:
         self.room.tell_answered()
 
     def _forget(self, size: int) -> None:
-        """So many bytes wait no longer."""
         self._unanswered_bytes -= size
         self.room.bytes -= size
         if self._is_held:
