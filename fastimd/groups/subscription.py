@@ -127,11 +127,13 @@ class Subscription:
         """Somebody has read the list up to there: a repair need not go further back.
 
         Only the first time, and before the first message was handed on: later, one that was read
-        may still be on its way to the others.
+        may still be on its way to the others. The first life that anybody has read counts.
         """
         if not (self.has_begun or self.last_entry):
             self.has_begun = True
             self.last_ts, self.last_entry, self.life = position
+        # Who came before may have had no use for it: it is asked for on the live wire alone.
+        self.life = self.life or position.life
         self.newest_ts = max(self.newest_ts, position.ts)
 
     def receive(self, ts: int, message: bytes, entry: bytes) -> None:

@@ -1055,6 +1055,17 @@ async def test_the_first_reader_says_where_a_repair_begins() -> None:
     assert listened.subscription.newest_ts == 5
 
 
+async def test_the_first_life_that_is_read_is_that_of_the_list() -> None:
+    """Whoever reads it: one of Fast-IM's wire, who comes first, reads none."""
+    for known in (Position(0, b""), Position(4, message(4))):
+        listened = Listened()
+        listened.subscription.begin_at(known)
+        listened.receive(5)
+        for life in ("", "a", "b"):
+            listened.subscription.begin_at(Position(5, message(5), life))
+        assert listened.subscription.life == "a"
+
+
 async def test_what_was_handed_on_says_where_a_repair_begins() -> None:
     """Who reads the list after the first message does not move it, foreign or not."""
     for is_foreign in (False, True):

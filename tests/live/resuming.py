@@ -581,11 +581,14 @@ def _judge_place(stage: Stage, past: Past, name: str, place: Place) -> None:
 
 
 def _judge_deletions(stage: Stage, past: Past, where: str, place: Place) -> None:
-    """It heard of everything that was deleted since it last could be certain of nothing."""
+    """It heard of everything that was deleted since it last could be certain of nothing.
+
+    A recall may have been asked for again later: once told is enough.
+    """
     now, group = place.now, place.group
     for ts in past.recalled & {ts for _, name, ts in stage.asked if name == group}:
         is_later = stage.began(group, ts, is_purge=False) > now.began
-        told = now.knows_gone(ts) or not is_later
+        told = any(each.knows_gone(ts) for each in place.stretches) or not is_later
         assert told, f"{where} did not hear that {ts} was recalled: {_tell(place)}"
     for until_ts in past.purged:
         is_later = stage.began(group, until_ts, is_purge=True) > now.began

@@ -9,6 +9,7 @@ harm while guests on two daemons talk; the last one does them at random::
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 import trio
 from conftest import name_of_server, redis_and_valkey
-from resuming import Guest, Stage, be_in, company, judge, until
+from resuming import Guest, Stage, be_in, company, judge, now_ms, until
 
 from fastimd.live.speaking import POLICY_SECONDS
 
@@ -152,6 +153,34 @@ async def test_after_a_flush_nothing_is_certain(stage: Stage) -> None:
             guests[0].come_back()
             await be_in(guests[0])
             assert [place.returns for place in guests[0].places.values()] == [words, words]
+
+
+async def test_what_is_lost_before_it_was_heard_is_nothing_certain(stage: Stage) -> None:
+    """All of it, while no channel is heard; also where one of Fast-IM's wire was there first."""
+    async with company(stage, "unheard") as guests:
+        await guests[0].leave()
+        await guests[2].leave()
+        await stage.kill_daemon(0)
+        heard = guests[1].places["unheard"].now.heard
+        before = len(heard)
+        await until(
+            lambda: any(
+                text.startswith("unheard-seed-0") for text in list(heard.values())[before:]
+            ),
+            lambda: "nobody of Fast-IM's wire is at daemon 0",
+        )
+        guests[0].come_back(0)
+        await hear(guests[0], 5)
+        message = {"groupId": "unheard", "userId": "nobody", "info": "lost", "ts": now_ms()}
+        with stage.redis.connect() as client, client.pipeline(transaction=True) as at_once:
+            at_once.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+            at_once.rpush("gml:unheard", json.dumps(message, separators=(",", ":")))
+            at_once.flushall()
+            at_once.execute()
+        await until(
+            lambda: guests[0].places["unheard"].returns[-1:] == [False],
+            lambda: "who missed something was not told",
+        )
 
 
 async def test_a_list_that_is_lost_is_nothing_certain(stage: Stage) -> None:
@@ -434,6 +463,9 @@ async def test_recovered_never_lies_whatever_is_done_at_random(
         try:
             async with company(stage, GROUPS[0], 6) as guests:
                 await _do_harm(stage, guests, random.Random(SEED), done)
+        except BaseException as exc:
+            exc.add_note(f"seed {SEED}: {' '.join(done)}")
+            raise
         finally:
             with capsys.disabled():
                 print(f"\nresume: seed {SEED}: {' '.join(done)}")
