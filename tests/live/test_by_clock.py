@@ -64,6 +64,8 @@ class Groups:
     comes is let in as long as there is no ``ban``. The last message had ``within`` seconds.
     """
 
+    has_room = True
+
     def __init__(self) -> None:
         self.said: list[str] = []
         self.presence = SimpleNamespace(
