@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def microseconds(work: Callable[[], object]) -> float:
-    """What it takes, the median of some rounds."""
+    """The CPU time of one call, as the median of some rounds."""
     costs = []
     for _ in range(ROUNDS):
         began = time.process_time()

@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from fnmatch import translate
 from functools import lru_cache
-from hashlib import sha256
 from typing import NamedTuple
 
 import trio
@@ -44,11 +43,6 @@ class Caller(NamedTuple):
 
 OPERATOR = Caller("operator")
 """Who needs no key."""
-
-
-def digest_of(secret: bytes) -> str:
-    """What is kept of a secret: its SHA-256, in hexadecimal digits."""
-    return sha256(secret).hexdigest()
 
 
 def find_caller(keys: Sequence[ApiKey], digest: str) -> Caller | None:

@@ -6,12 +6,11 @@ import argparse
 import json
 import secrets
 import sys
-from hashlib import sha256
 
 import msgspec
 
 from ..base.errors import EXIT_CONFIG
-from ..base.settings.api import ApiKey
+from ..base.settings.api import ApiKey, digest_of
 
 SECRET_BYTES = 32
 
@@ -21,7 +20,7 @@ def run_command(arguments: argparse.Namespace) -> int:
     secret = secrets.token_urlsafe(SECRET_BYTES)
     key = {
         "name": arguments.name,
-        "sha256": sha256(secret.encode()).hexdigest(),
+        "sha256": digest_of(secret.encode()),
         "methods": arguments.methods,
         "groups": arguments.groups,
     }

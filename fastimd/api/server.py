@@ -24,12 +24,13 @@ from msgspec.json import encode
 from ..base import log as logs
 from ..base.metrics import Metrics
 from ..base.settings import Config
+from ..base.settings.api import digest_of
 from ..door.chunks import Chunks
 from ..door.head import Head, HeadReader, request_id_field
 from . import PATH
 from .calls import Answer, Calls
 from .errors import BAD_REQUEST, METHOD_NOT_FOUND, Error, status_of
-from .keys import OPERATOR, Caller, Strangers, digest_of, find_caller
+from .keys import OPERATOR, Caller, Strangers, find_caller
 
 _PATH = PATH.encode()
 MAX_BODY_BYTES = 8 * 1024 * 1024

@@ -120,7 +120,7 @@ def _parse_field(line: bytes) -> tuple[bytes, bytes]:
     return field[1].lower(), field[2].strip(b" \t")
 
 
-_SHORT_FIELD = 256
+_SHORT_FIELD = 256  # longer ones are not kept in memory
 _parse_field_again = lru_cache(maxsize=1024)(_parse_field)
 """Most clients send mostly the same fields."""
 

@@ -68,7 +68,7 @@ class ReplyOutbox(Outbox):
         self._has_left = False
 
     def reply(self, answer: bytes) -> None:
-        """Push an answer together with what is pushed next, in a moment at the latest."""
+        """Push an answer together with what is pushed next, or in some moments."""
         self.keep(answer)
         self.flush_in_a_moment()
 
@@ -82,7 +82,7 @@ class ReplyOutbox(Outbox):
         return len(self._pending)
 
     def flush_in_a_moment(self) -> None:
-        """See to it that the answers that wait do so no longer than a moment."""
+        """See to it that the answers that wait leave in some moments, four at the latest."""
         if self._pending and not self._is_due:
             self._is_due, self._has_left = True, False
             self._replies.add(self)

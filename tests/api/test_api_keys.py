@@ -29,10 +29,10 @@ from hypothesis import strategies as st
 from test_api_methods import EXAMPLES
 from trio.testing import MockClock
 
-from fastimd.api.keys import WRONG_A_MINUTE, Caller, Strangers, digest_of, find_caller, fits
+from fastimd.api.keys import WRONG_A_MINUTE, Caller, Strangers, find_caller, fits
 from fastimd.api.methods import METHODS
 from fastimd.base.settings import load
-from fastimd.base.settings.api import ApiKey
+from fastimd.base.settings.api import ApiKey, digest_of
 
 COMMAND = {"Fastimd-Command": "1"}
 SPANNING = {name for name, method in METHODS.items() if method.spans}

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from fastimd.base.errors import KeyUnusable, StoreUnavailable
 from fastimd.base.settings import Config
 from fastimd.base.settings.presence import Presence as Settings
-from fastimd.groups.presence.presence import MOST_LISTED, Presence
+from fastimd.groups.presence.presence import GATHER_A_GROUP, GATHER_SECONDS, MOST_LISTED, Presence
 from fastimd.groups.presence.roster import AWAY_SECONDS, CHANGES_AT_ONCE, Coming
 from fastimd.groups.store.presence import LEASE_SECONDS, Change, Letter, Presences, Roll
 
@@ -502,6 +502,36 @@ async def test_all_is_noted_before_the_end(autojump_clock: MockClock) -> None:
         await trio.sleep(10)
         assert first.presence._rosters == {}
         assert all(not turn for turn in first.presence._turns)
+
+
+async def test_a_crowd_is_noted_together(autojump_clock: MockClock) -> None:
+    """Behind a round of many groups the next one waits, and has what came meanwhile."""
+    async with daemons(1) as (first,):
+        first.keys.seconds = 0
+        for number in range(300):
+            first.come(f"g{number}", "ann")
+        await trio.sleep(2 * GATHER_SECONDS)
+        looks = first.keys.looks
+        for number in range(5):
+            first.come("g", f"user-{number}")
+            await trio.sleep(1.5 * GATHER_SECONDS)
+        await trio.sleep(300 * GATHER_A_GROUP)
+        assert first.keys.looks <= looks + 2  # its turn may come meanwhile
+        assert len(first.redis.model.groups["g"].members["d0"]) == 5
+
+
+async def test_the_last_of_a_crowd_is_noted_at_once(autojump_clock: MockClock) -> None:
+    """A daemon that stops does not wait until more come."""
+    async with daemons(1) as (first,):
+        first.keys.seconds = 0
+        sockets = [first.come(f"g{number}", "ann") for number in range(300)]
+        await first.presence.wait_all_noted()
+        for each in sockets:
+            first.go(each)
+        with trio.fail_after(GATHER_SECONDS / 2):
+            await first.presence.wait_all_noted()
+        groups = first.redis.model.groups.values()
+        assert [entry.clients for group in groups for entry in group.daemons.values()] == [0] * 300
 
 
 async def test_renewals_leave_nothing_to_wait_for(autojump_clock: MockClock) -> None:

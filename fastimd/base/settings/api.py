@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Annotated
 
 import msgspec
@@ -28,6 +29,11 @@ class ApiKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-fA-F]{64}\Z")]
     methods: tuple[str, ...] = ("*",)
     groups: tuple[str, ...] = ("*",)
+
+
+def digest_of(secret: bytes) -> str:
+    """What is kept of a secret: its SHA-256, in hexadecimal digits."""
+    return sha256(secret).hexdigest()
 
 
 class Api(Section, frozen=True):

@@ -69,6 +69,7 @@ class Presence:
         self._away: deque[tuple[float, Roster, str]] = deque()
         self._marked: dict[Roster, None] = {}
         self._is_marked = trio.Event()
+        self._is_urgent = trio.Event()
         self._under_way = 0
         self._answered = trio.lowlevel.ParkingLot()
         self._typists = Typists()
@@ -181,15 +182,17 @@ class Presence:
             rested = -math.inf
             while True:
                 await self._is_marked.wait()
-                await trio.sleep_until(max(trio.current_time() + GATHER_SECONDS, rested))
-                self._is_marked = trio.Event()
+                with trio.move_on_at(max(trio.current_time() + GATHER_SECONDS, rested)):
+                    await self._is_urgent.wait()
+                self._is_marked, self._is_urgent = trio.Event(), trio.Event()
                 groups = len(self._marked)
                 await self._note_all(self._marked, are_changed=True)
                 rested = trio.current_time() + min(groups * GATHER_A_GROUP, GATHER_MOST)
 
     async def wait_all_noted(self) -> None:
-        """Wait until Redis knows of everybody who has come or gone."""
+        """Wait until Redis knows of everybody who has come or gone: at the end nothing gathers."""
         while self._marked or self._under_way:
+            self._is_urgent.set()
             await self._answered.park()
 
     def _open(self, group: str) -> Roster:
