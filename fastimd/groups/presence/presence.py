@@ -184,7 +184,8 @@ class Presence:
                 await self._is_marked.wait()
                 with trio.move_on_at(max(trio.current_time() + GATHER_SECONDS, rested)):
                     await self._is_urgent.wait()
-                self._is_marked, self._is_urgent = trio.Event(), trio.Event()
+                self._is_marked = trio.Event()
+                self._is_urgent = trio.Event()
                 groups = len(self._marked)
                 await self._note_all(self._marked, are_changed=True)
                 rested = trio.current_time() + min(groups * GATHER_A_GROUP, GATHER_MOST)
